@@ -1,0 +1,25 @@
+//! The control plane and command line of Sidegate.
+//!
+//! The order of this page is the order of the path, from the command line down to the plain types of the world;
+//! a room imports only rooms below it.
+
+// Commands.
+pub mod cli; // flags, and one file a command
+pub mod demo; // `sidegate demo`: the main job in one command
+
+// The control plane, wired.
+pub mod app; // `sidegate serve`: creates every task and hands each its ends
+
+// Kubernetes staircase: what happens to an object.
+pub mod source; // where objects come from: a folder of manifests now, the Kubernetes API next
+pub mod index; // every object in its last good form, one owner; emits views
+pub mod publish; // a view → one snapshot for each proxy that is connected
+pub mod translate; // view + scope → Envoy resources; pure
+
+// Stream staircase: what happens to a proxy's stream.
+pub mod status; // what is applied where: `/status`, metrics
+pub mod xds; // the ADS service; its delta state machine does no IO
+
+// The landing and the ground floor.
+pub mod snapshot; // immutable resources of one scope, versioned
+pub mod model; // plain types of the world

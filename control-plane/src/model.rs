@@ -1,0 +1,176 @@
+//! The plain types of the world: objects as Kubernetes publishes them, the view of all of them at one moment,
+//! whom a proxy serves, and what was found wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use gateway_api::experimental::gatewayclasses::GatewayClass;
+use gateway_api::experimental::gateways::Gateway;
+use gateway_api::experimental::grpcroutes::GrpcRoute;
+use gateway_api::experimental::httproutes::HttpRoute;
+use gateway_api::experimental::referencegrants::ReferenceGrant;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+pub mod policy;
+
+use policy::{BackendPolicy, RateLimitPolicy};
+
+/// A namespace and a name; cluster-scoped objects have an empty namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct Name {
+    /// The namespace, or "" for cluster-scoped kinds.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl Name {
+    /// Both parts at once.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            return formatter.write_str(&self.name);
+        }
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The kinds that Sidegate reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "each variant is the Kubernetes kind of the same name")]
+pub enum Kind {
+    Namespace,
+    Service,
+    EndpointSlice,
+    Pod,
+    ServiceAccount,
+    Secret,
+    GatewayClass,
+    Gateway,
+    HttpRoute,
+    GrpcRoute,
+    ReferenceGrant,
+    RateLimitPolicy,
+    BackendPolicy,
+}
+
+/// One object, by kind.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each variant is the Kubernetes kind of the same name")]
+pub enum Object {
+    Namespace(Arc<Namespace>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    Pod(Arc<Pod>),
+    ServiceAccount(Arc<ServiceAccount>),
+    Secret(Arc<Secret>),
+    GatewayClass(Arc<GatewayClass>),
+    Gateway(Arc<Gateway>),
+    HttpRoute(Arc<HttpRoute>),
+    GrpcRoute(Arc<GrpcRoute>),
+    ReferenceGrant(Arc<ReferenceGrant>),
+    RateLimitPolicy(Arc<RateLimitPolicy>),
+    BackendPolicy(Arc<BackendPolicy>),
+}
+
+/// Which object: kind, namespace, name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// The kind.
+    pub kind: Kind,
+    /// Namespace and name.
+    pub name: Name,
+}
+
+/// One change that a source reports.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The object is now this.
+    Apply(Object),
+    /// The object is gone.
+    Delete(ObjectKey),
+}
+
+/// Everything at one moment. Immutable; a new one is made for every batch of changes.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "each map is named after its kind")]
+pub struct View {
+    /// Grows by one with every view of this process.
+    pub generation: u64,
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    pub services: BTreeMap<Name, Arc<Service>>,
+    pub endpoint_slices: BTreeMap<Name, Arc<EndpointSlice>>,
+    pub pods: BTreeMap<Name, Arc<Pod>>,
+    pub service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
+    pub secrets: BTreeMap<Name, Arc<Secret>>,
+    pub gateway_classes: BTreeMap<String, Arc<GatewayClass>>,
+    pub gateways: BTreeMap<Name, Arc<Gateway>>,
+    pub http_routes: BTreeMap<Name, Arc<HttpRoute>>,
+    pub grpc_routes: BTreeMap<Name, Arc<GrpcRoute>>,
+    pub reference_grants: BTreeMap<Name, Arc<ReferenceGrant>>,
+    pub rate_limit_policies: BTreeMap<Name, Arc<RateLimitPolicy>>,
+    pub backend_policies: BTreeMap<Name, Arc<BackendPolicy>>,
+    /// What is wrong with the source's documents right now.
+    pub findings: Vec<Finding>,
+}
+
+/// Whom a proxy serves; it decides which resources the proxy sees.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// The listeners of one Gateway.
+    Gateway {
+        /// The Gateway.
+        gateway: Name,
+        /// A data plane other than ours (its node carries no `SIDEGATE` metadata).
+        foreign: bool,
+    },
+    /// One Pod, inbound and outbound.
+    Sidecar {
+        /// The Pod.
+        pod: Name,
+        /// A data plane other than ours.
+        foreign: bool,
+    },
+}
+
+/// One thing wrong with one document of a source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Finding {
+    /// The file, relative to the folder; for Kubernetes, the API server's name.
+    pub file: String,
+    /// The document within the file, from 1.
+    pub document: usize,
+    /// `Kind namespace/name`, when it could be read.
+    pub object: Option<String>,
+    /// Where in the object: `spec.rules[0].matches[1].path`.
+    pub field: Option<String>,
+    /// What is wrong, and what to do about it.
+    pub message: String,
+    /// What is in force instead: `last good form` or `nothing`; `the rest of the object` when only the field is ignored.
+    pub in_force: String,
+}
+
+/// What translation says about an object: a condition, as the Gateway API has them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Verdict {
+    /// `Kind namespace/name`.
+    pub object: String,
+    /// `metadata.generation`, 0 when the document has none.
+    pub generation: i64,
+    /// `Accepted`, `ResolvedRefs`, `Programmed`.
+    #[serde(rename = "type")]
+    pub condition: String,
+    /// Whether it holds.
+    pub status: bool,
+    /// The Gateway API's reason, e.g. `BackendNotFound`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
