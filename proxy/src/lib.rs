@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The data plane of Sidegate.
+//!
+//! The order of this page is the order of the path; a room imports only rooms below it.
+
+pub mod app; // wiring: creates every task and hands each its ends
+
+mod admin; // readiness, metrics, dumps, /why (control thread)
+
+// Config staircase: what happens to an update.
+mod xds; // one delta ADS stream: connect, read, ack
+mod compile; // wire types die here: resources → snapshot, or named rejections
+
+// Request staircase: what happens to a byte.
+mod listener; // bind, accept, hand over
+mod detect; // what do the first bytes speak?
+mod tcp; // the opaque road
+mod http; // both server codecs; one call per request into `exchange`
+mod exchange; // the conductor of one request: route → filter → attempts → reply
+mod worker; // what one thread owns: snapshot reader, pools, recorder, randomness
+
+// The landing.
+mod snapshot; // everything compiled, immutable, swapped by one pointer
+
+// Rooms that a snapshot holds.
+mod route; // host and request → rule
+mod filter; // what runs around an exchange
+mod upstream; // connections to endpoints, pooled per worker
+mod cluster; // endpoints, balancing, limits
+
+// Ground floor.
+mod telemetry; // metrics, access log, flight recorder
+mod trace; // B3 and W3C trace context
+mod http1; // the HTTP/1.1 codec, no IO
+mod message; // heads, headers, bodies
+mod io; // a connection's byte stream
+mod drain; // shutting down in order
+pub mod settings; // flags and bootstrap
+mod error; // the closed `Reason`, named rejections
+
+pub use app::run;

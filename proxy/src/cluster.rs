@@ -1,0 +1,164 @@
+//! A cluster: its endpoints in a cell of their own, how one is picked, and its limits (`envoy.config.cluster.v3.Cluster`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+mod balance;
+mod endpoint;
+
+pub use balance::{Policy, pick};
+pub use endpoint::{Endpoint, EndpointId, EndpointSet, Origin};
+
+use crate::telemetry::ClusterMetrics;
+
+/// A cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is for Kubernetes (`metadata.filter_metadata["sidegate"]`), for labels.
+    pub service: Option<Service>,
+    /// How an endpoint is picked.
+    pub policy: Policy,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// `connect_timeout`, default 5 s.
+    pub connect_timeout: Duration,
+    /// Where endpoints come from.
+    pub discovery: Discovery,
+    /// `circuit_breakers.thresholds[0]`.
+    pub limits: Limits,
+    /// The endpoints: the one cell of a cluster, written by the config staircase alone.
+    pub endpoints: ArcSwap<EndpointSet>,
+    /// What is in flight now, over all workers; carried over when the cluster is updated.
+    pub live: Arc<Live>,
+    /// Its counters; carried over when the cluster is updated.
+    pub metrics: Arc<ClusterMetrics>,
+}
+
+/// The Kubernetes object behind a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its kind, `Service` as a rule.
+    pub kind: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The port.
+    pub port: u16,
+}
+
+/// What a cluster's endpoints speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// What the downstream spoke (`use_downstream_protocol_config`).
+    Downstream,
+}
+
+/// Where endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// In the cluster itself.
+    Static,
+    /// By EDS under this name.
+    Eds(Arc<str>),
+    /// By resolving these names again and again (`STRICT_DNS`, `LOGICAL_DNS`): host and port.
+    Dns(Vec<(Arc<str>, u16)>),
+    /// By the request's own authority (`envoy.clusters.dynamic_forward_proxy`).
+    Forward,
+}
+
+/// Bounds towards a cluster, over all workers. Envoy's defaults: 1024 each, 3 retries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// `max_connections`.
+    pub connections: u32,
+    /// `max_pending_requests`: waiting for a connection.
+    pub pending: u32,
+    /// `max_requests`: in flight.
+    pub requests: u32,
+    /// `max_retries`, when there is no budget.
+    pub retries: u32,
+    /// `retry_budget`: percent of active requests, and the number always allowed.
+    pub retry_budget: Option<(f64, u32)>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 1024, pending: 1024, requests: 1024, retries: 3, retry_budget: None }
+    }
+}
+
+/// What is in flight towards a cluster, over all workers.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Connections open.
+    pub connections: AtomicU32,
+    /// Requests waiting for a connection.
+    pub pending: AtomicU32,
+    /// Requests in flight, first attempts and retries.
+    pub requests: AtomicU32,
+    /// Retries in flight.
+    pub retries: AtomicU32,
+}
+
+impl Cluster {
+    /// Claims a place among the requests in flight; `None` when `max_requests` is reached.
+    pub fn claim_request(self: &Arc<Self>) -> Option<RequestClaim> {
+        let active = self.live.requests.fetch_add(1, Ordering::Relaxed);
+        if active >= self.limits.requests {
+            self.live.requests.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(RequestClaim { cluster: self.clone() })
+    }
+
+    /// Claims a place among the retries in flight; `None` when the budget is used up.
+    pub fn claim_retry(self: &Arc<Self>) -> Option<RetryClaim> {
+        let allowed = match self.limits.retry_budget {
+            Some((percent, minimum)) => {
+                let active = self.live.requests.load(Ordering::Relaxed);
+                minimum.max((f64::from(active) * percent / 100.0) as u32)
+            }
+            None => self.limits.retries,
+        };
+        let running = self.live.retries.fetch_add(1, Ordering::Relaxed);
+        if running >= allowed {
+            self.live.retries.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(RetryClaim { cluster: self.clone() })
+    }
+}
+
+/// A place among the requests in flight, given back on drop.
+#[derive(Debug)]
+pub struct RequestClaim {
+    cluster: Arc<Cluster>,
+}
+
+impl Drop for RequestClaim {
+    fn drop(&mut self) {
+        self.cluster.live.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A place among the retries in flight, given back on drop.
+#[derive(Debug)]
+pub struct RetryClaim {
+    cluster: Arc<Cluster>,
+}
+
+impl Drop for RetryClaim {
+    fn drop(&mut self) {
+        self.cluster.live.retries.fetch_sub(1, Ordering::Relaxed);
+    }
+}

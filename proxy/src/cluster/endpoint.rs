@@ -1,0 +1,90 @@
+//! An endpoint: where it is, what it is, and its live state, which survives updates by key.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// An identity for pools: never used twice in a process, so that an address that is handed to another pod is another endpoint (D8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(u64);
+
+/// The workload behind an endpoint (`metadata.filter_metadata["sidegate"]`), for labels, explain and identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The workload's name.
+    pub workload: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its service account.
+    pub service_account: Arc<str>,
+    /// Its pod.
+    pub pod: Arc<str>,
+}
+
+/// One endpoint (`LbEndpoint`).
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its identity for pools.
+    pub id: EndpointId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// `hostname`, for `auto_host_rewrite`.
+    pub hostname: Option<Arc<str>>,
+    /// `load_balancing_weight`, at least 1.
+    pub weight: u32,
+    /// Whether new requests may go to it: not UNHEALTHY, DRAINING or TIMEOUT.
+    pub available: bool,
+    /// The workload.
+    pub origin: Option<Origin>,
+    /// Requests in flight over all workers; shared with the endpoint of the same key in the previous set.
+    pub in_flight: Arc<AtomicU32>,
+}
+
+impl Endpoint {
+    /// A new endpoint with an identity of its own.
+    pub fn new(address: SocketAddr, weight: u32) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: EndpointId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            address,
+            hostname: None,
+            weight: weight.max(1),
+            available: true,
+            origin: None,
+            in_flight: Arc::default(),
+        }
+    }
+
+    /// Takes over identity and live state from the endpoint that was at this key before: its pooled connections stay good.
+    pub fn inherit(&mut self, previous: &Endpoint) {
+        self.id = previous.id;
+        self.in_flight = previous.in_flight.clone();
+    }
+
+    /// What makes two endpoints the same across updates: address and pod.
+    pub fn key(&self) -> (SocketAddr, Option<&str>) {
+        (self.address, self.origin.as_ref().map(|origin| &*origin.pod))
+    }
+}
+
+/// The endpoints of a cluster at one moment, those of the active priority; immutable.
+#[derive(Debug, Default)]
+pub struct EndpointSet {
+    /// All endpoints, unavailable ones too (dumps show them).
+    pub all: Vec<Arc<Endpoint>>,
+    /// The ones that requests go to.
+    pub available: Vec<Arc<Endpoint>>,
+    /// Whether the available ones differ in weight.
+    pub weighted: bool,
+    /// Whether this came from discovery; an EDS cluster before its first answer is not ready.
+    pub ready: bool,
+}
+
+impl EndpointSet {
+    /// A set from discovery.
+    pub fn new(all: Vec<Arc<Endpoint>>) -> Self {
+        let available: Vec<_> = all.iter().filter(|endpoint| endpoint.available).cloned().collect();
+        let weighted = available.windows(2).any(|pair| pair[0].weight != pair[1].weight);
+        Self { all, available, weighted, ready: true }
+    }
+}

@@ -1,0 +1,206 @@
+//! A connection's byte stream. Everything works through `&self`: reading and writing may interleave within one task
+//! without splitting, and TLS slots in as another variant.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Io {
+    stream: TcpStream,
+    /// The other end's address.
+    pub peer: SocketAddr,
+    /// Our address.
+    pub local: SocketAddr,
+}
+
+impl Io {
+    /// Wraps a connected socket.
+    ///
+    /// # Errors
+    /// When the socket is already disconnected.
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
+        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+        Ok(Self { stream, peer, local })
+    }
+
+    /// Reads what is there, appending to the buffer (its spare capacity bounds the read); 0 is the end.
+    pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.try_read_buf(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.stream.poll_read_ready(context))?;
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Writes a part of the data.
+    pub fn poll_write(&self, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.try_write(data) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.stream.poll_write_ready(context))?;
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Writes a part of several pieces with one system call.
+    pub fn poll_write_vectored(
+        &self,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.try_write_vectored(pieces) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.stream.poll_write_ready(context))?;
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Writes everything in the buffer, consuming it.
+    pub fn poll_flush_buffer(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<()>> {
+        while buffer.has_remaining() {
+            let written = ready!(self.poll_write(context, buffer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            buffer.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the other end has closed, or sent something nobody asked for: a look at the socket without consuming.
+    /// One system call.
+    pub fn is_stale(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let socket = socket2::SockRef::from(&self.stream);
+        match socket.peek(&mut byte) {
+            // Data or end of stream: either way no fresh connection.
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Whether a closed or readable state is already known to the runtime. No system call.
+    pub fn is_known_stale(&self) -> bool {
+        let mut byte = [0_u8; 1];
+        // `try_read` asks the kernel only when the runtime has seen an event, which an idle connection has no business having.
+        match self.stream.try_read(&mut byte) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Closes our sending direction.
+    pub fn shutdown_write(&self) {
+        // Already closed by the other end is as good.
+        let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Closing sends RST, so that the other end cannot mistake a cut response for a complete one.
+    pub fn reset_on_close(&self) {
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
+
+/// The stream for codecs that want `AsyncRead + AsyncWrite` (h2): bytes read ahead come first, and writes of all streams that are
+/// ready in one turn of the run queue are gathered into one system call.
+#[derive(Debug)]
+pub struct Gathered {
+    io: Rc<Io>,
+    ahead: BytesMut,
+    pending: BytesMut,
+    yielded: bool,
+}
+
+/// Gathered bytes past which a write no longer waits for company.
+const GATHER_LIMIT: usize = 64 * 1024;
+
+impl Gathered {
+    /// Wraps a stream of which `ahead` was read already.
+    pub fn new(io: Rc<Io>, ahead: BytesMut) -> Self {
+        Self { io, ahead, pending: BytesMut::new(), yielded: false }
+    }
+}
+
+impl AsyncRead for Gathered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.ahead.is_empty() {
+            return loop {
+                match this.io.stream.try_read_buf(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(this.io.stream.poll_read_ready(context))?;
+                    }
+                    result => break Poll::Ready(result.map(|_| ())),
+                }
+            };
+        }
+        let count = this.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&this.ahead.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Gathered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.pending.len() >= GATHER_LIMIT {
+            let this = &mut *self;
+            ready!(this.io.poll_flush_buffer(context, &mut this.pending))?;
+        }
+        self.pending.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.pending.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        // One turn of the run queue lets every other stream that is ready add its frames first.
+        if !this.yielded && this.pending.len() < GATHER_LIMIT {
+            this.yielded = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        ready!(this.io.poll_flush_buffer(context, &mut this.pending))?;
+        this.yielded = false;
+        if this.pending.capacity() > GATHER_LIMIT {
+            this.pending = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.io.poll_flush_buffer(context, &mut this.pending))?;
+        this.io.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,197 @@
+//! One HTTP message as the rooms see it, whatever version carried it: heads, [`Headers`], [`Body`].
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, StatusCode};
+
+mod headers;
+mod replay;
+
+pub use headers::{Headers, Name, Value};
+pub use replay::Replay;
+
+/// The version a message came in or goes out with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Version {
+    /// As in `%PROTOCOL%`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// `:scheme`, or what the connection implies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Cleartext.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// The head of a request. `Host`/`:authority` lives in `authority` only, never in `headers`.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// The authority; absent only from HTTP/1.0 requests without `Host`.
+    pub authority: Option<Authority>,
+    /// Path and query as they arrived or as normalisation left them; for CONNECT `/`.
+    pub path: PathAndQuery,
+    /// The version it came in.
+    pub version: Version,
+    /// The header fields, hop-by-hop ones removed by the codec room.
+    pub headers: Headers,
+}
+
+/// A request.
+#[derive(Debug)]
+pub struct Request {
+    /// The head.
+    pub head: RequestHead,
+    /// The body.
+    pub body: Body,
+}
+
+/// The head of a response.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    /// The status.
+    pub status: StatusCode,
+    /// The version it came in.
+    pub version: Version,
+    /// The header fields, hop-by-hop ones removed by the codec room.
+    pub headers: Headers,
+}
+
+/// A response.
+#[derive(Debug)]
+pub struct Response {
+    /// The head.
+    pub head: ResponseHead,
+    /// The body.
+    pub body: Body,
+}
+
+/// A piece of a body.
+#[derive(Clone, Debug)]
+pub enum Frame {
+    /// Content.
+    Data(Bytes),
+    /// Trailer fields; the last frame.
+    Trailers(Headers),
+}
+
+/// A body in pieces. After `None` or an error it is not polled again. Dropping it early aborts the message.
+pub trait BodyStream {
+    /// The next piece. The stream reads no further ahead than one piece: not polling is back-pressure.
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+
+    /// Bytes still to come, when the framing says so.
+    fn remaining(&self) -> Option<u64>;
+}
+
+/// A message's content.
+#[derive(Default)]
+pub enum Body {
+    /// None.
+    #[default]
+    Empty,
+    /// All of it is here.
+    Full(Bytes),
+    /// It comes in pieces.
+    Stream(Pin<Box<dyn BodyStream>>),
+}
+
+impl Body {
+    /// Wraps a stream.
+    pub fn stream(stream: impl BodyStream + 'static) -> Self {
+        Self::Stream(Box::pin(stream))
+    }
+
+    /// Whether nothing is left to read.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(data) => data.is_empty(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// Bytes still to come, when known.
+    pub fn remaining(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Full(data) => Some(data.len() as u64),
+            Self::Stream(stream) => stream.remaining(),
+        }
+    }
+
+    /// The next piece.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(_) => {
+                let Self::Full(data) = std::mem::take(self) else { return Poll::Ready(None) };
+                if data.is_empty() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(Frame::Data(data)))) }
+            }
+            Self::Stream(stream) => stream.as_mut().poll_frame(context),
+        }
+    }
+
+    /// The next piece, awaited.
+    pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
+        std::future::poll_fn(|context| self.poll_frame(context)).await
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => formatter.write_str("Empty"),
+            Self::Full(data) => write!(formatter, "Full({})", data.len()),
+            Self::Stream(stream) => write!(formatter, "Stream({:?})", stream.remaining()),
+        }
+    }
+}
+
+/// Why a body ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The sender closed or reset.
+    #[error("the sender ended the body early")]
+    Reset,
+    /// The framing is broken.
+    #[error("the body's framing is broken")]
+    Malformed,
+    /// The sender was silent for too long.
+    #[error("the body did not arrive in time")]
+    Timeout,
+}

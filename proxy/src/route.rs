@@ -1,0 +1,308 @@
+//! Host and request → the route that decides (`envoy.config.route.v3.RouteConfiguration`).
+//!
+//! Selection is pure and generic over a [`Recorder`]: served, explained and replayed requests take the same code (D4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::uri::PathAndQuery;
+use regex::Regex;
+
+use crate::filter;
+use crate::message::{Name, RequestHead, Value};
+
+mod matcher;
+mod table;
+
+pub use matcher::{HeaderMatch, HeaderTest, Matcher, PathMatch, QueryMatch, StringMatch};
+pub use table::{Domains, Table, VirtualHost};
+
+/// Notes each step of a decision; [`Silent`] compiles to nothing.
+pub trait Recorder {
+    /// A step was taken; `text` is only built when the recorder listens.
+    fn note(&mut self, text: impl FnOnce() -> String);
+}
+
+/// The recorder of served requests: hears nothing, costs nothing.
+pub struct Silent;
+
+impl Recorder for Silent {
+    fn note(&mut self, _: impl FnOnce() -> String) {}
+}
+
+impl Recorder for Vec<String> {
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        self.push(text());
+    }
+}
+
+/// One route: when it applies, and what then.
+#[derive(Debug)]
+pub struct Route {
+    /// `name`, or what the configuration's place makes of it; for logs (`%ROUTE_NAME%`) and explain.
+    pub name: Arc<str>,
+    /// When it applies.
+    pub matcher: Matcher,
+    /// What then.
+    pub action: Action,
+    /// The Kubernetes object behind it (`metadata.filter_metadata["sidegate"]`): `HTTPRoute shop/web rule 0 generation 3`.
+    pub origin: Option<Arc<str>>,
+    /// Header changes, the route's own first, then the virtual host's, then the table's (Envoy's order).
+    pub request_headers: Vec<Arc<HeaderChanges>>,
+    /// The same for responses.
+    pub response_headers: Vec<Arc<HeaderChanges>>,
+    /// Per-route configuration of filters (`typed_per_filter_config`, most specific wins), by filter name.
+    pub filters: filter::Overrides,
+}
+
+/// What a route does.
+#[derive(Debug)]
+pub enum Action {
+    /// Sends the request on.
+    Forward(Box<Forward>),
+    /// Answers 3xx.
+    Redirect(Box<Redirect>),
+    /// Answers by itself.
+    Direct(Box<Direct>),
+}
+
+/// `RouteAction`.
+#[derive(Debug)]
+pub struct Forward {
+    /// Where to.
+    pub target: Target,
+    /// `cluster_not_found_response_code`, default 503.
+    pub cluster_not_found: StatusCode,
+    /// `timeout`: from the end of the request to the end of the response; `None` is none. Envoy's default is 15 s.
+    pub timeout: Option<Duration>,
+    /// `idle_timeout`; overrides the connection manager's stream idle timeout.
+    pub idle_timeout: Option<Duration>,
+    /// Retries; `None` is none.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Path rewriting.
+    pub rewrite: Rewrite,
+    /// `host_rewrite_literal` and its kin.
+    pub host_rewrite: HostRewrite,
+    /// `request_mirror_policies`: clusters, with the share in parts per million.
+    pub mirrors: Vec<(Arc<str>, u32)>,
+    /// CONNECT requests are terminated here and their payload forwarded (`connect_config`).
+    pub terminate_connect: bool,
+}
+
+/// Where a request or connection goes.
+#[derive(Debug)]
+pub enum Target {
+    /// One cluster.
+    Cluster(Arc<str>),
+    /// `weighted_clusters`; the total is the sum, at least 1.
+    Weighted {
+        /// The clusters; those of weight 0 are left out.
+        clusters: Vec<WeightedCluster>,
+        /// Sum of the weights.
+        total: u32,
+    },
+    /// `cluster_header`: the cluster is named by this request header (lower case).
+    Header(Arc<str>),
+}
+
+/// One of several weighted clusters.
+#[derive(Debug)]
+pub struct WeightedCluster {
+    /// The cluster.
+    pub name: Arc<str>,
+    /// Its weight, at least 1.
+    pub weight: u32,
+    /// Header changes of its own, applied before the route's.
+    pub request_headers: Option<Arc<HeaderChanges>>,
+    /// The same for responses.
+    pub response_headers: Option<Arc<HeaderChanges>>,
+}
+
+impl Target {
+    /// Chooses a cluster. `roll` is uniform over `u32`; the choice is `roll` scaled to the total weight.
+    pub fn choose<'a>(&'a self, head: &'a RequestHead, roll: u32) -> Option<Choice<'a>> {
+        match self {
+            Self::Cluster(name) => Some(Choice { cluster: name, weighted: None }),
+            Self::Weighted { clusters, total } => {
+                let mut point = ((u64::from(roll) * u64::from(*total)) >> 32) as u32;
+                for cluster in clusters {
+                    if point < cluster.weight {
+                        return Some(Choice { cluster: &cluster.name, weighted: Some(cluster) });
+                    }
+                    point -= cluster.weight;
+                }
+                None
+            }
+            Self::Header(name) => {
+                head.headers.get_str(name).map(|cluster| Choice { cluster, weighted: None })
+            }
+        }
+    }
+}
+
+/// The cluster chosen by a [`Target`].
+#[derive(Debug)]
+pub struct Choice<'a> {
+    /// Its name.
+    pub cluster: &'a str,
+    /// Its entry when there were several.
+    pub weighted: Option<&'a WeightedCluster>,
+}
+
+/// Path rewriting of a forwarded request (query strings are kept).
+#[derive(Debug)]
+pub enum Rewrite {
+    /// None.
+    Keep,
+    /// `prefix_rewrite`: the matched prefix, or the whole matched path, becomes this.
+    Prefix(Arc<str>),
+    /// `regex_rewrite`: every match in the path becomes the substitution (Rust's `${1}` form).
+    Regex(Box<(Regex, String)>),
+}
+
+/// Host rewriting of a forwarded request.
+#[derive(Debug)]
+pub enum HostRewrite {
+    /// As it came.
+    Keep,
+    /// `host_rewrite_literal`.
+    Literal(http::uri::Authority),
+    /// `auto_host_rewrite`: the endpoint's host name.
+    Auto,
+}
+
+/// `RedirectAction`.
+#[derive(Debug)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// `scheme_redirect` / `https_redirect`.
+    pub scheme: Option<Arc<str>>,
+    /// `host_redirect`.
+    pub host: Option<Arc<str>>,
+    /// `port_redirect`.
+    pub port: Option<u16>,
+    /// What happens to the path.
+    pub path: RedirectPath,
+    /// `strip_query`.
+    pub strip_query: bool,
+}
+
+/// The path of a redirect.
+#[derive(Debug)]
+pub enum RedirectPath {
+    /// As it came.
+    Keep,
+    /// `path_redirect`: this instead; a query in it replaces the request's.
+    Full(PathAndQuery),
+    /// `prefix_rewrite`.
+    Prefix(Arc<str>),
+}
+
+/// `DirectResponseAction`.
+#[derive(Debug)]
+pub struct Direct {
+    /// The status.
+    pub status: StatusCode,
+    /// The body.
+    pub body: bytes::Bytes,
+}
+
+/// `RetryPolicy`.
+#[derive(Debug)]
+pub struct RetryPolicy {
+    /// The conditions of `retry_on`.
+    pub on: RetryOn,
+    /// `retriable_status_codes`.
+    pub statuses: Vec<StatusCode>,
+    /// `num_retries`, default 1.
+    pub retries: u32,
+    /// `per_try_timeout`.
+    pub per_try_timeout: Option<Duration>,
+    /// `retry_host_predicate: previous_hosts`: another endpoint each time, when there is one.
+    pub other_endpoint: bool,
+    /// `retry_back_off`: base and maximum of the jittered exponential back-off; Envoy's default is 25 ms and 250 ms.
+    pub back_off: (Duration, Duration),
+    /// Only idempotent methods, except where nothing was processed (D9: routes of our own control plane).
+    pub idempotent_only: bool,
+    /// Bytes of request body kept for another attempt; 64 KiB.
+    pub replay_limit: usize,
+}
+
+/// The conditions of `retry_on`, HTTP and gRPC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "the field's own list of independent conditions")]
+pub struct RetryOn {
+    /// `5xx` (also every failure without a response).
+    pub server_error: bool,
+    /// `gateway-error`: 502, 503, 504.
+    pub gateway_error: bool,
+    /// `connect-failure`.
+    pub connect_failure: bool,
+    /// `refused-stream`.
+    pub refused_stream: bool,
+    /// `reset`: any failure before the response head.
+    pub reset: bool,
+    /// `reset-before-request`: nothing of the request was sent.
+    pub reset_before_request: bool,
+    /// `retriable-4xx`: 409.
+    pub retriable_4xx: bool,
+    /// `retriable-status-codes`.
+    pub retriable_statuses: bool,
+    /// gRPC status codes in the response head (`cancelled` 1, `deadline-exceeded` 4, `resource-exhausted` 8, `internal` 13, `unavailable` 14), as bits.
+    pub grpc: u32,
+}
+
+/// Additions and removals of header fields, in the order in which they apply: removals, then additions.
+#[derive(Debug, Default)]
+pub struct HeaderChanges {
+    /// Lower-case names to remove.
+    pub remove: Vec<Arc<str>>,
+    /// Fields to add.
+    pub add: Vec<HeaderAddition>,
+}
+
+/// `HeaderValueOption`.
+#[derive(Debug)]
+pub struct HeaderAddition {
+    /// The name.
+    pub name: http::HeaderName,
+    /// The value; literal in this cut (formatter commands `%…%` are refused at compile time).
+    pub value: http::HeaderValue,
+    /// `append_action`.
+    pub action: AppendAction,
+}
+
+/// `append_action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendAction {
+    /// `APPEND_IF_EXISTS_OR_ADD`.
+    Append,
+    /// `ADD_IF_ABSENT`.
+    AddIfAbsent,
+    /// `OVERWRITE_IF_EXISTS_OR_ADD`.
+    Overwrite,
+    /// `OVERWRITE_IF_EXISTS`.
+    OverwriteIfExists,
+}
+
+impl HeaderChanges {
+    /// Applies the changes to a header section.
+    pub fn apply(&self, headers: &mut crate::message::Headers) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for addition in &self.add {
+            let present = headers.contains(addition.name.as_str());
+            let (name, value) = (Name::Http(addition.name.clone()), Value::Http(addition.value.clone()));
+            match addition.action {
+                AppendAction::Append => headers.append(name, value),
+                AppendAction::AddIfAbsent if !present => headers.append(name, value),
+                AppendAction::Overwrite => headers.insert(name, value),
+                AppendAction::OverwriteIfExists if present => headers.insert(name, value),
+                AppendAction::AddIfAbsent | AppendAction::OverwriteIfExists => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The landing (D3): everything compiled, immutable, swapped by one pointer store.
+//!
+//! `compile` writes through the [`Publisher`]; workers read through their own [`Reader`], once per request.
+//! Endpoints swap inside their cluster's cell; nothing else in a snapshot changes.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
+use tokio::sync::watch;
+
+use crate::cluster::Cluster;
+use crate::filter;
+use crate::route;
+
+/// Everything a proxy serves by, at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Grows by one with every publication; 0 is the empty snapshot before the first.
+    pub version: u64,
+    /// Listeners by name.
+    pub listeners: FxHashMap<Arc<str>, Arc<Listener>>,
+    /// Route tables by name (`RouteConfiguration.name`), those inside listeners included.
+    pub routes: FxHashMap<Arc<str>, Arc<route::Table>>,
+    /// Clusters by name.
+    pub clusters: FxHashMap<Arc<str>, Arc<Cluster>>,
+}
+
+/// A listener (`envoy.config.listener.v3.Listener`).
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name; "listeners are updated by name".
+    pub name: Arc<str>,
+    /// Where it is bound; `address` and `additional_addresses`.
+    pub addresses: Vec<SocketAddr>,
+    /// What to do with a connection: the default filter chain.
+    pub chain: Chain,
+    /// `connection_limit` network filter or listener bound; `None` is the process bound alone.
+    pub max_connections: Option<u32>,
+    /// Whether traffic through it is inbound (towards the workload): Istio's `reporter` label.
+    pub direction: Direction,
+}
+
+/// `traffic_direction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Towards the workload: reporter `destination`.
+    Inbound,
+    /// From the workload, or a gateway: reporter `source`.
+    Outbound,
+}
+
+/// What a filter chain ends in.
+#[derive(Debug)]
+pub enum Chain {
+    /// `http_connection_manager`.
+    Http(Arc<Http>),
+    /// `tcp_proxy`.
+    Tcp(Arc<Tcp>),
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
+#[derive(Debug)]
+pub struct Http {
+    /// `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+    /// `codec_type`.
+    pub codec: Codec,
+    /// Name of the route table, by RDS or inline (inline tables are in `Snapshot::routes` too, under a name of their own).
+    pub routes: Arc<str>,
+    /// The filters, router left out.
+    pub filters: filter::Chain,
+    /// `use_remote_address`: the peer is not trusted; its address is appended to `x-forwarded-for` and internal headers are stripped.
+    pub use_remote_address: bool,
+    /// `xff_num_trusted_hops`.
+    pub xff_trusted_hops: u32,
+    /// `generate_request_id`.
+    pub generate_request_id: bool,
+    /// `normalize_path`.
+    pub normalize_path: bool,
+    /// `merge_slashes`.
+    pub merge_slashes: bool,
+    /// `path_with_escaped_slashes_action`.
+    pub escaped_slashes: EscapedSlashes,
+    /// `tracing` is present: trace context is continued and written.
+    pub tracing: bool,
+    /// Whether `upgrade_configs` allows CONNECT.
+    pub allow_connect: bool,
+    /// Lower-case upgrade types of `upgrade_configs` other than CONNECT.
+    pub upgrades: Vec<Arc<str>>,
+    /// `server_name` for local replies and, unless passed through, all responses.
+    pub server_name: Option<Arc<str>>,
+    /// `server_header_transformation` is PASS_THROUGH.
+    pub pass_server_header: bool,
+    /// `via`.
+    pub via: Option<Arc<str>>,
+    /// Bounds of time; `None` is no bound.
+    pub timeouts: HttpTimeouts,
+    /// Bound on the bytes of a header section (`max_request_headers_kb`), default 64 KiB here.
+    pub max_header_bytes: usize,
+    /// Bound on the number of header fields, default 100.
+    pub max_header_count: usize,
+    /// `max_concurrent_streams` of HTTP/2, default 100.
+    pub max_concurrent_streams: u32,
+    /// `max_requests_per_connection`.
+    pub max_requests_per_connection: Option<u32>,
+    /// `http_protocol_options.accept_http_10`.
+    pub accept_http_10: bool,
+    /// Access logs to write.
+    pub access_logs: Vec<Arc<AccessLog>>,
+}
+
+/// Time bounds of the HTTP connection manager.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpTimeouts {
+    /// A connection without active requests (`common_http_protocol_options.idle_timeout`), default 1 h.
+    pub idle: Option<Duration>,
+    /// No byte on a stream (`stream_idle_timeout`), default 5 min.
+    pub stream_idle: Option<Duration>,
+    /// From the first byte of a request to its head's end (`request_headers_timeout`), default 30 s here (Envoy: none).
+    pub headers: Option<Duration>,
+    /// From the first byte to the last of a request (`request_timeout`), default none.
+    pub request: Option<Duration>,
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        Self {
+            idle: Some(Duration::from_secs(3600)),
+            stream_idle: Some(Duration::from_secs(300)),
+            headers: Some(Duration::from_secs(30)),
+            request: None,
+        }
+    }
+}
+
+/// `codec_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// By the first bytes.
+    Auto,
+    /// HTTP/1 only.
+    Http1,
+    /// HTTP/2 with prior knowledge only.
+    Http2,
+}
+
+/// `path_with_escaped_slashes_action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    /// As they are.
+    Keep,
+    /// 400.
+    Reject,
+    /// Unescape and redirect.
+    UnescapeAndRedirect,
+    /// Unescape and go on.
+    UnescapeAndForward,
+}
+
+/// One access log: where and in which form.
+#[derive(Debug)]
+pub struct AccessLog {
+    /// `/dev/stdout`, `/dev/stderr` or a file.
+    pub path: Arc<str>,
+    /// The format, parsed.
+    pub format: crate::telemetry::LogFormat,
+}
+
+/// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
+#[derive(Debug)]
+pub struct Tcp {
+    /// `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+    /// `cluster` or `weighted_clusters`.
+    pub target: route::Target,
+    /// `idle_timeout`, default 1 h.
+    pub idle_timeout: Option<Duration>,
+    /// `max_connect_attempts`, default 1.
+    pub max_connect_attempts: u32,
+    /// Access logs to write.
+    pub access_logs: Vec<Arc<AccessLog>>,
+}
+
+/// The writing end. One owner: the config staircase.
+pub struct Publisher {
+    shared: Arc<Shared>,
+    changed: watch::Sender<u64>,
+}
+
+struct Shared {
+    current: ArcSwap<Snapshot>,
+    /// Version of `current`, readable without touching the pointer.
+    version: AtomicU64,
+}
+
+impl Publisher {
+    /// A publisher of the empty snapshot.
+    pub fn new() -> Self {
+        let shared = Shared { current: ArcSwap::default(), version: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared), changed: watch::Sender::new(0) }
+    }
+
+    /// Makes the snapshot the one that every request from now on is served by. Its version is set here.
+    pub fn publish(&self, mut snapshot: Snapshot) -> Arc<Snapshot> {
+        snapshot.version = self.shared.version.load(Ordering::Relaxed) + 1;
+        let version = snapshot.version;
+        let snapshot = Arc::new(snapshot);
+        self.shared.current.store(snapshot.clone());
+        self.shared.version.store(version, Ordering::Release);
+        self.changed.send_replace(version);
+        snapshot
+    }
+
+    /// What is published now.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.shared.current.load_full()
+    }
+
+    /// Ticks with every publication.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// A handle from which workers make their readers.
+    pub fn handle(&self) -> Handle {
+        Handle { shared: self.shared.clone(), changed: self.changed.subscribe() }
+    }
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What crosses to a worker's thread.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Handle {
+    /// What is published now.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.shared.current.load_full()
+    }
+
+    /// Ticks with every publication.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+
+    /// One worker's reader.
+    pub fn reader(&self) -> Reader {
+        let cached = Rc::new(self.shared.current.load_full());
+        Reader { shared: self.shared.clone(), cached: RefCell::new(cached) }
+    }
+}
+
+/// One worker's reading end: a load is one atomic read and a count that no other thread touches.
+pub struct Reader {
+    shared: Arc<Shared>,
+    cached: RefCell<Rc<Arc<Snapshot>>>,
+}
+
+impl Reader {
+    /// The current snapshot. Call once per request, and keep what it returns for the whole of it.
+    pub fn load(&self) -> Rc<Arc<Snapshot>> {
+        let mut cached = self.cached.borrow_mut();
+        if cached.version != self.shared.version.load(Ordering::Acquire) {
+            *cached = Rc::new(self.shared.current.load_full());
+        }
+        cached.clone()
+    }
+}

@@ -1,0 +1,1 @@
+//! Trace context: B3 (single and multi) and W3C, read, continued, written (D12).
