@@ -2,6 +2,7 @@
 //!
 //! Both programs import the types from here, so that another source of them is a change of one file.
 
+pub mod json;
 pub mod resource;
 
 pub use envoy_types::pb::{envoy, google, udpa, xds};
