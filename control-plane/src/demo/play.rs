@@ -1,0 +1,265 @@
+//! The play: starts everything, lets traffic flow, works through the script, and closes the last window.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::board::{Applied, BoardWriter, State, Swap};
+use super::control::ControlPlane;
+use super::error::DemoError;
+use super::load::Load;
+use super::manifests;
+use super::mesh::{self, Mesh};
+use super::plan::{self, Action, Step};
+use super::tally::SharedTally;
+
+/// What the conductor needs at every step.
+#[derive(Debug)]
+pub(super) struct Play<'a> {
+    /// What runs.
+    pub(super) mesh: &'a mut Mesh,
+    /// What is told about it.
+    pub(super) board: &'a BoardWriter,
+    /// What the load sees.
+    pub(super) tally: &'a SharedTally,
+    /// How long traffic flows.
+    pub(super) duration: Duration,
+    /// Requests per second.
+    pub(super) rate: u32,
+}
+
+impl Play<'_> {
+    /// The whole play.
+    pub(super) async fn whole(&mut self, steps: &[Step]) -> Result<(), DemoError> {
+        self.start().await?;
+        self.mesh.end_turn();
+        self.perform(steps).await
+    }
+
+    /// Starts every process and returns when a request has gone all the way.
+    async fn start(&mut self) -> Result<(), DemoError> {
+        self.say("starting the control plane");
+        self.mesh.start_control_plane().await?;
+        self.say("starting the gateway, the sidecars and the shop");
+        let pods = manifests::pods(&self.mesh.layout)?;
+        self.mesh.start_gateway().await?;
+        for pod in &pods {
+            self.mesh.start_pod(pod).await?;
+        }
+        self.say("waiting for every proxy's first configuration");
+        self.wait_applied("the first configuration", None, START_LIMIT).await?;
+        self.mesh.wait_gateway().await?;
+        for pod in &pods {
+            self.mesh.wait_pod(pod).await?;
+        }
+        self.say("sending the first request all the way");
+        self.warm_up().await
+    }
+
+    /// Traffic, and the script under it.
+    async fn perform(&mut self, steps: &[Step]) -> Result<(), DemoError> {
+        let (stop, stopping) = watch::channel(false);
+        let load = Load::new(self.mesh.layout.gateway, manifests::HOST, self.rate, self.tally.clone());
+        // Both end with this set, also when the play is broken off.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(self.mesh.layout.control_admin, self.board.clone()));
+        let began = Instant::now();
+        self.board.send_modify(|board| board.began = Some(began));
+        self.tally.lock().open_window(share(plan::FIRST_CANARY));
+        let mut load_task = JoinSet::new();
+        load_task.spawn(Arc::clone(&load).run(stopping));
+        self.say("traffic flows");
+        for (index, step) in steps.iter().enumerate() {
+            tokio::time::sleep_until(began + step.at).await;
+            self.mark(index, State::Running);
+            let done = self.act(step.action).await?;
+            self.mark(index, State::Done(done));
+        }
+        // A slow machine gets a last window all the same.
+        let end = (began + self.duration).max(Instant::now() + self.duration / 20);
+        tokio::time::sleep_until(end).await;
+        stop.send_replace(true);
+        self.say("waiting for the last answers");
+        while load_task.join_next().await.is_some() {}
+        self.tally.lock().close_window();
+        Ok(())
+    }
+
+    async fn act(&mut self, action: Action) -> Result<String, DemoError> {
+        match action {
+            Action::Canary(percent) => self.move_canary(percent).await,
+            Action::LosePod => self.lose_pod().await,
+            Action::AddPod => self.add_pod().await,
+            Action::RestartControlPlane => self.restart_control_plane().await,
+            Action::RateLimit => {
+                let edit = |mesh: &Mesh| {
+                    mesh.manifests.set(manifests::POLICY_FILE, &["kind: RateLimitPolicy"], "requests", "30000")
+                };
+                self.swap(action, edit).await
+            }
+            Action::Balancing => {
+                let edit = |mesh: &Mesh| {
+                    let (anchors, value) = (["kind: BackendPolicy"], "RoundRobin");
+                    mesh.manifests.set(manifests::POLICY_FILE, &anchors, "loadBalancing", value)
+                };
+                self.swap(action, edit).await
+            }
+            Action::RemovePod => {
+                self.swap(action, |mesh| mesh.manifests.remove(&format!("{}.yaml", manifests::LOST))).await
+            }
+            Action::AdmitPod => {
+                let file = format!("{}.yaml", manifests::REPLACEMENT);
+                self.swap(action, |mesh| mesh.manifests.set(&file, &["conditions:"], "ready", "true")).await
+            }
+        }
+    }
+
+    /// One split ends, the next begins when every proxy has applied it. Requests in between count for neither.
+    async fn move_canary(&mut self, percent: u32) -> Result<String, DemoError> {
+        self.tally.lock().close_window();
+        // What was sent a moment ago is still to be split the old way.
+        tokio::time::sleep(IN_FLIGHT).await;
+        let done = self.swap(Action::Canary(percent), |mesh| mesh.manifests.set_canary(percent)).await?;
+        self.tally.lock().open_window(share(percent));
+        Ok(done)
+    }
+
+    /// A crash in two parts: first the app is gone and its sidecar must say so, then the sidecar is gone as well and
+    /// nobody answers at that address.
+    async fn lose_pod(&mut self) -> Result<String, DemoError> {
+        self.mesh.expected.remove(&format!("sidecar {}", manifests::LOST));
+        self.mesh.processes.kill(&mesh::app_process(manifests::LOST)).await?;
+        tokio::time::sleep(plan::pause(self.duration)).await;
+        self.mesh.processes.kill(&mesh::sidecar_process(manifests::LOST)).await?;
+        Ok(format!("{}: app and sidecar, SIGKILL", manifests::LOST))
+    }
+
+    async fn add_pod(&mut self) -> Result<String, DemoError> {
+        let applied = self.swap(Action::AddPod, |mesh| mesh.manifests.add_replacement(&mesh.layout)).await?;
+        let pod = manifests::replacement(&self.mesh.layout)?;
+        self.mesh.start_pod(&pod).await?;
+        self.wait_applied("the replacement's first configuration", None, START_LIMIT).await?;
+        self.mesh.wait_pod(&pod).await?;
+        Ok(format!("{}; {applied}", pod.name))
+    }
+
+    async fn restart_control_plane(&mut self) -> Result<String, DemoError> {
+        self.mesh.processes.kill(mesh::CONTROL_PLANE).await?;
+        tokio::time::sleep(plan::pause(self.duration)).await;
+        let began = Instant::now();
+        self.mesh.start_control_plane().await?;
+        self.wait_applied("the restarted control plane's configuration", None, START_LIMIT).await?;
+        let took = began.elapsed();
+        self.board.send_modify(|board| board.reconnected = Some(took));
+        Ok(format!("SIGKILL; every proxy back {} after the start", millis(took)))
+    }
+
+    /// Edits a file and waits until every proxy has applied the change.
+    async fn swap(
+        &mut self,
+        action: Action,
+        edit: impl FnOnce(&Mesh) -> Result<(), manifests::ManifestError>,
+    ) -> Result<String, DemoError> {
+        let change = action.to_string();
+        let before = self.mesh.control.status().await;
+        let before = before.map_err(|reason| self.mesh.failure(mesh::CONTROL_PLANE, &reason))?.generation;
+        let began = Instant::now();
+        edit(self.mesh)?;
+        self.wait_applied(&change, Some(before), APPLY_LIMIT).await?;
+        let took = began.elapsed();
+        self.board.send_modify(|board| board.swaps.push(Swap { change, took }));
+        Ok(format!("applied everywhere after {}", millis(took)))
+    }
+
+    async fn wait_applied(&self, change: &str, before: Option<u64>, limit: Duration) -> Result<(), DemoError> {
+        let waited = self.mesh.control.wait_applied(&self.mesh.expected, before, limit).await;
+        let generation = waited.map_err(|missing| DemoError::NotApplied {
+            change: change.to_owned(),
+            seconds: limit.as_secs(),
+            missing,
+        })?;
+        let count = self.mesh.expected.len();
+        let applied = Applied { generation: Some(generation), at: count, of: count };
+        self.board.send_modify(|board| {
+            board.applied = applied;
+            board.expected.clone_from(&self.mesh.expected);
+        });
+        Ok(())
+    }
+
+    async fn warm_up(&self) -> Result<(), DemoError> {
+        // Counted apart: these are not part of the load.
+        let load = Load::new(self.mesh.layout.gateway, manifests::HOST, 1, SharedTally::new());
+        let deadline = Instant::now() + START_LIMIT;
+        let mut in_a_row = 0;
+        loop {
+            let reason = match tokio::time::timeout(super::load::DEADLINE, load.ask(rand::random())).await {
+                Ok(Ok(_answer)) => {
+                    in_a_row += 1;
+                    if in_a_row == WARM_REQUESTS {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Ok(Err(failure)) => failure.detail,
+                Err(_elapsed) => "no answer".to_owned(),
+            };
+            in_a_row = 0;
+            if Instant::now() >= deadline {
+                return Err(DemoError::NoAnswer { seconds: START_LIMIT.as_secs(), reason });
+            }
+            tokio::time::sleep(RETRY_EVERY).await;
+        }
+    }
+
+    fn say(&self, doing: &str) {
+        self.board.send_modify(|board| doing.clone_into(&mut board.doing));
+    }
+
+    fn mark(&self, index: usize, state: State) {
+        self.board.send_modify(|board| {
+            if let Some(line) = board.lines.get_mut(index) {
+                board.doing = line.action.to_string();
+                line.state = state;
+            }
+        });
+    }
+}
+
+/// Keeps the board's view of the control plane fresh, also while nothing is waited for.
+async fn follow(address: std::net::SocketAddr, board: BoardWriter) {
+    let control = ControlPlane::new(address);
+    loop {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        let status = control.status().await;
+        board.send_modify(|board| {
+            let of = board.expected.len();
+            board.applied = match status {
+                Ok(status) => Applied {
+                    generation: Some(status.generation),
+                    at: status.applied(&board.expected, status.generation),
+                    of,
+                },
+                Err(_away) => Applied { generation: None, at: 0, of },
+            };
+        });
+    }
+}
+
+fn share(percent: u32) -> f64 {
+    f64::from(percent) / 100.0
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{} ms", duration.as_millis())
+}
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+const APPLY_LIMIT: Duration = Duration::from_secs(10);
+const IN_FLIGHT: Duration = Duration::from_millis(100);
+const WARM_REQUESTS: u32 = 20;
+const RETRY_EVERY: Duration = Duration::from_millis(50);
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
