@@ -96,7 +96,8 @@ async fn present(args: &DemoArgs) -> Result<ExitCode, DemoError> {
     });
     let tally = SharedTally::new();
     let screen = Screen::start(board_reader, tally.clone(), args.output == Output::Json);
-    let mut play = Play { mesh: &mut mesh, board: &board, tally: &tally, duration: args.duration, rate: args.rate };
+    let mut play =
+        Play { mesh: &mut mesh, board: &board, tally: &tally, duration: args.duration, rate: args.rate };
     let ended = tokio::select! {
         ended = play.whole(&steps) => ended.map_err(Stop::Failed),
         () = interrupt.arrived() => Err(Stop::Interrupted),

@@ -150,3 +150,66 @@ pub(super) enum ClientError {
 const IDLE_LIMIT: usize = 256;
 /// The shop's answers have a few hundred bytes; `/status` has a few kilobytes.
 const BODY_LIMIT: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn read_head(stream: &mut TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+    }
+
+    async fn answer(stream: &mut TcpStream) {
+        read_head(stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_and_replaced_when_it_was_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            answer(&mut first).await;
+            answer(&mut first).await;
+            drop(first);
+            let (mut second, _) = listener.accept().await.unwrap();
+            answer(&mut second).await;
+        });
+        for _ in 0..3 {
+            assert_eq!(client.get("/").await.unwrap().body(), "ok");
+        }
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_delivered_is_not_sent_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            answer(&mut first).await;
+            read_head(&mut first).await;
+            drop(first);
+            listener
+        });
+        assert!(client.get("/").await.is_ok());
+        assert!(matches!(client.get("/").await, Err(ClientError::Exchange(_))));
+        drop(server);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_said_with_the_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error = Client::new(address).get("/").await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot connect to {address}: ")), "{error}");
+    }
+}

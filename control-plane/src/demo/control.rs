@@ -71,7 +71,9 @@ impl Status {
         let errors: Vec<String> = proxies
             .iter()
             .flat_map(|proxy| &proxy.types)
-            .filter_map(|state| state.error.as_ref().map(|error| format!("{} {}: {error}", state.kind, state.state)))
+            .filter_map(|state| {
+                state.error.as_ref().map(|error| format!("{} {}: {error}", state.kind, state.state))
+            })
             .collect();
         let why = if errors.is_empty() { String::new() } else { format!(" ({})", errors.join("; ")) };
         Some(format!("{name} is at generation {applied}{why}"))
@@ -92,7 +94,8 @@ impl ControlPlane {
         if response.status() != http::StatusCode::OK {
             return Err(format!("/status answers {}", response.status()));
         }
-        serde_json::from_slice(response.body()).map_err(|error| format!("/status is not as expected: {error}"))
+        serde_json::from_slice(response.body())
+            .map_err(|error| format!("/status is not as expected: {error}"))
     }
 
     /// Waits until every expected proxy has applied a generation above `before`; any at all when there is none.

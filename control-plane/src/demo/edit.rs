@@ -76,7 +76,8 @@ pub(super) enum EditError {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# weight: of this and that\n- name: a\n  weight: 90 # percent\n- name: b\n  weight: 10\n";
+    const TEXT: &str =
+        "# weight: of this and that\n- name: a\n  weight: 90 # percent\n- name: b\n  weight: 10\n";
 
     #[test]
     fn one_value_changes_and_comments_stay() {

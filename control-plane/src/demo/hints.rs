@@ -21,7 +21,10 @@ pub(super) fn text(mesh: &Mesh) -> String {
         format!("$EDITOR {folder}/{}", manifests::CANARY_FILE),
         "change the weights, save, and send the request again a few times",
     );
-    hint(format!("{program} validate {folder}"), "what is wrong with the files, after an edit that went wrong");
+    hint(
+        format!("{program} validate {folder}"),
+        "what is wrong with the files, after an edit that went wrong",
+    );
     if let Some(process) = mesh.processes.id(&app_process(manifests::REPLACEMENT)) {
         hint(
             format!("kill -9 {process}"),

@@ -51,15 +51,26 @@ pub(super) fn choose(wanted: &Wanted, free: impl Fn(SocketAddr) -> bool) -> Resu
     let mut chooser = Chooser { free, taken: BTreeSet::new(), notes: Vec::new() };
     let mut addresses: Vec<IpAddr> = wanted.pods.values().map(|place| place.address).collect();
     if !addresses.iter().all(|&address| (chooser.free)(SocketAddr::new(address, 0))) {
-        chooser.notes.push("this machine has one loopback address: each Pod gets ports of its own".to_owned());
+        chooser
+            .notes
+            .push("this machine has one loopback address: each Pod gets ports of its own".to_owned());
         addresses.fill(LOOPBACK);
     }
     let gateway = chooser.one("the gateway", wanted.gateway)?;
     let xds = chooser.one("the control plane's xDS", SocketAddr::new(LOOPBACK, XDS_PORT))?;
-    let control_admin = chooser.one("the control plane's admin page", SocketAddr::new(LOOPBACK, CONTROL_ADMIN_PORT))?;
-    let gateway_admin = chooser.one("the gateway's admin page", SocketAddr::new(LOOPBACK, PROXY_ADMIN_PORT))?.port();
+    let control_admin =
+        chooser.one("the control plane's admin page", SocketAddr::new(LOOPBACK, CONTROL_ADMIN_PORT))?;
+    let gateway_admin =
+        chooser.one("the gateway's admin page", SocketAddr::new(LOOPBACK, PROXY_ADMIN_PORT))?.port();
     let Some(example) = wanted.pods.values().next() else {
-        return Ok(Layout { gateway, gateway_admin, xds, control_admin, pods: BTreeMap::new(), notes: chooser.notes });
+        return Ok(Layout {
+            gateway,
+            gateway_admin,
+            xds,
+            control_admin,
+            pods: BTreeMap::new(),
+            notes: chooser.notes,
+        });
     };
     let app = chooser.each("the apps", example.app, &addresses)?;
     let inbound = chooser.each("the sidecars", example.inbound, &addresses)?;
@@ -157,7 +168,9 @@ mod tests {
         let local = |port| SocketAddr::new(LOOPBACK, port);
         let mut all = vec![layout.gateway, layout.xds, layout.control_admin, local(layout.gateway_admin)];
         for place in layout.pods.values() {
-            all.extend([place.app, place.inbound, place.outbound].map(|port| SocketAddr::new(place.address, port)));
+            all.extend(
+                [place.app, place.inbound, place.outbound].map(|port| SocketAddr::new(place.address, port)),
+            );
             all.push(local(place.admin));
         }
         all

@@ -27,7 +27,12 @@ pub(super) struct Load {
 
 impl Load {
     /// A load on the gateway at `address` for one host.
-    pub(super) fn new(address: SocketAddr, host: &'static str, per_second: u32, tally: SharedTally) -> Arc<Self> {
+    pub(super) fn new(
+        address: SocketAddr,
+        host: &'static str,
+        per_second: u32,
+        tally: SharedTally,
+    ) -> Arc<Self> {
         let host = HeaderValue::from_static(host);
         Arc::new(Self { client: Client::new(address), host, per_second, tally })
     }
@@ -78,8 +83,9 @@ impl Load {
         request.headers_mut().insert(HOST, self.host.clone());
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("sidegate-demo"));
         trace::start(trace_id, rand::random(), request.headers_mut());
-        let response = self.client.send(request).await.map_err(|error| {
-            Failure { class: "connection".to_owned(), detail: format!("the gateway: {error}") }
+        let response = self.client.send(request).await.map_err(|error| Failure {
+            class: "connection".to_owned(),
+            detail: format!("the gateway: {error}"),
         })?;
         judge(&response, trace_id)
     }

@@ -52,7 +52,13 @@ impl Manifests {
     }
 
     /// Changes one value of one file, as a person would in an editor.
-    pub(super) fn set(&self, file: &str, anchors: &[&str], key: &str, value: &str) -> Result<(), ManifestError> {
+    pub(super) fn set(
+        &self,
+        file: &str,
+        anchors: &[&str],
+        key: &str,
+        value: &str,
+    ) -> Result<(), ManifestError> {
         let path = self.folder.join(file);
         let text = std::fs::read_to_string(&path).map_err(|error| ManifestError::file(&path, &error))?;
         let edited = edit::set(&text, anchors, key, value)
@@ -115,10 +121,9 @@ pub(super) fn pods(layout: &Layout) -> Result<Vec<ShopPod>, ManifestError> {
 /// The Pod that replaces the lost one.
 pub(super) fn replacement(layout: &Layout) -> Result<ShopPod, ManifestError> {
     let file = format!("{REPLACEMENT}.yaml");
-    pod_in(&file, &replacement_text())?.and_then(|pod| placed(pod, layout)).ok_or(ManifestError::Pod {
-        file,
-        reason: "no Pod in it".to_owned(),
-    })
+    pod_in(&file, &replacement_text())?
+        .and_then(|pod| placed(pod, layout))
+        .ok_or(ManifestError::Pod { file, reason: "no Pod in it".to_owned() })
 }
 
 fn placed(pod: ShopPod, layout: &Layout) -> Option<ShopPod> {
@@ -186,7 +191,8 @@ fn shop_pod(file: &str, pod: Pod) -> Result<ShopPod, String> {
 }
 
 fn gateway_address() -> Result<SocketAddr, ManifestError> {
-    let failed = |reason: &str| ManifestError::Pod { file: "gateway.yaml".to_owned(), reason: reason.to_owned() };
+    let failed =
+        |reason: &str| ManifestError::Pod { file: "gateway.yaml".to_owned(), reason: reason.to_owned() };
     for document in serde_yaml::Deserializer::from_str(GATEWAY_TEXT) {
         let value = serde_yaml::Value::deserialize(document).map_err(|error| failed(&error.to_string()))?;
         if value.get("kind").and_then(serde_yaml::Value::as_str) != Some("Gateway") {

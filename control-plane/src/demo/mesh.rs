@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -76,10 +76,19 @@ impl Mesh {
     /// Starts a Pod's app and its sidecar.
     pub(super) async fn start_pod(&mut self, pod: &ShopPod) -> Result<(), DemoError> {
         let listen = SocketAddr::new(pod.place.address, pod.place.app).to_string();
-        let mut arguments: Vec<String> =
-            ["sample-app", "--name", &pod.app, "--version", &pod.version, "--pod", &pod.name, "--listen", &listen]
-                .map(str::to_owned)
-                .into();
+        let mut arguments: Vec<String> = [
+            "sample-app",
+            "--name",
+            &pod.app,
+            "--version",
+            &pod.version,
+            "--pod",
+            &pod.name,
+            "--listen",
+            &listen,
+        ]
+        .map(str::to_owned)
+        .into();
         if let Some(next) = next_app(&pod.app) {
             let proxy = SocketAddr::new(pod.place.address, pod.place.outbound);
             let url = format!("http://{next}.{}/", manifests::NAMESPACE);
@@ -111,7 +120,11 @@ impl Mesh {
 
     /// A failed start or step, with the end of the log of the child to blame.
     pub(super) fn failure(&self, part: &str, reason: &str) -> DemoError {
-        DemoError::Part { part: part.to_owned(), reason: reason.to_owned(), log: self.processes.log_tail(part) }
+        DemoError::Part {
+            part: part.to_owned(),
+            reason: reason.to_owned(),
+            log: self.processes.log_tail(part),
+        }
     }
 
     /// Leaves the folder on the disk, for its logs.
@@ -163,11 +176,6 @@ impl Mesh {
             }
             tokio::time::sleep(POLL_EVERY).await;
         }
-    }
-
-    /// The folder with manifests, bootstraps and logs.
-    pub(super) fn root(&self) -> &Path {
-        self.root.path()
     }
 }
 

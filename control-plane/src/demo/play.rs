@@ -96,7 +96,12 @@ impl Play<'_> {
             Action::RestartControlPlane => self.restart_control_plane().await,
             Action::RateLimit => {
                 let edit = |mesh: &Mesh| {
-                    mesh.manifests.set(manifests::POLICY_FILE, &["kind: RateLimitPolicy"], "requests", "30000")
+                    mesh.manifests.set(
+                        manifests::POLICY_FILE,
+                        &["kind: RateLimitPolicy"],
+                        "requests",
+                        "30000",
+                    )
                 };
                 self.swap(action, edit).await
             }
@@ -174,7 +179,12 @@ impl Play<'_> {
         Ok(format!("applied everywhere after {}", millis(took)))
     }
 
-    async fn wait_applied(&self, change: &str, before: Option<u64>, limit: Duration) -> Result<(), DemoError> {
+    async fn wait_applied(
+        &self,
+        change: &str,
+        before: Option<u64>,
+        limit: Duration,
+    ) -> Result<(), DemoError> {
         let waited = self.mesh.control.wait_applied(&self.mesh.expected, before, limit).await;
         let generation = waited.map_err(|missing| DemoError::NotApplied {
             change: change.to_owned(),

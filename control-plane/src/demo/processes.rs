@@ -46,7 +46,8 @@ pub(super) struct Death {
 impl Processes {
     /// Prepares to start children of this program; each writes to a file in `logs`.
     pub(super) fn new(logs: PathBuf) -> Result<(Self, mpsc::Receiver<Death>), ProcessError> {
-        let failed = |error: std::io::Error| ProcessError { name: "the demo".to_owned(), reason: error.to_string() };
+        let failed =
+            |error: std::io::Error| ProcessError { name: "the demo".to_owned(), reason: error.to_string() };
         let program = std::env::current_exe().map_err(failed)?;
         std::fs::create_dir(&logs).map_err(failed)?;
         let guard = Guard::start(&program).map_err(failed)?;
@@ -56,7 +57,8 @@ impl Processes {
 
     /// Starts `sidegate <arguments>` under a name that is not in use.
     pub(super) fn start(&mut self, name: &str, arguments: &[String]) -> Result<(), ProcessError> {
-        let failed = |error: std::io::Error| ProcessError { name: name.to_owned(), reason: error.to_string() };
+        let failed =
+            |error: std::io::Error| ProcessError { name: name.to_owned(), reason: error.to_string() };
         let log = self.open_log(name).map_err(failed)?;
         let mut child = Command::new(&self.program)
             .args(arguments)
@@ -71,7 +73,8 @@ impl Processes {
         self.guard.add(id).map_err(failed)?;
         let expected = Arc::new(AtomicBool::new(false));
         let (gone_tx, gone) = watch::channel(false);
-        let (deaths, name_of_child, was_expected) = (self.deaths.clone(), name.to_owned(), Arc::clone(&expected));
+        let (deaths, name_of_child, was_expected) =
+            (self.deaths.clone(), name.to_owned(), Arc::clone(&expected));
         tokio::spawn(async move {
             let status = child.wait().await;
             gone_tx.send_replace(true);

@@ -60,7 +60,8 @@ pub async fn run(args: SampleArgs) -> ExitCode {
 }
 
 async fn serve(args: SampleArgs) -> Result<(), SampleError> {
-    let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| SampleError::Listen { address: args.listen, reason: error.to_string() })?;
@@ -114,11 +115,16 @@ async fn serve_connection(app: Arc<App>, stream: TcpStream, mut stopping: watch:
         let app = Arc::clone(&app);
         async move { Ok::<_, std::convert::Infallible>(app.answer(request).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        _ = stopping.wait_for(|stop| *stop) => {
+        ended = connection.as_mut() => Some(ended),
+        _ = stopping.wait_for(|stop| *stop) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -163,7 +169,10 @@ impl App {
         let headers = request.headers();
         let text = |value: Option<String>| value.map_or(Value::Null, Value::String);
         let mut fields = vec![
-            ("request_id", text(headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned))),
+            (
+                "request_id",
+                text(headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned)),
+            ),
             ("trace_id", text(trace::trace_id(headers))),
         ];
         let Some(upstream) = &self.upstream else { return self.respond(StatusCode::OK, fields) };
@@ -177,7 +186,8 @@ impl App {
                 self.respond(StatusCode::BAD_GATEWAY, fields)
             }
             Err(_elapsed) => {
-                let reason = format!("{} did not answer within {} s", upstream.target, UPSTREAM_LIMIT.as_secs());
+                let reason =
+                    format!("{} did not answer within {} s", upstream.target, UPSTREAM_LIMIT.as_secs());
                 fields.push(("error", Value::String(reason)));
                 self.respond(StatusCode::GATEWAY_TIMEOUT, fields)
             }
@@ -208,7 +218,9 @@ impl Upstream {
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| wrong("no usable host"))?;
         let target = match &proxy {
             Some(_) => url.clone(),
-            None => url.path_and_query().map_or_else(|| Ok(Uri::from_static("/")), |path| path.as_str().parse())
+            None => url
+                .path_and_query()
+                .map_or_else(|| Ok(Uri::from_static("/")), |path| path.as_str().parse())
                 .map_err(|_| wrong("no usable path"))?,
         };
         let nearest = proxy.as_ref().unwrap_or(&url);
@@ -226,7 +238,8 @@ impl Upstream {
         *request.uri_mut() = self.target.clone();
         request.headers_mut().insert(HOST, self.host.clone());
         trace::forward(incoming, request.headers_mut());
-        let response = self.client.send(request).await.map_err(|error| format!("{}: {error}", self.target))?;
+        let response =
+            self.client.send(request).await.map_err(|error| format!("{}: {error}", self.target))?;
         let body = response.body();
         if response.status() != StatusCode::OK {
             let text = String::from_utf8_lossy(&body[..body.len().min(REASON_LIMIT)]);
@@ -245,7 +258,9 @@ fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, SampleErr
 enum SampleError {
     #[error("cannot listen on {address}: {reason}")]
     Listen { address: SocketAddr, reason: String },
-    #[error("--upstream {url}: {reason}; write it like http://catalog.shop/, and --proxy like http://127.0.0.1:15001")]
+    #[error(
+        "--upstream {url}: {reason}; write it like http://catalog.shop/, and --proxy like http://127.0.0.1:15001"
+    )]
     Upstream { url: String, reason: String },
     #[error("cannot listen for signals: {0}")]
     Signal(String),

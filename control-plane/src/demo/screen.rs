@@ -72,7 +72,9 @@ async fn report_until(mut stopping: watch::Receiver<bool>, mut board: BoardReade
         }
         match news {
             None => return,
-            Some(true) if now.began.is_some() => eprintln!("{}", figures_line(&now, &tally.lock(), Instant::now())),
+            Some(true) if now.began.is_some() => {
+                eprintln!("{}", figures_line(&now, &tally.lock(), Instant::now()))
+            }
             Some(_) => {}
         }
     }
@@ -190,7 +192,8 @@ fn heading(board: &Board, now: Instant) -> Spans {
 
 fn figures(board: &Board, tally: &Tally, recent: &Recent) -> Vec<Spans> {
     let succeeded = 1.0 - tally.failed as f64 / tally.requests.max(1) as f64;
-    let (failed_look, rate_look) = if tally.failed == 0 { (Look::Good, Look::Good) } else { (Look::Bad, Look::Bad) };
+    let (failed_look, rate_look) =
+        if tally.failed == 0 { (Look::Good, Look::Good) } else { (Look::Bad, Look::Bad) };
     let mut lines = vec![
         vec![
             (Look::Dim, "  requests  ".to_owned()),
@@ -204,7 +207,9 @@ fn figures(board: &Board, tally: &Tally, recent: &Recent) -> Vec<Spans> {
             (Look::Dim, "  of the last seconds".to_owned()),
         ],
     ];
-    lines.extend(tally.splits.last().map(|split| split_lines(split, tally.window().is_some())).into_iter().flatten());
+    lines.extend(
+        tally.splits.last().map(|split| split_lines(split, tally.window().is_some())).into_iter().flatten(),
+    );
     let swaps = match board.swaps.last() {
         None => "no swap yet".to_owned(),
         Some(last) => {

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::board::Board;
-use super::plan::{Action, Step};
-use super::board::State;
+use super::board::{Board, State};
+use super::plan::Action;
 use super::tally::{Split, Tally};
 use super::words;
 
@@ -129,7 +128,8 @@ impl Report {
             writeln!(page, "             {} × {class}", words::count(*count))?;
         }
         let latency = &self.latency_ms;
-        let millis = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1} ms"));
+        let millis =
+            |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1} ms"));
         writeln!(
             page,
             "  latency    p50 {}, p99 {}, longest {}; gateway → web → catalog → reviews and back",
@@ -144,8 +144,11 @@ impl Report {
             "  survived   {} endpoint lost, {} control plane restart",
             self.endpoints_lost, self.control_plane_restarts
         )?;
-        let pods: Vec<String> =
-            self.reviews_answers.iter().map(|(pod, count)| format!("{pod} {}", words::count(*count))).collect();
+        let pods: Vec<String> = self
+            .reviews_answers
+            .iter()
+            .map(|(pod, count)| format!("{pod} {}", words::count(*count)))
+            .collect();
         writeln!(page, "  answers    {}", if pods.is_empty() { "none".to_owned() } else { pods.join(", ") })?;
         writeln!(
             page,
@@ -223,7 +226,8 @@ mod tests {
     }
 
     fn tally() -> Tally {
-        let mut tally = Tally { requests: 12_000, traced: 12_000, ..Tally::default() };
+        let mut tally = Tally::default();
+        (tally.requests, tally.traced) = (12_000, 12_000);
         tally.splits = vec![
             Split { configured: 0.1, requests: 3_000, canary: 310 },
             Split { configured: 1.0, requests: 3_000, canary: 3_000 },
@@ -255,7 +259,11 @@ mod tests {
         tally.failures.insert("503 no_endpoint".to_owned(), 1);
         let report = Report::new(&board(), &tally, 200, None);
         assert!(!report.passed());
-        assert!(report.text().contains("FAILED") && report.text().contains("1 × 503 no_endpoint"), "{}", report.text());
+        assert!(
+            report.text().contains("FAILED") && report.text().contains("1 × 503 no_endpoint"),
+            "{}",
+            report.text()
+        );
     }
 
     #[test]
@@ -278,6 +286,9 @@ mod tests {
         let text = Report::new(&board(), &tally(), 200, None).text();
         assert!(text.starts_with("sidegate demo: passed\n"), "{text}");
         assert!(text.contains("12 000 in 60 s at 200/s; 0 failed"), "{text}");
-        assert!(text.contains("v2   10 % configured, 10.3 % observed in  3 000 answers: kept (5σ = 2.7 %)"), "{text}");
+        assert!(
+            text.contains("v2   10 % configured, 10.3 % observed in  3 000 answers: kept (5σ = 2.7 %)"),
+            "{text}"
+        );
     }
 }

@@ -42,7 +42,8 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1 000", "1 234 567"]);
-        let latencies = [None, Some(3_140), Some(412_300)].map(|micros| millis(micros.map(Duration::from_micros)));
+        let latencies =
+            [None, Some(3_140), Some(412_300)].map(|micros| millis(micros.map(Duration::from_micros)));
         assert_eq!(latencies, ["–", "3.1 ms", "412 ms"]);
         assert_eq!([0.1, 0.4931, 1.0].map(percent), ["10 %", "49.3 %", "100 %"]);
         assert_eq!(clock(Duration::from_secs(65)), "1:05");

@@ -29,7 +29,8 @@ fn the_shop_has_the_pods_that_the_demo_speaks_of() {
 #[test]
 fn every_example_file_is_embedded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shop");
-    let on_disk = std::fs::read_dir(folder).unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let on_disk =
+        std::fs::read_dir(folder).unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
     let mut on_disk: Vec<String> = on_disk.filter(|name| name.ends_with(".yaml")).collect();
     let mut embedded: Vec<String> = FILES.iter().map(|(file, _)| (*file).to_owned()).collect();
     on_disk.sort();
@@ -53,7 +54,11 @@ fn everything_moves_together_when_ports_are_busy() {
     for (file, text) in FILES {
         let copy = read(&manifests, file);
         let moved = pod_in(file, &copy).unwrap();
-        assert_eq!(moved.as_ref().map(|pod| pod.place.app), pod_in(file, text).unwrap().map(|_| 9081), "{file}");
+        assert_eq!(
+            moved.as_ref().map(|pod| pod.place.app),
+            pod_in(file, text).unwrap().map(|_| 9081),
+            "{file}"
+        );
         for port in busy {
             assert!(!copy.contains(&port.to_string()), "{file} still says {port}:\n{copy}");
         }
@@ -64,7 +69,8 @@ fn everything_moves_together_when_ports_are_busy() {
 
 #[test]
 fn one_loopback_address_moves_every_pod_there() {
-    let layout = layout::choose(&wanted().unwrap(), |address| address.ip() == IpAddr::from([127, 0, 0, 1])).unwrap();
+    let layout =
+        layout::choose(&wanted().unwrap(), |address| address.ip() == IpAddr::from([127, 0, 0, 1])).unwrap();
     let (_root, manifests) = write(&layout);
     for pod in pods(&layout).unwrap() {
         let copy = read(&manifests, &pod.file);

@@ -1,5 +1,7 @@
 //! The sample shop without a mesh: three apps that call each other directly.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 
 fn args(name: &str, upstream: Option<SocketAddr>) -> SampleArgs {
@@ -41,7 +43,8 @@ async fn answers_nest_and_trace_headers_travel() {
     let (reviews, _reviews) = start(args("reviews", None)).await;
     let (catalog, _catalog) = start(args("catalog", Some(reviews))).await;
     let (web, _web) = start(args("web", Some(catalog))).await;
-    let headers = [("x-request-id", "r-1"), ("x-b3-traceid", "463ac35c9f6413ad"), ("cookie", "none of your business")];
+    let headers =
+        [("x-request-id", "r-1"), ("x-b3-traceid", "463ac35c9f6413ad"), ("cookie", "none of your business")];
     let (status, answer) = get(web, &headers).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(answer["name"], "web");
@@ -76,28 +79,45 @@ async fn a_proxy_is_sent_the_whole_url() {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap());
+        head.push(stream.read_u8().await.unwrap());
     }
     let head = String::from_utf8(head).unwrap();
     assert!(head.starts_with("GET http://reviews.shop/ HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("host: reviews.shop\r\n") && head.contains("traceparent: 00-1-2-01\r\n"), "{head}");
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"name\": \"reviews\"} ";
-    tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+    stream.write_all(answer).await.unwrap();
     let (status, answer) = asked.await.unwrap();
     assert_eq!((status, &answer["upstream"]["name"]), (StatusCode::OK, &json!("reviews")));
 }
 
 #[tokio::test]
-async fn stopping_ends_idle_connections_and_says_so_on_the_last_answer() {
+async fn stopping_ends_idle_connections() {
     let (reviews, stop) = start(args("reviews", None)).await;
     let mut stream = TcpStream::connect(reviews).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await.unwrap();
     let mut first = [0; 15];
-    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first).await.unwrap();
+    stream.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200 OK");
     stop.send_replace(true);
     let mut rest = Vec::new();
-    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await.unwrap();
+    stream.read_to_end(&mut rest).await.unwrap();
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_in_flight_and_closes_with_it() {
+    let next = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (catalog, stop) = start(args("catalog", next.local_addr().ok())).await;
+    let mut stream = TcpStream::connect(catalog).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: catalog\r\n\r\n").await.unwrap();
+    let (mut asked, _) = next.accept().await.unwrap();
+    stop.send_replace(true);
+    asked.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: close\r\n"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
