@@ -7,10 +7,14 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode};
 
+mod authority;
 mod headers;
+mod path;
 mod replay;
 
+pub use authority::{is_authority, parse_authority};
 pub use headers::{Headers, Name, Value};
+pub use path::{EscapedSlashes, PathError, PathOptions, normalize};
 pub use replay::Replay;
 
 /// The version a message came in or goes out with.

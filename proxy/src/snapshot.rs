@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::filter;
+use crate::message::EscapedSlashes;
 use crate::route;
 
 /// Everything a proxy serves by, at one moment.
@@ -148,19 +149,6 @@ pub enum Codec {
     Http1,
     /// HTTP/2 with prior knowledge only.
     Http2,
-}
-
-/// `path_with_escaped_slashes_action`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EscapedSlashes {
-    /// As they are.
-    Keep,
-    /// 400.
-    Reject,
-    /// Unescape and redirect.
-    UnescapeAndRedirect,
-    /// Unescape and go on.
-    UnescapeAndForward,
 }
 
 /// One access log: where and in which form.
