@@ -1,1 +1,199 @@
-//! Flags and bootstrap.
+//! Flags and bootstrap → [`Settings`], read once and never changed.
+//!
+//! The flags and the file are Envoy's. The file is read by a child process of this same program (`child`), because reading needs
+//! the descriptors of all of Envoy's messages and a proxy should not carry 15 MiB for what it does once.
+
+mod ads;
+mod bootstrap;
+mod child;
+mod concurrency;
+mod flags;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::ExitCode;
+
+use prost::Message;
+use sidegate_xds::envoy::config::bootstrap::v3::Bootstrap;
+use sidegate_xds::envoy::config::cluster::v3::Cluster;
+use sidegate_xds::envoy::config::core::v3::Node;
+use sidegate_xds::envoy::config::listener::v3::Listener;
+use sidegate_xds::json::{Format, Problem};
+use tracing::level_filters::LevelFilter;
+
+use flags::Flags;
+
+pub use ads::{Ads, AdsEndpoint};
+pub use child::{RenderError, child_entry, render_child};
+pub use flags::Mode;
+
+/// What this process was told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What error texts call the configuration: the file's name, or `--config-yaml`.
+    pub source: String,
+    /// The file and `--config-yaml` merged, as they came.
+    pub bootstrap: Bootstrap,
+    /// Who this proxy is: the bootstrap's node, with what flags override, and the mark `SIDEGATE` by which our own control plane
+    /// knows its own proxy.
+    pub node: Node,
+    /// Where the admin server listens; without an `admin` section there is none.
+    pub admin: Option<SocketAddr>,
+    /// The control plane, when there is one.
+    pub ads: Option<Ads>,
+    /// Serve, or only check.
+    pub mode: Mode,
+    /// Worker threads.
+    pub concurrency: NonZeroUsize,
+    /// What is logged.
+    pub log_level: LevelFilter,
+    /// Parts of the bootstrap that have no effect here; to be logged as warnings.
+    pub ignored: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the flags (without the program's own name) and the configuration they name.
+    ///
+    /// # Errors
+    /// What to print and how to exit: see [`Stop::report`].
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
+        let flags = Flags::parse(arguments).map_err(Stop::Flags)?;
+        let source = flags.source();
+        let bootstrap = read_bootstrap(&flags)?;
+        let mut problems = Vec::new();
+        let ads = ads::extract(&bootstrap, &mut problems);
+        let node = bootstrap::node(&bootstrap, &flags, ads.is_some(), &mut problems);
+        let admin = bootstrap::admin(&bootstrap, &mut problems);
+        if !problems.is_empty() {
+            return Err(Stop::Invalid(
+                problems.iter().map(|problem| format!("{source}: {problem}")).collect(),
+            ));
+        }
+        Ok(Self {
+            source,
+            node,
+            admin,
+            ads,
+            mode: flags.mode,
+            concurrency: flags.concurrency.unwrap_or_else(concurrency::available),
+            log_level: flags.log_level.filter(),
+            ignored: bootstrap::ignored(&bootstrap),
+            bootstrap,
+        })
+    }
+
+    /// The static listeners, on the wire.
+    pub fn listeners(&self) -> &[Listener] {
+        self.bootstrap.static_resources.as_ref().map_or(&[], |resources| &resources.listeners)
+    }
+
+    /// The static clusters, on the wire.
+    pub fn clusters(&self) -> &[Cluster] {
+        self.bootstrap.static_resources.as_ref().map_or(&[], |resources| &resources.clusters)
+    }
+
+    /// `--mode validate`: says whether the configuration would be served. `check` looks deeper than the settings do and returns
+    /// one line, `path: message`, for each thing it cannot serve.
+    pub fn validate(&self, check: impl FnOnce(&Self) -> Vec<String>) -> ExitCode {
+        for ignored in &self.ignored {
+            eprintln!("{}: warning: {ignored}", self.source);
+        }
+        let problems = check(self);
+        if problems.is_empty() {
+            println!("configuration {} is valid", self.source);
+            return ExitCode::SUCCESS;
+        }
+        Stop::Invalid(problems.iter().map(|problem| format!("{}: {problem}", self.source)).collect()).report()
+    }
+}
+
+/// Why the program ends before it served anything.
+#[derive(Debug)]
+pub enum Stop {
+    /// The flags are wrong, or ask for help or the version.
+    Flags(clap::Error),
+    /// A file cannot be read.
+    Unreadable(String),
+    /// The configuration is wrong: one line for each mistake.
+    Invalid(Vec<String>),
+}
+
+impl Stop {
+    /// Prints the reason and gives the exit code: 1 for a wrong configuration, 2 for wrong flags or an unreadable file.
+    pub fn report(self) -> ExitCode {
+        match self {
+            Self::Flags(error) => {
+                // Nothing can be done when the terminal is gone.
+                let _ = error.print();
+                u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+            }
+            Self::Unreadable(_) => {
+                eprintln!("{self}");
+                ExitCode::from(2)
+            }
+            Self::Invalid(_) => {
+                eprintln!("{self}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flags(error) => error.fmt(formatter),
+            Self::Unreadable(text) => formatter.write_str(text),
+            Self::Invalid(lines) => formatter.write_str(&lines.join("\n")),
+        }
+    }
+}
+
+impl std::error::Error for Stop {}
+
+/// Reads the file and `--config-yaml` and merges them as Envoy does: what the latter sets replaces, objects merge, lists are
+/// appended. On the wire that is putting one message after the other.
+fn read_bootstrap(flags: &Flags) -> Result<Bootstrap, Stop> {
+    let mut merged = Vec::new();
+    let mut lines = Vec::new();
+    if let Some(path) = &flags.config_path {
+        let name = path.display().to_string();
+        let content = std::fs::read(path).map_err(|error| Stop::Unreadable(format!("{name}: {error}")))?;
+        match decode_file(path, content) {
+            Ok(bytes) => merged.extend(bytes),
+            Err(problems) => lines.extend(problems.iter().map(|problem| problem.in_file(&name))),
+        }
+    }
+    if let Some(text) = &flags.config_yaml {
+        match child::decode_bootstrap(text, Format::Yaml) {
+            Ok(bytes) => merged.extend(bytes),
+            Err(problems) => lines.extend(problems.iter().map(|problem| problem.in_file(flags::CONFIG_YAML))),
+        }
+    }
+    if !lines.is_empty() {
+        return Err(Stop::Invalid(lines));
+    }
+    Bootstrap::decode(merged.as_slice())
+        .map_err(|error| Stop::Invalid(vec![format!("{}: is no encoded Bootstrap: {error}", flags.source())]))
+}
+
+/// A file's Bootstrap on the wire; Envoy's rule is that the name says how it is written.
+fn decode_file(path: &Path, content: Vec<u8>) -> Result<Vec<u8>, Vec<Problem>> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("pb") => return Ok(content),
+        Some("pb_text") => {
+            return Err(vec![Problem::whole("protobuf text is not read here; write YAML or JSON")]);
+        }
+        _ => {}
+    }
+    match String::from_utf8(content) {
+        Ok(text) => child::decode_bootstrap(&text, Format::of_file(path)),
+        Err(error) => Err(vec![Problem::whole(format!("is not UTF-8 text: {error}"))]),
+    }
+}
+
+#[cfg(test)]
+mod tests;
