@@ -75,6 +75,7 @@ pub(super) fn host_and_port(address: &Address) -> Result<(&str, u16), String> {
 
 /// Parts of the bootstrap that are understood but do nothing here, one warning each. What only tunes Envoy's own inside (watchdogs,
 /// flush intervals, allocator) is not worth one.
+#[allow(deprecated, reason = "an old field in an old file deserves the warning too")]
 pub(super) fn ignored(bootstrap: &Bootstrap) -> Vec<String> {
     let resources = bootstrap.static_resources.as_ref();
     let parts = [

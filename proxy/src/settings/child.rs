@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 /// if this process is such a child.
 pub fn child_entry(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let task = arguments.next()?;
-    let answer: fn(&[u8]) -> Result<Vec<u8>, Vec<u8>> = match task.to_str()? {
+    let answer: fn(&[u8]) -> Answer = match task.to_str()? {
         DECODE => answer_decode,
         RENDER => answer_render,
         _ => return None,
@@ -101,6 +101,9 @@ async fn exchange(question: Vec<u8>) -> std::io::Result<Vec<u8>> {
     Ok(child.wait_with_output().await?.stdout)
 }
 
+/// What was asked for, or why it is not there.
+type Answer = Result<Vec<u8>, Vec<u8>>;
+
 /// Asks a child to read a document. `None` if there is no child to be had.
 fn ask(question: &[u8]) -> Option<Vec<u8>> {
     let mut child = command(DECODE).ok()?.spawn().ok()?;
@@ -123,7 +126,7 @@ fn split_answer(answer: &[u8]) -> Option<Result<&[u8], &[u8]>> {
 }
 
 /// The question is one byte for the format, then the document.
-fn answer_decode(question: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
+fn answer_decode(question: &[u8]) -> Answer {
     let (format, document) = question
         .split_first()
         .map_or((Format::Auto, question), |(mark, document)| (format_of(*mark), document));
@@ -139,7 +142,7 @@ fn answer_decode(question: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
 }
 
 /// The question is a `DiscoveryResponse`, for its list of `Any`.
-fn answer_render(question: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
+fn answer_render(question: &[u8]) -> Answer {
     let messages = DiscoveryResponse::decode(question).map_err(|error| error.to_string().into_bytes())?;
     let descriptors = Descriptors::load().map_err(|error| error.to_string().into_bytes())?;
     let rendered: Vec<Value> = messages.resources.iter().map(|any| descriptors.render(any)).collect();
