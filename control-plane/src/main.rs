@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The program `sidegate`: the control plane and the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sidegate::cli::run()
+}

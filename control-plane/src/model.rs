@@ -141,7 +141,7 @@ pub enum Scope {
 }
 
 /// One thing wrong with one document of a source.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Finding {
     /// The file, relative to the folder; for Kubernetes, the API server's name.
     pub file: String,
@@ -158,7 +158,7 @@ pub struct Finding {
 }
 
 /// What translation says about an object: a condition, as the Gateway API has them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Verdict {
     /// `Kind namespace/name`.
     pub object: String,

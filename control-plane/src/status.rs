@@ -1,1 +1,225 @@
-//! (being written)
+//! What is applied where: the report behind `/status`, and the page that serves it with metrics and health.
+
+mod server;
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::model::{Finding, Scope, Verdict, View};
+use crate::xds::stream::{TypeReport, TypeState};
+use crate::xds::{Metrics, StreamReport, Streams};
+pub use server::serve;
+
+/// `GET /status`: what is served, who has applied it, what is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Grows with every change of the world; 0 before the first full read.
+    pub generation: u64,
+    /// Every connected proxy, by id.
+    pub proxies: Vec<Proxy>,
+    /// What is wrong with documents.
+    pub findings: Vec<Finding>,
+    /// What is to be said about objects.
+    pub conditions: Vec<Verdict>,
+}
+
+/// One connected proxy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// `node.id`.
+    pub id: String,
+    /// What it serves.
+    pub role: Role,
+    /// The namespace of what it serves.
+    pub namespace: String,
+    /// The name of the Gateway or Pod.
+    pub name: String,
+    /// A data plane other than ours.
+    pub foreign: bool,
+    /// For how long.
+    pub connected_seconds: f64,
+    /// The newest generation that it has accepted all of; 0 for none.
+    pub applied_generation: u64,
+    /// How far it is, by resource type.
+    pub types: Vec<TypeStatus>,
+}
+
+/// What a proxy serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The listeners of a Gateway.
+    Gateway,
+    /// A Pod.
+    Sidecar,
+}
+
+/// How far a proxy is with one resource type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TypeStatus {
+    /// `cluster`, `endpoint`, `listener`, `route`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How many resources it confirmed to hold.
+    pub resources: usize,
+    /// The version last sent.
+    pub sent: Option<String>,
+    /// The version last accepted as a whole.
+    pub accepted: Option<String>,
+    /// How far it is.
+    pub state: State,
+    /// Why it refuses what it refuses.
+    pub error: Option<String>,
+    /// For how long state and versions have been these.
+    pub since_seconds: f64,
+}
+
+/// How far a proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It accepted everything.
+    Synced,
+    /// Something is to be sent or was not answered yet.
+    Pending,
+    /// It refused something of what is wanted now.
+    Rejected,
+    /// It did not ask for the type.
+    NotRequested,
+}
+
+impl State {
+    /// The word for people, the same as in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Pending => "pending",
+            Self::Rejected => "rejected",
+            Self::NotRequested => "not-requested",
+        }
+    }
+}
+
+/// Gathers reports from those who know. Reads only.
+#[derive(Debug)]
+pub struct Reporter {
+    views: watch::Receiver<Arc<View>>,
+    verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
+    streams: Streams,
+    registry: Registry,
+    gauges: Gauges,
+}
+
+#[derive(Debug, Default)]
+struct Gauges {
+    generation: Gauge,
+    findings: Gauge,
+    false_conditions: Gauge,
+}
+
+impl Reporter {
+    /// A reporter over the latest view and verdicts, the open streams and what they count.
+    pub fn new(
+        views: watch::Receiver<Arc<View>>,
+        verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
+        streams: Streams,
+        metrics: &Metrics,
+    ) -> Self {
+        let mut registry = Registry::default();
+        let gauges = Gauges::default();
+        metrics.register(&mut registry);
+        registry.register("sidegate_generation", "Changes of the world so far", gauges.generation.clone());
+        registry.register("sidegate_findings", "What is wrong with documents now", gauges.findings.clone());
+        registry.register(
+            "sidegate_false_conditions",
+            "Conditions of objects that are false now",
+            gauges.false_conditions.clone(),
+        );
+        Self { views, verdicts, streams, registry, gauges }
+    }
+
+    /// Everything, now.
+    pub fn report(&self, now: Instant) -> Report {
+        let view = Arc::clone(&self.views.borrow());
+        let mut proxies: Vec<Proxy> =
+            self.streams.current().into_iter().map(|stream| proxy(stream, now)).collect();
+        proxies.sort_by(|one, other| one.id.cmp(&other.id));
+        Report {
+            generation: view.generation,
+            proxies,
+            findings: view.findings.clone(),
+            conditions: self.verdicts.borrow().to_vec(),
+        }
+    }
+
+    /// The metrics in the OpenMetrics text form.
+    pub fn metrics(&self) -> String {
+        let view = Arc::clone(&self.views.borrow());
+        let failing = self.verdicts.borrow().iter().filter(|verdict| !verdict.status).count();
+        self.gauges.generation.set(signed(view.generation));
+        self.gauges.findings.set(signed(view.findings.len() as u64));
+        self.gauges.false_conditions.set(signed(failing as u64));
+        let mut page = String::new();
+        // Writing to a string fails only when a metric's own encoding does, and then the rest is still of use.
+        if let Err(error) = text::encode(&mut page, &self.registry) {
+            tracing::error!(%error, "a metric could not be written");
+        }
+        page
+    }
+
+    /// Whether the source was read in full at least once.
+    pub fn is_ready(&self) -> bool {
+        self.views.borrow().generation > 0
+    }
+}
+
+fn proxy(stream: StreamReport, now: Instant) -> Proxy {
+    let foreign = stream.node.is_foreign();
+    let (role, name) = match stream.node.scope {
+        Scope::Gateway { gateway, .. } => (Role::Gateway, gateway),
+        Scope::Sidecar { pod, .. } => (Role::Sidecar, pod),
+    };
+    Proxy {
+        id: stream.node.id,
+        role,
+        namespace: name.namespace,
+        name: name.name,
+        foreign,
+        connected_seconds: seconds(stream.connected, now),
+        applied_generation: stream.applied_generation,
+        types: stream.types.into_iter().map(|report| type_status(report, now)).collect(),
+    }
+}
+
+fn type_status(report: TypeReport, now: Instant) -> TypeStatus {
+    let state = match report.state {
+        TypeState::Synced => State::Synced,
+        TypeState::Pending => State::Pending,
+        TypeState::Rejected => State::Rejected,
+        TypeState::NotRequested => State::NotRequested,
+    };
+    TypeStatus {
+        kind: report.kind.noun().to_owned(),
+        resources: report.resources,
+        sent: report.sent.map(|version| version.as_ref().to_owned()),
+        accepted: report.accepted.map(|version| version.as_ref().to_owned()),
+        state,
+        error: report.error,
+        since_seconds: seconds(report.since, now),
+    }
+}
+
+/// Whole milliseconds are enough for people and programs.
+fn seconds(since: Instant, now: Instant) -> f64 {
+    (now.saturating_duration_since(since).as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

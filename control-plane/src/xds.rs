@@ -1,1 +1,168 @@
-//! (being written)
+//! The ADS service: who may open a stream, where it listens, how it ends. Each stream has one task
+//! (`connection`); what it says is decided without IO (`stream`).
+
+mod connection;
+mod metrics;
+mod node;
+pub mod stream;
+mod streams;
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidegate_xds::envoy::service::discovery::v3::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use sidegate_xds::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::Stream as Messages;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::snapshot::Snapshots;
+use connection::Surroundings;
+use metrics::CauseLabel;
+pub use metrics::Metrics;
+pub use node::ProxyNode;
+pub use streams::{StreamReport, Streams};
+
+/// The ADS service, before it listens.
+#[derive(Debug)]
+pub struct Service {
+    surroundings: Surroundings,
+    places: Arc<Semaphore>,
+}
+
+/// Why the service does not listen where it should.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Plaintext beyond the machine.
+    #[error(
+        "--xds-address {0}: xDS without TLS is for the loopback only; give a loopback address, for example 127.0.0.1:{port}",
+        port = .0.port()
+    )]
+    NotLoopback(SocketAddr),
+    /// The system refuses.
+    #[error("{}", describe_bind("--xds-address", .address, .reason))]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        reason: std::io::Error,
+    },
+}
+
+/// Takes the address for plaintext ADS.
+///
+/// # Errors
+/// Refuses addresses beyond the loopback: plaintext xDS has no identities and no secrets (D17).
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    if !address.ip().to_canonical().is_loopback() {
+        return Err(BindError::NotLoopback(address));
+    }
+    TcpListener::bind(address).await.map_err(|reason| BindError::Refused { address, reason })
+}
+
+/// Why an address cannot be taken, and what to do about it.
+pub fn describe_bind(flag: &str, address: &SocketAddr, reason: &std::io::Error) -> String {
+    if reason.kind() == std::io::ErrorKind::AddrInUse {
+        return format!(
+            "{address} is in use by another program: stop it, or give another address with {flag}"
+        );
+    }
+    format!("{flag} {address}: {reason}")
+}
+
+impl Service {
+    /// A service that reads `snapshots`, keeps `streams` up to date, and ends its streams when `ending` turns true.
+    pub fn new(
+        snapshots: Snapshots,
+        streams: Streams,
+        metrics: Metrics,
+        ending: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            surroundings: Surroundings { snapshots, streams, metrics, ending },
+            places: Arc::new(Semaphore::new(STREAM_LIMIT)),
+        }
+    }
+
+    /// Serves until the end, then until all streams are closed.
+    ///
+    /// # Errors
+    /// What the transport says when it cannot go on.
+    pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+        let mut ending = self.surroundings.ending.clone();
+        let incoming =
+            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+        let service = AggregatedDiscoveryServiceServer::new(self)
+            .max_decoding_message_size(REQUEST_LIMIT)
+            .max_encoding_message_size(usize::MAX);
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_LIMIT))
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .http2_max_header_list_size(HEADER_LIMIT)
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, async move {
+                // An error means that the sender is gone, which is an end, too.
+                let _ = ending.wait_for(|ending| *ending).await;
+            })
+            .await
+    }
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Service {
+    type StreamAggregatedResourcesStream =
+        Pin<Box<dyn Messages<Item = Result<DiscoveryResponse, Status>> + Send>>;
+    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented(
+            "only incremental xDS is served: set `api_type: DELTA_GRPC` in dynamic_resources.ads_config",
+        ))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.surroundings.metrics.refused_streams.get_or_create(&CauseLabel { cause: "limit" }).inc();
+            return Err(Status::resource_exhausted(format!(
+                "{STREAM_LIMIT} streams are open; try again later"
+            )));
+        };
+        // Room for one response: the next is made when this one has left, from what is then the newest state.
+        let (outbound, responses) = mpsc::channel(1);
+        tokio::spawn(connection::serve(self.surroundings.clone(), request.into_inner(), outbound, place));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+/// How many streams may be open at once.
+const STREAM_LIMIT: usize = 10_000;
+
+/// How many streams one connection may carry; a proxy needs one.
+const STREAMS_PER_CONNECTION: u32 = 128;
+
+/// How large one request may be: subscriptions and the versions that a reconnecting proxy holds.
+const REQUEST_LIMIT: usize = 4 * 1024 * 1024;
+
+/// How large the headers of a call may be.
+const HEADER_LIMIT: u32 = 16 * 1024;
+
+/// How often a silent connection is asked whether it lives, and how long it may take to answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_LIMIT: Duration = Duration::from_secs(20);

@@ -1,0 +1,204 @@
+//! `sidegate status`: the control plane's report for people and for programs.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use http::header::HOST;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::model::{Finding, Verdict};
+use crate::status::{Proxy, Report, Role, State, TypeStatus};
+
+/// The flags of `sidegate status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The control plane's admin address.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15014")]
+    address: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let fetched = match super::block_on(timeout(FETCH_LIMIT, fetch(&args.address))) {
+        Ok(Ok(fetched)) => fetched,
+        Ok(Err(_)) => Err(format!("no answer within {} seconds", FETCH_LIMIT.as_secs())),
+        Err(error) => return super::cannot(error),
+    };
+    let text = match fetched.and_then(|body| print(&body, args.output)) {
+        Ok(text) => text,
+        Err(reason) => {
+            return super::cannot(format_args!(
+                "no status from {}: {reason}; is `sidegate serve` running there? (--address takes its --admin-address)",
+                args.address
+            ));
+        }
+    };
+    // A reader that has seen enough (`| head`) is no error.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+async fn fetch(address: &str) -> Result<Bytes, String> {
+    let with_scheme = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let uri: Uri = with_scheme.parse().map_err(|error| format!("not an address: {error}"))?;
+    if uri.scheme_str() != Some("http") {
+        return Err("only http:// is served".to_owned());
+    }
+    let host = uri.host().ok_or("the address has no host")?;
+    let authority = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(DEFAULT_PORT));
+    let connection = TcpStream::connect(authority).await.map_err(|error| error.to_string())?;
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(text)?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get("/status")
+        .header(HOST, uri.authority().map_or(host, |authority| authority.as_str()))
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(text)?;
+    if response.status() != StatusCode::OK {
+        return Err(format!("it answers {}", response.status()));
+    }
+    let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
+    driver.abort();
+    Ok(body.map_err(|error| error.to_string())?.to_bytes())
+}
+
+fn print(body: &[u8], output: Output) -> Result<String, String> {
+    let report: Report =
+        serde_json::from_slice(body).map_err(|error| format!("the answer is not a report ({error})"))?;
+    match output {
+        Output::Table => Ok(table(&report)),
+        Output::Json => {
+            serde_json::to_string_pretty(&report).map(|text| text + "\n").map_err(|error| error.to_string())
+        }
+    }
+}
+
+fn table(report: &Report) -> String {
+    let mut text = format!("generation {}\n\n", report.generation);
+    if report.proxies.is_empty() {
+        text.push_str("No proxy is connected.\n");
+    } else {
+        push_rows(&mut text, &report.proxies);
+    }
+    for proxy in &report.proxies {
+        for status in &proxy.types {
+            if let Some(error) = &status.error {
+                let _ = writeln!(text, "\n{} refuses a {}: {error}", title(proxy), status.kind);
+            }
+        }
+    }
+    push_list(&mut text, "Findings", report.findings.iter().map(finding_line));
+    let failing = report.conditions.iter().filter(|condition| !condition.status);
+    push_list(&mut text, "Conditions that are false", failing.map(condition_line));
+    text
+}
+
+fn push_rows(text: &mut String, proxies: &[Proxy]) {
+    let heads = ["PROXY", "ROLE", "CLUSTERS", "ENDPOINTS", "LISTENERS", "ROUTES", "APPLIED", "AGE"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    for proxy in proxies {
+        let role = match (proxy.role, proxy.foreign) {
+            (Role::Gateway, false) => "gateway",
+            (Role::Gateway, true) => "gateway (foreign)",
+            (Role::Sidecar, false) => "sidecar",
+            (Role::Sidecar, true) => "sidecar (foreign)",
+        };
+        let mut row = vec![title(proxy), role.to_owned()];
+        row.extend(["cluster", "endpoint", "listener", "route"].map(|kind| {
+            proxy.types.iter().find(|status| status.kind == kind).map_or_else(|| "-".to_owned(), cell)
+        }));
+        row.push(proxy.applied_generation.to_string());
+        row.push(age(proxy.connected_seconds));
+        rows.push(row);
+    }
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+}
+
+/// `synced 3f2a91c0 (4)`: state, version, how many.
+fn cell(status: &TypeStatus) -> String {
+    let version = status.accepted.as_deref().or(status.sent.as_deref());
+    match (status.state, version) {
+        (State::NotRequested, _) => "-".to_owned(),
+        (state, None) => state.word().to_owned(),
+        (state, Some(version)) => {
+            let short: String = version.chars().take(6).collect();
+            format!("{} {short} ({})", state.word(), status.resources)
+        }
+    }
+}
+
+fn title(proxy: &Proxy) -> String {
+    format!("{}/{}", proxy.namespace, proxy.name)
+}
+
+fn age(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    match whole {
+        0..120 => format!("{whole}s"),
+        120..7200 => format!("{}m", whole / 60),
+        7200..172_800 => format!("{}h", whole / 3600),
+        _ => format!("{}d", whole / 86_400),
+    }
+}
+
+fn push_list(text: &mut String, head: &str, lines: impl Iterator<Item = String>) {
+    for (index, line) in lines.enumerate() {
+        if index == 0 {
+            let _ = writeln!(text, "\n{head}:");
+        }
+        let _ = writeln!(text, "  {line}");
+    }
+}
+
+fn finding_line(finding: &Finding) -> String {
+    let place = [finding.object.as_deref(), finding.field.as_deref()];
+    let place: Vec<&str> = place.into_iter().flatten().collect();
+    let place = if place.is_empty() { String::new() } else { format!(" {}", place.join(" ")) };
+    format!(
+        "{} #{}{place}: {} (in force: {})",
+        finding.file, finding.document, finding.message, finding.in_force
+    )
+}
+
+fn condition_line(condition: &Verdict) -> String {
+    format!("{} {}=False, {}: {}", condition.object, condition.condition, condition.reason, condition.message)
+}
+
+/// Where the control plane's admin page is when the address names no port.
+const DEFAULT_PORT: u16 = 15014;
+
+/// How long the whole exchange may take.
+const FETCH_LIMIT: Duration = Duration::from_secs(10);
+
+/// How large a report may be.
+const BODY_LIMIT: usize = 64 * 1024 * 1024;
