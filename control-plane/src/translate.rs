@@ -70,7 +70,12 @@ fn clusters(build: &mut Build<'_>, resources: &mut Resources) {
         let Some(port) = service::port(service, number) else { continue };
         let cluster = cluster::of_service(world, &name, number, port);
         let assignment = endpoint::assignment(world, &name, service, port);
-        resources.endpoints.insert(cluster.name.clone(), canonical::resource(ResourceType::Endpoint, &assignment));
+        resources
+            .endpoints
+            .insert(cluster.name.clone(), canonical::resource(ResourceType::Endpoint, &assignment));
         resources.clusters.insert(cluster.name.clone(), canonical::resource(ResourceType::Cluster, &cluster));
     }
 }
+
+#[cfg(test)]
+mod tests;

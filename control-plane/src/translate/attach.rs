@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_api::experimental::gateways::{
-    Gateway, GatewayListenersAllowedRoutesNamespacesFrom as From_, GatewayListenersAllowedRoutesNamespacesSelector as Selector,
+    Gateway, GatewayListenersAllowedRoutesNamespacesFrom as From_,
+    GatewayListenersAllowedRoutesNamespacesSelector as Selector,
 };
 
 use super::context::Build;
@@ -66,7 +67,8 @@ pub(super) struct Attachment {
 pub(super) fn routes_of<'a>(view: &'a View, is_parent: impl Fn(&Parent<'_>) -> bool) -> Vec<Route<'a>> {
     let http = view.http_routes.values().map(|route| Route::from(&**route));
     let grpc = view.grpc_routes.values().map(|route| Route::from(&**route));
-    let mut routes: Vec<Route<'a>> = http.chain(grpc).filter(|route| route.parents.iter().any(&is_parent)).collect();
+    let mut routes: Vec<Route<'a>> =
+        http.chain(grpc).filter(|route| route.parents.iter().any(&is_parent)).collect();
     routes.sort_by(|one, other| one.seniority().cmp(&other.seniority()));
     routes
 }
@@ -88,7 +90,9 @@ pub(super) fn attach(
     for (index, route) in routes.iter().enumerate() {
         note_hostnames(build, route);
         let mut found: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
-        for (position, parent) in route.parents.iter().enumerate().filter(|(_, parent)| is_gateway(parent, &name)) {
+        for (position, parent) in
+            route.parents.iter().enumerate().filter(|(_, parent)| is_gateway(parent, &name))
+        {
             match admit(build.world.view, &name, listeners, route, parent) {
                 Ok(admitted) => found.extend(admitted),
                 Err(problem) => {
@@ -117,7 +121,8 @@ pub(super) fn attach(
 
 fn note_hostnames(build: &mut Build<'_>, route: &Route<'_>) {
     for host in &route.bad_hostnames {
-        let text = format!("spec.hostnames: {host:?} is not a hostname, with or without *. in front; it is ignored");
+        let text =
+            format!("spec.hostnames: {host:?} is not a hostname, with or without *. in front; it is ignored");
         build.verdicts.note(&route.subject, ACCEPTED, Problem::new("UnsupportedValue", text));
     }
 }
@@ -162,7 +167,8 @@ fn admit(
         return Err(Problem::new("NotAllowedByListeners", text));
     }
     let common = allowing.into_iter().map(|(index, listener)| (index, domains(listener, route)));
-    let common: BTreeMap<usize, BTreeSet<String>> = common.filter(|(_, domains)| !domains.is_empty()).collect();
+    let common: BTreeMap<usize, BTreeSet<String>> =
+        common.filter(|(_, domains)| !domains.is_empty()).collect();
     if common.is_empty() {
         let text = format!("no listener takes any of the hostnames {}", route.hostnames.join(", "));
         return Err(Problem::new("NoMatchingListenerHostname", text));
@@ -173,7 +179,11 @@ fn admit(
 /// The hosts that a listener and a route have in common. A route that gave only unusable hostnames has none.
 fn domains(listener: &GatewayListener<'_>, route: &Route<'_>) -> BTreeSet<String> {
     if route.hostnames.is_empty() {
-        return if route.bad_hostnames.is_empty() { BTreeSet::from([listener.hostname.clone()]) } else { BTreeSet::new() };
+        return if route.bad_hostnames.is_empty() {
+            BTreeSet::from([listener.hostname.clone()])
+        } else {
+            BTreeSet::new()
+        };
     }
     let common = route.hostnames.iter().filter_map(|host| hostname::intersect(&listener.hostname, host));
     common.map(str::to_owned).collect()
@@ -187,9 +197,13 @@ fn conflict<'r, 'a>(
     listener: usize,
     domains: &BTreeSet<String>,
 ) -> Option<&'r Route<'a>> {
-    let others = attachments.iter().filter(|other| other.listener == listener && routes[other.route].kind != route.kind);
+    let others = attachments
+        .iter()
+        .filter(|other| other.listener == listener && routes[other.route].kind != route.kind);
     let meets = |other: &&Attachment| {
-        domains.iter().any(|host| other.domains.iter().any(|taken| hostname::intersect(host, taken).is_some()))
+        domains
+            .iter()
+            .any(|host| other.domains.iter().any(|taken| hostname::intersect(host, taken).is_some()))
     };
     others.into_iter().find(meets).map(|other| &routes[other.route])
 }
@@ -201,7 +215,9 @@ pub(super) fn owns(listeners: &[GatewayListener<'_>], listener: usize, domain: &
         .iter()
         .enumerate()
         .filter(|(_, other)| other.port == port && hostname::covers(&other.hostname, domain))
-        .max_by_key(|(_, other)| if other.hostname == ANY { (0, 0) } else { hostname::specificity(&other.hostname) });
+        .max_by_key(
+            |(_, other)| if other.hostname == ANY { (0, 0) } else { hostname::specificity(&other.hostname) },
+        );
     owner.map(|(index, _)| index) == Some(listener)
 }
 
@@ -217,7 +233,8 @@ fn selects(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
     let exact = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     let expressions = selector.match_expressions.iter().flatten().all(|expression| {
         let value = labels.get(&expression.key);
-        let listed = value.is_some_and(|value| expression.values.iter().flatten().any(|listed| listed == value));
+        let listed =
+            value.is_some_and(|value| expression.values.iter().flatten().any(|listed| listed == value));
         match expression.operator.as_str() {
             "In" => listed,
             "NotIn" => !listed,

@@ -53,7 +53,11 @@ pub(super) fn destination(build: &mut Build<'_>, route: &Route<'_>, index: usize
             clusters.push(cluster_weight(name, weight, backend));
         }
     }
-    if clusters.is_empty() { (Destination::Nowhere, services) } else { (Destination::Clusters(clusters), services) }
+    if clusters.is_empty() {
+        (Destination::Nowhere, services)
+    } else {
+        (Destination::Clusters(clusters), services)
+    }
 }
 
 /// The cluster of a reference, or why there is none.
@@ -63,7 +67,10 @@ pub(super) fn resolve(
     reference: &Reference<'_>,
 ) -> Result<(Name, u16, Option<String>), Problem> {
     if !reference.group.is_empty() || reference.kind != "Service" {
-        let text = format!("kind {:?} of group {:?} is not supported; use a Service", reference.kind, reference.group);
+        let text = format!(
+            "kind {:?} of group {:?} is not supported; use a Service",
+            reference.kind, reference.group
+        );
         return Err(Problem::new("InvalidKind", text));
     }
     let name = Name::new(reference.namespace.unwrap_or(&route.name.namespace), reference.name);
@@ -104,7 +111,9 @@ fn unsupported_filter(backend: &Backend<'_>) -> Option<Problem> {
     backend.filters.iter().enumerate().find_map(|(index, filter)| {
         let at = |text: &str| Problem::new("UnsupportedValue", format!("filters[{index}]: {text}"));
         match filter {
-            Filter::RequestHeaders(ops) | Filter::ResponseHeaders(ops) => filter::check_headers(ops).err().map(|text| at(&text)),
+            Filter::RequestHeaders(ops) | Filter::ResponseHeaders(ops) => {
+                filter::check_headers(ops).err().map(|text| at(&text))
+            }
             Filter::Unsupported(name) => Some(at(&format!("{name} is not supported on a backendRef"))),
             Filter::Mirror(_) | Filter::Redirect(_) | Filter::Rewrite(_) => {
                 Some(at("only changes of headers are supported on a backendRef"))

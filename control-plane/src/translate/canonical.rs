@@ -16,7 +16,7 @@ use crate::snapshot::Resource;
 pub(super) fn resource<M: Message>(kind: ResourceType, message: &M) -> Resource {
     let mut body = message.encode_to_vec();
     sort_entries(&mut body, metadata_path(kind));
-    Resource { version: content_version(&body), body: body.into() }
+    Resource { version: content_version(&body).into(), body: body.into() }
 }
 
 /// The field numbers that lead from a resource to the fields of its `filter_metadata` structs.
@@ -71,7 +71,8 @@ fn fields(body: &[u8]) -> Vec<Field> {
             0 if varint(body, &mut at).is_some() => {}
             1 => at += 8,
             2 => {
-                let Some(length) = varint(body, &mut at).and_then(|length| usize::try_from(length).ok()) else {
+                let Some(length) = varint(body, &mut at).and_then(|length| usize::try_from(length).ok())
+                else {
                     break;
                 };
                 let Some(end) = at.checked_add(length).filter(|end| *end <= body.len()) else { break };

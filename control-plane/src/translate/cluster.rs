@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ServicePort;
 use prost::Name as _;
+use sidegate_xds::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
 use sidegate_xds::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
-use sidegate_xds::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
 use sidegate_xds::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use sidegate_xds::envoy::config::core::v3::Http2ProtocolOptions;
 use sidegate_xds::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
@@ -90,9 +90,9 @@ pub(super) fn inbound_name(app: u16) -> String {
 /// The cluster that connects to whatever host a request names.
 pub(super) fn passthrough() -> Cluster {
     let config = ClusterConfig {
-        cluster_implementation_specifier: Some(cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(
-            dns_cache(),
-        )),
+        cluster_implementation_specifier: Some(
+            cluster_config::ClusterImplementationSpecifier::DnsCacheConfig(dns_cache()),
+        ),
         ..ClusterConfig::default()
     };
     Cluster {

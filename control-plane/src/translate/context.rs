@@ -30,7 +30,8 @@ impl<'a> World<'a> {
     pub(super) fn new(view: &'a View, verdicts: &mut Verdicts) -> Self {
         let mut slices: FxHashMap<_, Vec<_>> = FxHashMap::default();
         for (name, slice) in &view.endpoint_slices {
-            if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) {
+            if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME))
+            {
                 let service = Name::new(name.namespace.as_str(), service.as_str());
                 slices.entry(service).or_default().push(&**slice);
             }

@@ -20,7 +20,12 @@ use super::{service, wire};
 use crate::model::Name;
 
 /// The endpoints of a Service's port, as the cluster's load assignment.
-pub(super) fn assignment(world: &World<'_>, name: &Name, service: &Service, port: &ServicePort) -> ClusterLoadAssignment {
+pub(super) fn assignment(
+    world: &World<'_>,
+    name: &Name,
+    service: &Service,
+    port: &ServicePort,
+) -> ClusterLoadAssignment {
     let found = match world.slices_of(name) {
         Some(slices) => from_slices(world, name, service, port, slices),
         None => from_pods(world, name, service, port),
@@ -79,7 +84,9 @@ fn from_slices<'a>(
     for slice in slices.iter().filter(|slice| slice.address_type == family) {
         let Some(number) = slice_port(slice, port) else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
-            let Some(address) = endpoint.addresses.first().and_then(|text| text.parse().ok()) else { continue };
+            let Some(address) = endpoint.addresses.first().and_then(|text| text.parse().ok()) else {
+                continue;
+            };
             let pod = slice_pod(world, name, endpoint, address);
             let zone = endpoint.zone.as_deref().unwrap_or("");
             let reached = pod.map_or(number, |pod| workload::reached_at(pod, number));
@@ -122,30 +129,49 @@ fn slice_readiness(endpoint: &SliceEndpoint) -> Readiness {
     }
 }
 
-fn slice_pod<'a>(world: &World<'a>, service: &Name, endpoint: &SliceEndpoint, address: IpAddr) -> Option<&'a Pod> {
-    let by_name = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod")).and_then(|target| {
-        let namespace = target.namespace.as_deref().unwrap_or(&service.namespace);
-        world.view.pods.get(&Name::new(namespace, target.name.as_deref()?)).map(|pod| &**pod)
-    });
+fn slice_pod<'a>(
+    world: &World<'a>,
+    service: &Name,
+    endpoint: &SliceEndpoint,
+    address: IpAddr,
+) -> Option<&'a Pod> {
+    let by_name =
+        endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod")).and_then(
+            |target| {
+                let namespace = target.namespace.as_deref().unwrap_or(&service.namespace);
+                world.view.pods.get(&Name::new(namespace, target.name.as_deref()?)).map(|pod| &**pod)
+            },
+        );
     by_name.or_else(|| world.pod_at(&service.namespace, address))
 }
 
-fn from_pods<'a>(world: &World<'a>, name: &Name, service: &Service, port: &ServicePort) -> FoundByAddress<'a> {
+fn from_pods<'a>(
+    world: &World<'a>,
+    name: &Name,
+    service: &Service,
+    port: &ServicePort,
+) -> FoundByAddress<'a> {
     let mut found = BTreeMap::new();
     let Some(spec) = service.spec.as_ref() else { return found };
     let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return found };
     let even_unready = spec.publish_not_ready_addresses.unwrap_or(false);
     for pod in world.pods_of(&name.namespace) {
         let labels = pod.metadata.labels.as_ref();
-        let selected = selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
+        let selected =
+            selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
         let (true, Some(address)) = (selected, workload::address(pod)) else { continue };
         let Some(target) = target_port(pod, port) else { continue };
         let readiness = match workload::readiness(pod) {
             Readiness::Unready if even_unready => Readiness::Ready,
             other => other,
         };
-        let zone = labels.and_then(|labels| labels.get("topology.kubernetes.io/zone")).map_or("", String::as_str);
-        add(&mut found, (address, workload::reached_at(pod, target)), Found { zone, readiness, pod: Some(pod) });
+        let zone =
+            labels.and_then(|labels| labels.get("topology.kubernetes.io/zone")).map_or("", String::as_str);
+        add(
+            &mut found,
+            (address, workload::reached_at(pod, target)),
+            Found { zone, readiness, pod: Some(pod) },
+        );
     }
     found
 }

@@ -27,7 +27,11 @@ pub(super) struct Plan<'r> {
 }
 
 /// Reads the filters of a rule; the problem's text starts with the field below the rule.
-pub(super) fn plan<'r>(build: &mut Build<'_>, route: &'r Route<'r>, index: usize) -> Result<Plan<'r>, Problem> {
+pub(super) fn plan<'r>(
+    build: &mut Build<'_>,
+    route: &'r Route<'r>,
+    index: usize,
+) -> Result<Plan<'r>, Problem> {
     let mut plan = Plan::default();
     let rule = &route.rules[index];
     for (position, filter) in rule.filters.iter().enumerate() {
@@ -53,7 +57,9 @@ pub(super) fn plan<'r>(build: &mut Build<'_>, route: &'r Route<'r>, index: usize
                 plan.redirect = Some(given);
             }
             Filter::Rewrite(given) => {
-                check_host(given.hostname).and_then(|()| check_change(given.path, &rule.matches)).map_err(at)?;
+                check_host(given.hostname)
+                    .and_then(|()| check_change(given.path, &rule.matches))
+                    .map_err(at)?;
                 plan.rewrite = Some(given);
             }
             Filter::Unsupported(name) => {
@@ -129,11 +135,16 @@ fn mirror_share(given: &Mirror<'_>) -> Result<u32, String> {
     let share = match (given.percent, given.fraction) {
         (Some(_), Some(_)) => return Err("percent and fraction exclude each other".to_owned()),
         (Some(percent), None) => i64::from(percent) * (whole / 100),
-        (None, Some((_, denominator))) if denominator <= 0 => return Err("fraction.denominator must be positive".to_owned()),
+        (None, Some((_, denominator))) if denominator <= 0 => {
+            return Err("fraction.denominator must be positive".to_owned());
+        }
         (None, Some((numerator, denominator))) => i64::from(numerator) * whole / i64::from(denominator),
         (None, None) => whole,
     };
-    u32::try_from(share).ok().filter(|share| *share <= 1_000_000).ok_or("more than all requests, or less than none".to_owned())
+    u32::try_from(share)
+        .ok()
+        .filter(|share| *share <= 1_000_000)
+        .ok_or("more than all requests, or less than none".to_owned())
 }
 
 fn mirror(
@@ -203,7 +214,11 @@ pub(super) fn whole_path(path: &str) -> RegexMatchAndSubstitute {
 }
 
 /// The redirect for requests of this match. `listener_port` is the port on which they came, where that is known.
-pub(super) fn redirect_action(given: &Redirect<'_>, matched: &Match<'_>, listener_port: Option<u16>) -> RedirectAction {
+pub(super) fn redirect_action(
+    given: &Redirect<'_>,
+    matched: &Match<'_>,
+    listener_port: Option<u16>,
+) -> RedirectAction {
     let path = path_change(given.path, matched.path).map(|change| match change {
         PathChange::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix),
         PathChange::Regex(regex) => PathRewriteSpecifier::RegexRewrite(regex),
@@ -213,7 +228,9 @@ pub(super) fn redirect_action(given: &Redirect<'_>, matched: &Match<'_>, listene
         host_redirect: given.hostname.unwrap_or_default().to_owned(),
         port_redirect: redirect_port(given, listener_port),
         response_code: redirect_code(given.status).unwrap_or(RedirectResponseCode::Found).into(),
-        scheme_rewrite_specifier: given.scheme.map(|scheme| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_owned())),
+        scheme_rewrite_specifier: given
+            .scheme
+            .map(|scheme| SchemeRewriteSpecifier::SchemeRedirect(scheme.to_owned())),
         path_rewrite_specifier: path,
         ..RedirectAction::default()
     }
@@ -226,7 +243,8 @@ fn redirect_port(given: &Redirect<'_>, listener_port: Option<u16>) -> u32 {
     let explicit = given.port.and_then(service::port_number);
     let Some(port) = explicit.or_else(|| given.scheme.map(well_known)).or(listener_port) else { return 0 };
     let is_default = port == well_known(given.scheme.unwrap_or("http"));
-    let host_has_no_port = given.hostname.is_some() || listener_port.is_none_or(|port| port == 80 || port == 443);
+    let host_has_no_port =
+        given.hostname.is_some() || listener_port.is_none_or(|port| port == 80 || port == 443);
     if is_default && host_has_no_port { 0 } else { port.into() }
 }
 
@@ -271,6 +289,7 @@ fn check_change(change: Option<RewritePath<'_>>, matches: &[Match<'_>]) -> Resul
             if replacement.is_empty() { "/" } else { replacement }
         }
     };
-    let plain = value.starts_with('/') && value.bytes().all(|byte| byte > b' ' && byte < 0x7f && byte != b'#');
+    let plain =
+        value.starts_with('/') && value.bytes().all(|byte| byte > b' ' && byte < 0x7f && byte != b'#');
     if plain { Ok(()) } else { Err(format!("{value:?} is not a path")) }
 }

@@ -117,7 +117,8 @@ fn usable_listener<'a>(
         return Err(Problem::new("UnsupportedValue", format!("{host:?} is not a hostname")));
     }
     let same = |other: &&GatewayListeners| {
-        let other_host = other.hostname.as_deref().filter(|host| !host.is_empty()).map(str::to_ascii_lowercase);
+        let other_host =
+            other.hostname.as_deref().filter(|host| !host.is_empty()).map(str::to_ascii_lowercase);
         other.port == given.port && other.protocol == given.protocol && other_host == hostname
     };
     if gateway.spec.listeners.iter().filter(same).count() > 1 {
@@ -154,7 +155,9 @@ fn kinds(given: &GatewayListeners) -> Result<BTreeSet<RouteKind>, Problem> {
 fn known_kinds(given: &GatewayListeners) -> BTreeSet<RouteKind> {
     let named = given.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_ref());
     match named.filter(|named| !named.is_empty()) {
-        Some(named) => named.iter().filter_map(|kind| route_kind(kind.group.as_deref(), &kind.kind)).collect(),
+        Some(named) => {
+            named.iter().filter_map(|kind| route_kind(kind.group.as_deref(), &kind.kind)).collect()
+        }
         None => BTreeSet::from([RouteKind::Http, RouteKind::Grpc]),
     }
 }
@@ -177,7 +180,9 @@ fn addresses(build: &mut Build<'_>, gateway: &Gateway, subject: &Subject) -> Vec
                 }
             }
             _ => {
-                let text = format!("spec.addresses[{index}]: {value:?} is not an address of type IPAddress; it is ignored");
+                let text = format!(
+                    "spec.addresses[{index}]: {value:?} is not an address of type IPAddress; it is ignored"
+                );
                 build.verdicts.note(subject, PROGRAMMED, Problem::new("AddressNotAssigned", text));
             }
         }
@@ -235,10 +240,15 @@ impl Port<'_, '_> {
     /// Puts the Gateway's own limits where they belong: on the whole port when all its listeners have the same one, so that
     /// it is one bucket; else on the virtual hosts of each listener.
     fn limit(&self, build: &Build<'_>, hosts: Vec<(usize, VirtualHost)>) -> (Filters, Vec<VirtualHost>) {
-        let limit_of = |listener: usize| build.world.policies.gateway_limit(self.gateway, self.listeners[listener].name);
+        let limit_of =
+            |listener: usize| build.world.policies.gateway_limit(self.gateway, self.listeners[listener].name);
         let here = (0..self.listeners.len()).filter(|index| self.listeners[*index].port == self.number);
         let limits: Vec<Option<&Limit>> = here.map(limit_of).collect();
-        let common = limits.first().copied().flatten().filter(|first| limits.iter().all(|limit| *limit == Some(*first)));
+        let common = limits
+            .first()
+            .copied()
+            .flatten()
+            .filter(|first| limits.iter().all(|limit| *limit == Some(*first)));
         if let Some(limit) = common {
             let limit = limit.to_wire(&format!("Gateway/{}/{}", self.gateway, self.number), false);
             return (Filters::limiting(Some(limit)), hosts.into_iter().map(|(_, host)| host).collect());
@@ -252,7 +262,8 @@ impl Port<'_, '_> {
                 host.typed_per_filter_config = HashMap::from([(RATE_LIMIT_FILTER.to_owned(), limit)]);
                 any = true;
             }
-            any |= host.routes.iter().any(|route| route.typed_per_filter_config.contains_key(RATE_LIMIT_FILTER));
+            any |=
+                host.routes.iter().any(|route| route.typed_per_filter_config.contains_key(RATE_LIMIT_FILTER));
             limited.push(host);
         }
         (if any { Filters::limiting(None) } else { Filters::default() }, limited)

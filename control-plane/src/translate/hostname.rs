@@ -9,7 +9,8 @@ pub(super) const ANY: &str = "*";
 /// (An IP address reads as such labels; the API forbids it, and a numeric last label gives it away.)
 pub(super) fn is_valid(host: &str) -> bool {
     let labels = host.strip_prefix("*.").unwrap_or(host);
-    let numeric_end = labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let numeric_end =
+        labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     host.len() <= 253 && !numeric_end && labels.split('.').all(is_label)
 }
 
@@ -83,7 +84,9 @@ mod tests {
         for host in ["example.com", "*.example.com", "a", "x-1.example.com", "1.example.com"] {
             assert!(is_valid(host), "{host}");
         }
-        for host in ["", "*", "foo.*", "*foo.com", "a.*.b", "example.com:80", "10.0.0.1", "-a.b", "a..b", "a_b.c"] {
+        for host in
+            ["", "*", "foo.*", "*foo.com", "a.*.b", "example.com:80", "10.0.0.1", "-a.b", "a..b", "a_b.c"]
+        {
             assert!(!is_valid(host), "{host}");
         }
     }

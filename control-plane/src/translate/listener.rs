@@ -35,7 +35,8 @@ pub(super) struct Filters {
 impl Filters {
     /// Limits requests where routes say so, or everywhere by `limit`.
     pub(super) fn limiting(limit: Option<LocalRateLimit>) -> Self {
-        let per_route = || LocalRateLimit { stat_prefix: "per_route".to_owned(), ..LocalRateLimit::default() };
+        let per_route =
+            || LocalRateLimit { stat_prefix: "per_route".to_owned(), ..LocalRateLimit::default() };
         Self { rate_limit: Some(limit.unwrap_or_else(per_route)), forward_proxy: false }
     }
 }
@@ -100,7 +101,8 @@ fn listener(name: &str, direction: TrafficDirection, manager: &HttpConnectionMan
 }
 
 fn manager(name: &str, filters: Filters, upgrades: &[&str]) -> HttpConnectionManager {
-    let upgrade = |kind: &&str| UpgradeConfig { upgrade_type: (*kind).to_owned(), ..UpgradeConfig::default() };
+    let upgrade =
+        |kind: &&str| UpgradeConfig { upgrade_type: (*kind).to_owned(), ..UpgradeConfig::default() };
     HttpConnectionManager {
         stat_prefix: name.to_owned(),
         codec_type: CodecType::Auto.into(),

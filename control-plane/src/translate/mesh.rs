@@ -31,7 +31,10 @@ impl<'a> MeshRoutes<'a> {
         // Another namespace's routes to services that are not its own are not for this caller.
         routes.retain(|route| {
             route.name.namespace == namespace
-                || route.parents.iter().any(|parent| is_service(parent) && parent.name.namespace == route.name.namespace)
+                || route
+                    .parents
+                    .iter()
+                    .any(|parent| is_service(parent) && parent.name.namespace == route.name.namespace)
         });
         let mut mesh = Self { routes, compiled: BTreeMap::new(), claims: BTreeMap::new() };
         for index in 0..mesh.routes.len() {
@@ -63,13 +66,18 @@ impl<'a> MeshRoutes<'a> {
     fn claim(&mut self, build: &mut Build<'_>, index: usize, namespace: &str) {
         let route = &self.routes[index];
         for (position, parent) in route.parents.iter().enumerate().filter(|(_, parent)| is_service(parent)) {
-            let for_caller = parent.name.namespace == route.name.namespace || route.name.namespace == namespace;
+            let for_caller =
+                parent.name.namespace == route.name.namespace || route.name.namespace == namespace;
             let claimed = ports(build, parent).and_then(|ports| {
                 for port in ports.into_iter().filter(|_| for_caller) {
                     let claims = self.claims.entry((parent.name.clone(), port)).or_default();
-                    let senior = claims.iter().map(|claim| &self.routes[*claim]).find(|other| other.kind != route.kind);
+                    let senior = claims
+                        .iter()
+                        .map(|claim| &self.routes[*claim])
+                        .find(|other| other.kind != route.kind);
                     if let Some(senior) = senior {
-                        let text = format!("{} {} serves port {port} already", senior.kind.name(), senior.name);
+                        let text =
+                            format!("{} {} serves port {port} already", senior.kind.name(), senior.name);
                         return Err(Problem::new("Conflicted", text));
                     }
                     if !claims.contains(&index) {
@@ -79,7 +87,8 @@ impl<'a> MeshRoutes<'a> {
                 Ok(())
             });
             if let Err(problem) = claimed {
-                let message = format!("spec.parentRefs[{position}]: Service {}: {}", parent.name, problem.message);
+                let message =
+                    format!("spec.parentRefs[{position}]: Service {}: {}", parent.name, problem.message);
                 build.verdicts.note(&route.subject, ACCEPTED, Problem { message, ..problem });
             }
         }

@@ -96,7 +96,11 @@ pub(super) enum PathMatch<'a> {
     Prefix(&'a str),
     Regex(&'a str),
     /// gRPC's `/service/method`; either part may be open.
-    Grpc { service: Option<&'a str>, method: Option<&'a str>, regex: bool },
+    Grpc {
+        service: Option<&'a str>,
+        method: Option<&'a str>,
+        regex: bool,
+    },
 }
 
 impl Default for PathMatch<'_> {

@@ -100,19 +100,33 @@ impl<'a> Policies<'a> {
     }
 }
 
-fn exactly<'m, T>(map: &'m BTreeMap<Target, T>, kind: &'static str, name: &Name, section: Option<&str>) -> Option<&'m T> {
+fn exactly<'m, T>(
+    map: &'m BTreeMap<Target, T>,
+    kind: &'static str,
+    name: &Name,
+    section: Option<&str>,
+) -> Option<&'m T> {
     if map.is_empty() {
         return None;
     }
     map.get(&Target { kind, name: name.clone(), section: section.map(str::to_owned) })
 }
 
-fn find<'m, T>(map: &'m BTreeMap<Target, T>, kind: &'static str, name: &Name, section: Option<&str>) -> Option<&'m T> {
-    section.and_then(|section| exactly(map, kind, name, Some(section))).or_else(|| exactly(map, kind, name, None))
+fn find<'m, T>(
+    map: &'m BTreeMap<Target, T>,
+    kind: &'static str,
+    name: &Name,
+    section: Option<&str>,
+) -> Option<&'m T> {
+    section
+        .and_then(|section| exactly(map, kind, name, Some(section)))
+        .or_else(|| exactly(map, kind, name, None))
 }
 
 /// The older first, then by name; one without a creation time counts as the youngest.
-fn seniority(metadata: &ObjectMeta) -> (bool, Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>, Name) {
+fn seniority(
+    metadata: &ObjectMeta,
+) -> (bool, Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>, Name) {
     (metadata.creation_timestamp.is_none(), metadata.creation_timestamp.clone(), name_of(metadata))
 }
 
@@ -136,7 +150,10 @@ impl Claim<'_> {
         for (index, reference) in references.iter().enumerate() {
             let claimed = self.target(reference).and_then(|target| {
                 if taken.contains_key(&target) {
-                    return Err(Problem::new("Conflicted", "an older policy, or one of a lower name, has this target"));
+                    return Err(Problem::new(
+                        "Conflicted",
+                        "an older policy, or one of a lower name, has this target",
+                    ));
                 }
                 taken.insert(target, value.clone());
                 Ok(())
@@ -170,9 +187,11 @@ impl Claim<'_> {
     /// The sections that the target has: listeners, rules, ports. `None` when there is no such object.
     fn sections(&self, kind: &str, name: &Name) -> Option<Vec<String>> {
         match kind {
-            "Gateway" => self.view.gateways.get(name).map(|gateway| {
-                gateway.spec.listeners.iter().map(|listener| listener.name.clone()).collect()
-            }),
+            "Gateway" => {
+                self.view.gateways.get(name).map(|gateway| {
+                    gateway.spec.listeners.iter().map(|listener| listener.name.clone()).collect()
+                })
+            }
             "HTTPRoute" => self.view.http_routes.get(name).map(|route| {
                 route.spec.rules.iter().flatten().filter_map(|rule| rule.name.clone()).collect()
             }),
@@ -181,7 +200,10 @@ impl Claim<'_> {
             }),
             _ => self.view.services.get(name).map(|service| {
                 let ports = super::service::ports(service);
-                ports.flat_map(|(number, port)| [Some(number.to_string()), port.name.clone()]).flatten().collect()
+                ports
+                    .flat_map(|(number, port)| [Some(number.to_string()), port.name.clone()])
+                    .flatten()
+                    .collect()
             }),
         }
     }
@@ -212,7 +234,8 @@ impl Limit {
         let mut tokens_per_fill = local.requests;
         if fill_interval < SHORTEST_FILL {
             // The same rate in steps that Envoy accepts.
-            let steps = u32::try_from(SHORTEST_FILL.as_micros().div_ceil(fill_interval.as_micros().max(1))).unwrap_or(1);
+            let steps = u32::try_from(SHORTEST_FILL.as_micros().div_ceil(fill_interval.as_micros().max(1)))
+                .unwrap_or(1);
             fill_interval *= steps;
             tokens_per_fill = tokens_per_fill.saturating_mul(steps);
         }
@@ -267,7 +290,9 @@ impl BackendSettings {
         let at = |field: &str, text: &str| Problem::new("Invalid", format!("spec.{field}: {text}"));
         let connect = spec.timeouts.as_ref().and_then(|timeouts| timeouts.connect.as_deref());
         let connect_timeout = match connect {
-            Some(text) => normal::duration(text).map_err(|problem| at("timeouts.connect", &problem.message))?,
+            Some(text) => {
+                normal::duration(text).map_err(|problem| at("timeouts.connect", &problem.message))?
+            }
             None => default.connect_timeout,
         };
         if connect_timeout.is_zero() {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sidegate_xds::envoy::config::route::v3::RetryPolicy;
-use sidegate_xds::envoy::config::route::v3::retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate};
+use sidegate_xds::envoy::config::route::v3::retry_policy::{
+    RetryBackOff, RetryHostPredicate, retry_host_predicate,
+};
 use sidegate_xds::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use sidegate_xds::resource::to_any;
 
@@ -87,7 +89,9 @@ fn elsewhere(attempt: Option<Duration>) -> RetryPolicy {
         per_try_timeout: attempt.map(wire::duration),
         retry_host_predicate: vec![RetryHostPredicate {
             name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(to_any(&PreviousHostsPredicate {}))),
+            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(to_any(
+                &PreviousHostsPredicate {},
+            ))),
         }],
         host_selection_retry_max_attempts: 5,
         ..RetryPolicy::default()

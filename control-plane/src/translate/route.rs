@@ -57,7 +57,8 @@ pub(super) fn compile(build: &mut Build<'_>, route: &Route<'_>, listener_port: O
 fn matches(rule: &Rule<'_>, index: usize) -> Result<Vec<(RouteMatch, Rank)>, Problem> {
     let translated = rule.matches.iter().enumerate().map(|(position, given)| {
         route_match::route_match(given).map_err(|problem| {
-            let message = format!("spec.rules[{index}].matches[{position}].{}; the rule is left out", problem.message);
+            let message =
+                format!("spec.rules[{index}].matches[{position}].{}; the rule is left out", problem.message);
             Problem { message, ..problem }
         })
     });
@@ -73,7 +74,8 @@ fn compile_rule(
 ) -> Vec<Compiled> {
     let rule = &route.rules[index];
     let outcome = outcome(build, route, index).map_err(|problem| {
-        let message = format!("spec.rules[{index}].{}; its requests are answered with an error", problem.message);
+        let message =
+            format!("spec.rules[{index}].{}; its requests are answered with an error", problem.message);
         build.verdicts.note(&route.subject, ACCEPTED, Problem { message, ..problem });
     });
     let rule_name = rule.name.map_or_else(|| index.to_string(), str::to_owned);
@@ -123,7 +125,8 @@ fn outcome<'r>(build: &mut Build<'_>, route: &'r Route<'r>, index: usize) -> Res
     // The backends first: what is wrong with them is worth saying even when a filter makes them unreachable.
     let (destination, services) = backend::destination(build, route, index);
     let plan = filter::plan(build, route, index)?;
-    let attempt = timeout("timeouts.backendRequest", rule.backend_timeout)?.filter(|timeout| !timeout.is_zero());
+    let attempt =
+        timeout("timeouts.backendRequest", rule.backend_timeout)?.filter(|timeout| !timeout.is_zero());
     let whole = timeout("timeouts.request", rule.request_timeout)?;
     if let (Some(attempt), Some(whole)) = (attempt, whole)
         && !whole.is_zero()
@@ -138,8 +141,9 @@ fn outcome<'r>(build: &mut Build<'_>, route: &'r Route<'r>, index: usize) -> Res
         (RouteKind::Http, None) => DEFAULT_TIMEOUT,
     };
     let retry = retry::policy(build.foreign, rule.retry.as_ref(), attempt)?;
-    let limit = limit(build, route, rule, &services)
-        .map(|limit| limit.to_wire(&format!("{}/{}/{index}", route.kind.name(), route.name), route.kind == RouteKind::Grpc));
+    let limit = limit(build, route, rule, &services).map(|limit| {
+        limit.to_wire(&format!("{}/{}/{index}", route.kind.name(), route.name), route.kind == RouteKind::Grpc)
+    });
     Ok(Outcome { plan, destination, timeout: whole.unwrap_or(default), retry, limit })
 }
 
@@ -149,7 +153,12 @@ fn timeout(field: &str, text: Option<&str>) -> Result<Option<Duration>, Problem>
 }
 
 /// The limit on a rule: its own, its route's, or the one of the Service when it sends to one Service only.
-fn limit<'b>(build: &'b Build<'_>, route: &Route<'_>, rule: &Rule<'_>, services: &Services) -> Option<&'b Limit> {
+fn limit<'b>(
+    build: &'b Build<'_>,
+    route: &Route<'_>,
+    rule: &Rule<'_>,
+    services: &Services,
+) -> Option<&'b Limit> {
     let policies = &build.world.policies;
     policies.rule_limit(route.kind, &route.name, rule.name).or_else(|| {
         let (name, port) = services.first()?;

@@ -29,7 +29,9 @@ pub(super) fn route_match(given: &Match<'_>) -> Result<(RouteMatch, Rank), Probl
     let query_parameters = query_matches(&given.query)?;
     let rank = match given.path {
         PathMatch::Grpc { .. } => [class, length, header_matches.len(), 0, 0],
-        _ => [class, length, usize::from(given.method.is_some()), header_matches.len(), query_parameters.len()],
+        _ => {
+            [class, length, usize::from(given.method.is_some()), header_matches.len(), query_parameters.len()]
+        }
     };
     headers.extend(header_matches);
     Ok((RouteMatch { headers, query_parameters, path_specifier: Some(path), ..RouteMatch::default() }, rank))
@@ -81,9 +83,12 @@ fn grpc_path(
         (None, None, _) => PathSpecifier::Prefix("/".to_owned()),
         (Some(service), Some(method), false) => PathSpecifier::Path(format!("/{service}/{method}")),
         (Some(service), None, false) => PathSpecifier::Prefix(format!("/{service}/")),
-        (None, Some(method), false) => PathSpecifier::SafeRegex(wire::regex(format!("/[^/]+/{}", regex::escape(method)))),
+        (None, Some(method), false) => {
+            PathSpecifier::SafeRegex(wire::regex(format!("/[^/]+/{}", regex::escape(method))))
+        }
         (service, method, true) => {
-            let part = |part: Option<&str>| part.map_or_else(|| "[^/]+".to_owned(), |part| format!("(?:{part})"));
+            let part =
+                |part: Option<&str>| part.map_or_else(|| "[^/]+".to_owned(), |part| format!("(?:{part})"));
             PathSpecifier::SafeRegex(wire::regex(format!("/{}/{}", part(service), part(method))))
         }
     };
@@ -113,7 +118,11 @@ fn header_matches(given: &[ValueMatch<'_>]) -> Result<Vec<HeaderMatcher>, Proble
 }
 
 fn header_matcher(name: &str, specifier: HeaderMatchSpecifier) -> HeaderMatcher {
-    HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(specifier), ..HeaderMatcher::default() }
+    HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(specifier),
+        ..HeaderMatcher::default()
+    }
 }
 
 fn query_matches(given: &[ValueMatch<'_>]) -> Result<Vec<QueryParameterMatcher>, Problem> {
@@ -157,7 +166,9 @@ fn check_path(value: &str) -> Result<(), Problem> {
     let lower = value.to_ascii_lowercase();
     let odd = ["//", "/./", "/../", "%2f"].iter().any(|part| lower.contains(part));
     if odd || lower.ends_with("/..") || lower.ends_with("/.") {
-        return refuse("must not contain //, /./, /../ or %2F: requests are matched after such parts are resolved");
+        return refuse(
+            "must not contain //, /./, /../ or %2F: requests are matched after such parts are resolved",
+        );
     }
     Ok(())
 }
@@ -191,11 +202,14 @@ fn unknown_to_re2(pattern: &str) -> Option<&'static str> {
         let rest = &bytes[at..];
         match rest {
             [b'\\', b'u' | b'U', ..] => return Some("\\u"),
-            [b'\\', b'<' | b'>', ..] | [b'\\', b'b', b'{', ..] => return Some("a word boundary other than \\b"),
+            [b'\\', b'<' | b'>', ..] | [b'\\', b'b', b'{', ..] => {
+                return Some("a word boundary other than \\b");
+            }
             [b'\\', _, ..] => at += 1,
             [b'(', b'?', flags @ ..] => {
                 let ends = |byte: &u8| matches!(byte, b':' | b')' | b'<' | b'P');
-                if flags.iter().take_while(|byte| !ends(byte)).any(|byte| matches!(byte, b'x' | b'u' | b'R')) {
+                if flags.iter().take_while(|byte| !ends(byte)).any(|byte| matches!(byte, b'x' | b'u' | b'R'))
+                {
                     return Some("a flag other than i, m, s and U");
                 }
             }

@@ -65,7 +65,9 @@ fn inbound(
     };
     for (app, sidecar) in pairs {
         let listener = listener::inbound(address, sidecar, inbound_routes(app));
-        resources.listeners.insert(listener.name.clone(), canonical::resource(ResourceType::Listener, &listener));
+        resources
+            .listeners
+            .insert(listener.name.clone(), canonical::resource(ResourceType::Listener, &listener));
         let cluster = cluster::inbound(address, app, app_speaks_h2(build, name, pod, app));
         resources.clusters.insert(cluster.name.clone(), canonical::resource(ResourceType::Cluster, &cluster));
     }
@@ -86,13 +88,20 @@ fn inbound_routes(app: u16) -> RouteConfiguration {
 fn app_speaks_h2(build: &Build<'_>, name: &Name, pod: &Pod, app: u16) -> bool {
     let world = &build.world;
     let labels = pod.metadata.labels.clone().unwrap_or_default();
-    world.view.services.iter().filter(|(service, _)| service.namespace == name.namespace).any(|(service, object)| {
-        let selector = object.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
-        selector.is_some_and(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
-            && service::ports(object).any(|(number, port)| {
-                endpoint::target_port(pod, port) == Some(app) && world.speaks_h2(service, number, port)
-            })
-    })
+    world.view.services.iter().filter(|(service, _)| service.namespace == name.namespace).any(
+        |(service, object)| {
+            let selector = object
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.selector.as_ref())
+                .filter(|selector| !selector.is_empty());
+            selector
+                .is_some_and(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+                && service::ports(object).any(|(number, port)| {
+                    endpoint::target_port(pod, port) == Some(app) && world.speaks_h2(service, number, port)
+                })
+        },
+    )
 }
 
 /// The explicit HTTP proxy, if the Pod asks for one, and the clusters behind it.
@@ -123,7 +132,9 @@ fn outbound(
     let bind = if address.is_loopback() { address } else { Ipv4Addr::LOCALHOST.into() };
     let listener =
         listener::outbound_proxy(OUTBOUND_PROXY, bind, port, Filters { forward_proxy: true, ..filters });
-    resources.listeners.insert(OUTBOUND_PROXY.to_owned(), canonical::resource(ResourceType::Listener, &listener));
+    resources
+        .listeners
+        .insert(OUTBOUND_PROXY.to_owned(), canonical::resource(ResourceType::Listener, &listener));
     let table = RouteConfiguration {
         name: OUTBOUND_PROXY.to_owned(),
         virtual_hosts: hosts,
@@ -132,7 +143,9 @@ fn outbound(
     };
     resources.routes.insert(OUTBOUND_PROXY.to_owned(), canonical::resource(ResourceType::Route, &table));
     let passthrough = cluster::passthrough();
-    resources.clusters.insert(passthrough.name.clone(), canonical::resource(ResourceType::Cluster, &passthrough));
+    resources
+        .clusters
+        .insert(passthrough.name.clone(), canonical::resource(ResourceType::Cluster, &passthrough));
 }
 
 /// One virtual host for each port of each Service.
@@ -167,7 +180,11 @@ fn service_hosts(build: &mut Build<'_>, namespace: &str, routes: &MeshRoutes<'_>
 /// Every name under which an app may ask for a Service's port; port 80 is also asked for without a port.
 fn domains(name: &Name, number: u16, own_namespace: &str) -> Vec<String> {
     let full = service::host(name);
-    let mut hosts = vec![full, format!("{}.{}.svc", name.name, name.namespace), format!("{}.{}", name.name, name.namespace)];
+    let mut hosts = vec![
+        full,
+        format!("{}.{}.svc", name.name, name.namespace),
+        format!("{}.{}", name.name, name.namespace),
+    ];
     if name.namespace == own_namespace {
         hosts.push(name.name.clone());
     }
@@ -178,7 +195,8 @@ fn domains(name: &Name, number: u16, own_namespace: &str) -> Vec<String> {
 /// Where a Service's requests go that no HTTPRoute or GRPCRoute claims. They have no time bound: nobody asked for one, and
 /// a long download must not break because a sidecar was put in between.
 fn default_route(build: &Build<'_>, name: &Name, number: u16, port: &ServicePort) -> WireRoute {
-    let mut action = to_cluster(&service::cluster_name(name, number), Some(retry::by_default(build.foreign, None)));
+    let mut action =
+        to_cluster(&service::cluster_name(name, number), Some(retry::by_default(build.foreign, None)));
     action.cluster_not_found_response_code = ClusterNotFoundResponseCode::InternalServerError.into();
     let mut route = everything(&format!("Service/{name}/{number}"), action);
     route.metadata = wire::metadata([
@@ -189,7 +207,8 @@ fn default_route(build: &Build<'_>, name: &Name, number: u16, port: &ServicePort
         ("generation", mesh::generation(build, name).to_string()),
     ]);
     if let Some(limit) = build.world.policies.service_limit(name, port.name.as_deref()) {
-        let limit = limit.to_wire(&format!("Service/{name}/{number}"), build.world.speaks_h2(name, number, port));
+        let limit =
+            limit.to_wire(&format!("Service/{name}/{number}"), build.world.speaks_h2(name, number, port));
         route.typed_per_filter_config.insert(RATE_LIMIT_FILTER.to_owned(), to_any(&limit));
     }
     route

@@ -93,7 +93,12 @@ impl Verdicts {
             let Some(reason) = noted.first().map(|problem| problem.reason) else { continue };
             let texts: Vec<String> = noted.into_iter().map(|problem| problem.message).collect();
             // `PartiallyInvalid` is the one condition that is true when something is wrong.
-            self.say(subject, condition, condition == PARTIALLY_INVALID, Problem::new(reason, texts.join("; ")));
+            self.say(
+                subject,
+                condition,
+                condition == PARTIALLY_INVALID,
+                Problem::new(reason, texts.join("; ")),
+            );
         }
     }
 

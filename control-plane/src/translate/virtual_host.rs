@@ -29,7 +29,11 @@ type Place = (usize, usize);
 /// Within its listener a host gets the rules of every route that has a hostname for it, those of the more specific hostname
 /// first ("precedence must be given to rules from the HTTPRoute with the largest number of characters in a matching
 /// non-wildcard hostname"), so that a wildcard's rules answer what the exact host's do not.
-pub(super) fn assemble(listeners: &[GatewayListener<'_>], port: u16, entries: &[Entry<'_, '_>]) -> Vec<(usize, VirtualHost)> {
+pub(super) fn assemble(
+    listeners: &[GatewayListener<'_>],
+    port: u16,
+    entries: &[Entry<'_, '_>],
+) -> Vec<(usize, VirtualHost)> {
     let mut by_pattern: FxHashMap<(usize, &str), Vec<usize>> = FxHashMap::default();
     let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -47,12 +51,16 @@ pub(super) fn assemble(listeners: &[GatewayListener<'_>], port: u16, entries: &[
     }
     let mut groups: BTreeMap<(usize, Vec<Place>), Vec<&str>> = BTreeMap::new();
     for (domain, listener) in domains {
-        groups.entry((listener, routes_for(listener, domain, entries, &by_pattern))).or_default().push(domain);
+        groups
+            .entry((listener, routes_for(listener, domain, entries, &by_pattern)))
+            .or_default()
+            .push(domain);
     }
     let mut hosts: Vec<(usize, VirtualHost)> = groups
         .into_iter()
         .map(|((listener, places), domains)| {
-            let routes = places.into_iter().map(|(entry, position)| entries[entry].compiled[position].route.clone());
+            let routes =
+                places.into_iter().map(|(entry, position)| entries[entry].compiled[position].route.clone());
             (listener, host(domains.into_iter().map(str::to_owned).collect(), routes.collect()))
         })
         .collect();
@@ -62,7 +70,12 @@ pub(super) fn assemble(listeners: &[GatewayListener<'_>], port: u16, entries: &[
 
 /// A virtual host, called after its first domain.
 pub(super) fn host(domains: Vec<String>, routes: Vec<WireRoute>) -> VirtualHost {
-    VirtualHost { name: domains.first().cloned().unwrap_or_default(), domains, routes, ..VirtualHost::default() }
+    VirtualHost {
+        name: domains.first().cloned().unwrap_or_default(),
+        domains,
+        routes,
+        ..VirtualHost::default()
+    }
 }
 
 /// All routes of several objects, in the order of precedence.
@@ -91,7 +104,8 @@ fn routes_for(
         let specificity = hostname::specificity(&pattern);
         for entry in by_pattern.get(&(listener, pattern.as_str())).into_iter().flatten().copied() {
             if seen.insert(entry) {
-                let places = (0..entries[entry].compiled.len()).map(|position| (specificity, (entry, position)));
+                let places =
+                    (0..entries[entry].compiled.len()).map(|position| (specificity, (entry, position)));
                 found.extend(places);
             }
         }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use sidegate_xds::envoy::config::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Metadata, RuntimeFractionalPercent, SocketAddress,
-    address, config_source, socket_address,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Metadata, RuntimeFractionalPercent,
+    SocketAddress, address, config_source, socket_address,
 };
 use sidegate_xds::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher};
 use sidegate_xds::envoy::r#type::v3::FractionalPercent;
@@ -101,7 +101,10 @@ pub(super) fn millionths(numerator: u32) -> Option<RuntimeFractionalPercent> {
 /// Always.
 pub(super) fn always() -> Option<RuntimeFractionalPercent> {
     Some(RuntimeFractionalPercent {
-        default_value: Some(FractionalPercent { numerator: 100, denominator: DenominatorType::Hundred.into() }),
+        default_value: Some(FractionalPercent {
+            numerator: 100,
+            denominator: DenominatorType::Hundred.into(),
+        }),
         ..RuntimeFractionalPercent::default()
     })
 }

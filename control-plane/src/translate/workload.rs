@@ -54,7 +54,10 @@ pub(super) fn inbound_ports(pod: &Pod) -> Result<Vec<(u16, u16)>, Problem> {
             ));
         };
         if pairs.iter().any(|(app, sidecar)| *app == pair.0 || *sidecar == pair.1) {
-            return Err(Problem::new("Invalid", format!("annotation {INBOUND}: {part:?} names a port twice")));
+            return Err(Problem::new(
+                "Invalid",
+                format!("annotation {INBOUND}: {part:?} names a port twice"),
+            ));
         }
         pairs.push(pair);
     }
@@ -96,8 +99,10 @@ pub(super) fn service_account(pod: &Pod) -> &str {
 /// The name of what owns the Pod: its Deployment, StatefulSet, DaemonSet, Job; else its `app` label; else itself.
 pub(super) fn workload_name(pod: &Pod) -> &str {
     let own = pod.metadata.name.as_deref().unwrap_or("");
-    let label = |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
-    let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller.unwrap_or(false));
+    let label =
+        |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+    let owner =
+        pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller.unwrap_or(false));
     if let Some(owner) = owner {
         // A ReplicaSet of a Deployment is called `<deployment>-<pod-template-hash>`.
         let hash = label("pod-template-hash").filter(|_| owner.kind == "ReplicaSet");

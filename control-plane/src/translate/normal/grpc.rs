@@ -1,15 +1,16 @@
 //! GRPCRoute → [`Route`].
 
 use gateway_api::experimental::grpcroutes::{
-    GrpcRoute, GrpcRouteRules, GrpcRouteRulesBackendRefsFilters, GrpcRouteRulesBackendRefsFiltersType as BackendType,
-    GrpcRouteRulesFilters, GrpcRouteRulesFiltersType as RuleType, GrpcRouteRulesMatches,
+    GrpcRoute, GrpcRouteRules, GrpcRouteRulesBackendRefsFilters,
+    GrpcRouteRulesBackendRefsFiltersType as BackendType, GrpcRouteRulesFilters,
+    GrpcRouteRulesFiltersType as RuleType, GrpcRouteRulesMatches,
     GrpcRouteRulesMatchesHeadersType as HeaderType, GrpcRouteRulesMatchesMethodType as MethodType,
 };
 
 use super::parts::{backends, headers, mirror, parents, reference};
 use super::{
-    Backend, Filter, GATEWAY_GROUP, HeaderOps, Match, Mirror, Parent, PathMatch, Reference, Route, RouteKind, Rule,
-    ValueMatch, hostnames,
+    Backend, Filter, GATEWAY_GROUP, HeaderOps, Match, Mirror, Parent, PathMatch, Reference, Route, RouteKind,
+    Rule, ValueMatch, hostnames,
 };
 use crate::model::Name;
 use crate::translate::verdict::{Subject, name_of};

@@ -1,20 +1,22 @@
 //! HTTPRoute → [`Route`].
 
 use gateway_api::experimental::httproutes::{
-    HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefsFilters, HttpRouteRulesBackendRefsFiltersType as BackendType,
-    HttpRouteRulesFilters, HttpRouteRulesFiltersRequestRedirect as RequestRedirect,
+    HttpRoute, HttpRouteRules, HttpRouteRulesBackendRefsFilters,
+    HttpRouteRulesBackendRefsFiltersType as BackendType, HttpRouteRulesFilters,
+    HttpRouteRulesFiltersRequestRedirect as RequestRedirect,
     HttpRouteRulesFiltersRequestRedirectPathType as RedirectPathType,
     HttpRouteRulesFiltersRequestRedirectScheme as Scheme, HttpRouteRulesFiltersType as RuleType,
-    HttpRouteRulesFiltersUrlRewrite as UrlRewrite, HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
-    HttpRouteRulesMatches, HttpRouteRulesMatchesHeadersType as HeaderType, HttpRouteRulesMatchesMethod as Method,
+    HttpRouteRulesFiltersUrlRewrite as UrlRewrite,
+    HttpRouteRulesFiltersUrlRewritePathType as RewritePathType, HttpRouteRulesMatches,
+    HttpRouteRulesMatchesHeadersType as HeaderType, HttpRouteRulesMatchesMethod as Method,
     HttpRouteRulesMatchesPath as Path, HttpRouteRulesMatchesPathType as PathType,
     HttpRouteRulesMatchesQueryParamsType as QueryType,
 };
 
 use super::parts::{backends, headers, mirror, parents, reference};
 use super::{
-    Backend, Filter, GATEWAY_GROUP, HeaderOps, Match, Mirror, Parent, PathMatch, Redirect, Reference, Retry, Rewrite,
-    RewritePath, Route, RouteKind, Rule, ValueMatch, hostnames,
+    Backend, Filter, GATEWAY_GROUP, HeaderOps, Match, Mirror, Parent, PathMatch, Redirect, Reference, Retry,
+    Rewrite, RewritePath, Route, RouteKind, Rule, ValueMatch, hostnames,
 };
 use crate::model::Name;
 use crate::translate::verdict::{Subject, name_of};
@@ -120,8 +122,12 @@ fn filter(given: &HttpRouteRulesFilters) -> Filter<'_> {
 
 fn redirect(given: &RequestRedirect) -> Filter<'_> {
     let path = given.path.as_ref().map(|path| match path.r#type {
-        RedirectPathType::ReplaceFullPath => RewritePath::Full(path.replace_full_path.as_deref().unwrap_or("/")),
-        RedirectPathType::ReplacePrefixMatch => RewritePath::Prefix(path.replace_prefix_match.as_deref().unwrap_or("/")),
+        RedirectPathType::ReplaceFullPath => {
+            RewritePath::Full(path.replace_full_path.as_deref().unwrap_or("/"))
+        }
+        RedirectPathType::ReplacePrefixMatch => {
+            RewritePath::Prefix(path.replace_prefix_match.as_deref().unwrap_or("/"))
+        }
     });
     Filter::Redirect(Redirect {
         scheme: given.scheme.as_ref().map(|scheme| match scheme {
@@ -137,8 +143,12 @@ fn redirect(given: &RequestRedirect) -> Filter<'_> {
 
 fn rewrite(given: &UrlRewrite) -> Filter<'_> {
     let path = given.path.as_ref().map(|path| match path.r#type {
-        RewritePathType::ReplaceFullPath => RewritePath::Full(path.replace_full_path.as_deref().unwrap_or("/")),
-        RewritePathType::ReplacePrefixMatch => RewritePath::Prefix(path.replace_prefix_match.as_deref().unwrap_or("/")),
+        RewritePathType::ReplaceFullPath => {
+            RewritePath::Full(path.replace_full_path.as_deref().unwrap_or("/"))
+        }
+        RewritePathType::ReplacePrefixMatch => {
+            RewritePath::Prefix(path.replace_prefix_match.as_deref().unwrap_or("/"))
+        }
     });
     Filter::Rewrite(Rewrite { hostname: given.hostname.as_deref(), path })
 }

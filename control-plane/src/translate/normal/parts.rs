@@ -81,7 +81,10 @@ macro_rules! parents {
             .map(|reference| Parent {
                 group: reference.group.as_deref().unwrap_or(GATEWAY_GROUP),
                 kind: reference.kind.as_deref().unwrap_or("Gateway"),
-                name: Name::new(reference.namespace.as_deref().unwrap_or($namespace), reference.name.as_str()),
+                name: Name::new(
+                    reference.namespace.as_deref().unwrap_or($namespace),
+                    reference.name.as_str(),
+                ),
                 section: reference.section_name.as_deref(),
                 port: reference.port,
             })

@@ -1,0 +1,4 @@
+//! Tables of manifests and what becomes of them.
+
+mod fixture;
+mod example;
