@@ -13,6 +13,7 @@ use gateway_api::experimental::referencegrants::ReferenceGrant;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+pub mod kind;
 pub mod policy;
 
 use policy::{BackendPolicy, RateLimitPolicy};
@@ -62,7 +63,7 @@ pub enum Kind {
 }
 
 /// One object, by kind.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant is the Kubernetes kind of the same name")]
 pub enum Object {
     Namespace(Arc<Namespace>),
@@ -96,6 +97,15 @@ pub enum Change {
     Apply(Object),
     /// The object is gone.
     Delete(ObjectKey),
+}
+
+/// What changed at once: applied to the index as a whole, so that no view shows half of it.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+    /// The whole current set of findings; replaces the earlier one.
+    pub findings: Vec<Finding>,
 }
 
 /// Everything at one moment. Immutable; a new one is made for every batch of changes.
