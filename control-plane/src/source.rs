@@ -5,16 +5,11 @@
 
 use tokio::sync::mpsc;
 
-use crate::model::{Change, Finding};
+pub use crate::model::Batch;
 
-/// What changed at once: applied to the index as a whole, so that no view shows half of it.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// The changes, in order.
-    pub changes: Vec<Change>,
-    /// The whole current set of findings; replaces the earlier one.
-    pub findings: Vec<Finding>,
-}
+pub mod manifests;
+pub mod typed;
+pub mod validate;
 
 /// A source of objects. Ends only with an error that no retry can mend.
 pub trait Source: Send + 'static {
@@ -28,14 +23,6 @@ pub enum SourceError {
     /// The folder is missing or unreadable.
     #[error("{path}: {reason}; give --manifests a folder that exists and that this user may read")]
     Folder {
-        /// The folder.
-        path: String,
-        /// What the system says.
-        reason: String,
-    },
-    /// The system refuses to watch.
-    #[error("cannot watch {path}: {reason}")]
-    Watch {
         /// The folder.
         path: String,
         /// What the system says.

@@ -1,0 +1,89 @@
+//! The annotations that Sidegate reads, `sidegate.dev/…`: which there are, and what they say.
+//!
+//! A Pod whose annotation is malformed is still a Pod: the annotation is taken out and reported, the rest is used.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::path::{join, quoted};
+use super::{Kind, Problem};
+
+/// `"<app port>:<sidecar port>[,…]"`: what the sidecar answers for, in a Pod without packet redirection.
+pub const INBOUND: &str = "sidegate.dev/inbound";
+
+/// `"<port>"`: where the sidecar offers itself as an explicit HTTP proxy.
+pub const OUTBOUND_PROXY: &str = "sidegate.dev/outbound-proxy";
+
+const PREFIX: &str = "sidegate.dev/";
+
+/// The pairs of an [`INBOUND`] annotation: the application's port, the sidecar's port.
+pub fn inbound(text: &str) -> Result<Vec<(u16, u16)>, String> {
+    let mut pairs = Vec::new();
+    let (mut of_app, mut of_sidecar) = (BTreeSet::new(), BTreeSet::new());
+    for pair in text.split(',') {
+        let (app, sidecar) = pair.trim().split_once(':').ok_or_else(|| {
+            format!("{} is not <app port>:<sidecar port>, e.g. 8080:18080", quoted(pair.trim()))
+        })?;
+        let (app, sidecar) = (port(app)?, port(sidecar)?);
+        if !of_app.insert(app) {
+            return Err(format!("the app's port {app} stands here twice"));
+        }
+        if !of_sidecar.insert(sidecar) {
+            return Err(format!("the sidecar's port {sidecar} stands here twice"));
+        }
+        pairs.push((app, sidecar));
+    }
+    match of_app.intersection(&of_sidecar).next() {
+        Some(shared) => Err(format!("port {shared} cannot be the app's and the sidecar's on one address")),
+        None => Ok(pairs),
+    }
+}
+
+/// The port of an [`OUTBOUND_PROXY`] annotation.
+pub fn outbound_proxy(text: &str) -> Result<u16, String> {
+    port(text)
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.trim().parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("{} is not a port between 1 and 65535", quoted(text.trim()))),
+    }
+}
+
+/// Reports what is unknown or malformed, and takes the malformed out.
+pub(crate) fn check(kind: Kind, object: &mut Map<String, Value>) -> Vec<Problem> {
+    let annotations = object.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations"));
+    let Some(annotations) = annotations.and_then(Value::as_object_mut) else { return Vec::new() };
+    let ours: Vec<String> = annotations.keys().filter(|key| key.starts_with(PREFIX)).cloned().collect();
+    let mut problems = Vec::new();
+    for key in ours {
+        // A value that is not text is the published type's to refuse.
+        let Some(text) = annotations.get(&key).and_then(Value::as_str) else { continue };
+        let wrong = match (kind, key.as_str()) {
+            (Kind::Pod, INBOUND) => inbound(text).err(),
+            (Kind::Pod, OUTBOUND_PROXY) => outbound_proxy(text).err(),
+            (_, INBOUND | OUTBOUND_PROXY) => Some("has a meaning on a Pod only".to_owned()),
+            _ => Some(format!("Sidegate has no such annotation; it has {INBOUND} and {OUTBOUND_PROXY}")),
+        };
+        if let Some(message) = wrong {
+            annotations.remove(&key);
+            problems.push(Problem::ignored(join("metadata.annotations", &key), message));
+        }
+    }
+    problems.extend(same_port_twice(annotations));
+    problems
+}
+
+/// The outbound proxy and an inbound port are both on the Pod's address: they cannot share a port.
+fn same_port_twice(annotations: &mut Map<String, Value>) -> Option<Problem> {
+    let pairs = inbound(annotations.get(INBOUND)?.as_str()?).ok()?;
+    let outbound = outbound_proxy(annotations.get(OUTBOUND_PROXY)?.as_str()?).ok()?;
+    if !pairs.iter().any(|(app, sidecar)| *app == outbound || *sidecar == outbound) {
+        return None;
+    }
+    annotations.remove(OUTBOUND_PROXY);
+    let message = format!("port {outbound} is already taken by {INBOUND}");
+    Some(Problem::ignored(join("metadata.annotations", OUTBOUND_PROXY), message))
+}
