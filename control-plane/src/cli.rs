@@ -1,10 +1,14 @@
-//! Flags, and one file for each command.
+//! Flags, and one file for each command that has more to it than a call.
 
 mod status;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::demo::sample::{self, SampleArgs};
+use crate::demo::{self, DemoArgs};
 
 /// A service mesh and an edge gate in two small programs.
 #[derive(Debug, Parser)]
@@ -16,15 +20,34 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the whole mesh on this machine, under load, through a canary release.
+    Demo(DemoArgs),
     /// Show which proxy has applied what, and what is wrong.
     Status(status::Args),
+    /// Run the data plane; takes the flags of sidegate-proxy.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Proxy {
+        /// The flags of sidegate-proxy.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<OsString>,
+    },
+    /// One process of the demo's shop.
+    #[command(hide = true)]
+    SampleApp(SampleArgs),
 }
 
 /// Reads the command line and runs its command.
 pub fn run() -> ExitCode {
     match CommandLine::parse().command {
+        Command::Demo(args) => exit_code(block_on(demo::run(args))),
         Command::Status(args) => status::run(&args),
+        Command::Proxy { flags } => sidegate_proxy::run(flags.into_iter()),
+        Command::SampleApp(args) => exit_code(block_on(sample::run(args))),
     }
+}
+
+fn exit_code(result: std::io::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(cannot)
 }
 
 /// Says in one line why a command cannot do its work.
@@ -33,7 +56,7 @@ fn cannot(reason: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(CANNOT_RUN)
 }
 
-/// Runs a command's future. Commands share one thread; what computes goes to the blocking pool.
+/// Runs a command's future. A command has one thread; what computes goes to the blocking pool.
 fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let output = runtime.block_on(future);

@@ -20,6 +20,21 @@ pub(super) fn resource(text: &str) -> Resource {
     }
 }
 
+/// Resources from texts: `[(type, name, body)]`.
+pub(super) fn resources(texts: &[(ResourceType, &str, &str)]) -> Resources {
+    let mut resources = Resources::default();
+    for (kind, name, text) in texts {
+        let map = match kind {
+            Cluster => &mut resources.clusters,
+            Endpoint => &mut resources.endpoints,
+            Listener => &mut resources.listeners,
+            Route => &mut resources.routes,
+        };
+        map.insert((*name).to_owned(), resource(text));
+    }
+    resources
+}
+
 /// How a client refuses a response with something bad in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
