@@ -6,6 +6,8 @@ mod metrics;
 mod node;
 pub mod stream;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream as Messages, StreamExt};
 use sidegate_xds::envoy::config::core::v3::ControlPlane;
 use sidegate_xds::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::ResourceType;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::metrics::{CauseLabel, Metrics, TypeLabel};
 use super::node;
@@ -23,6 +24,11 @@ use crate::snapshot::{Snapshot, SnapshotReader, Snapshots};
 
 /// Where a stream's responses go.
 pub(super) type ResponseSender = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
+
+/// Where a stream's requests come from.
+pub(super) trait Requests: Messages<Item = Result<DeltaDiscoveryRequest, Status>> + Unpin {}
+
+impl<S: Messages<Item = Result<DeltaDiscoveryRequest, Status>> + Unpin> Requests for S {}
 
 /// What every stream needs of its surroundings.
 #[derive(Clone, Debug)]
@@ -37,7 +43,7 @@ pub(super) struct Surroundings {
 /// Serves one stream until either side ends it. `_permit` is the stream's place among those that may be open.
 pub(super) async fn serve(
     surroundings: Surroundings,
-    mut inbound: Streaming<DeltaDiscoveryRequest>,
+    mut inbound: impl Requests,
     outbound: ResponseSender,
     _permit: OwnedSemaphorePermit,
 ) {
@@ -53,16 +59,16 @@ pub(super) async fn serve(
 
 async fn converse(
     mut surroundings: Surroundings,
-    inbound: &mut Streaming<DeltaDiscoveryRequest>,
+    inbound: &mut impl Requests,
     outbound: &ResponseSender,
 ) -> Result<(), Status> {
     let first = tokio::select! {
-        first = timeout(FIRST_REQUEST_LIMIT, inbound.message()) => {
-            first.map_err(|_| Status::deadline_exceeded("no request came on the stream"))??
+        first = timeout(FIRST_REQUEST_LIMIT, inbound.next()) => {
+            first.map_err(|_| Status::deadline_exceeded("no request came on the stream"))?
         }
         _ = surroundings.ending.wait_for(|ending| *ending) => return Ok(()),
     };
-    let Some(first) = first else { return Ok(()) };
+    let Some(first) = first.transpose()? else { return Ok(()) };
     let node = node::identify(first.node.as_ref()).inspect_err(|status| {
         surroundings.metrics.refused_streams.get_or_create(&CauseLabel { cause: "node" }).inc();
         tracing::warn!(reason = status.message(), "a stream was refused");
@@ -105,7 +111,7 @@ struct Conversation {
 impl Conversation {
     async fn run(
         &mut self,
-        inbound: &mut Streaming<DeltaDiscoveryRequest>,
+        inbound: &mut impl Requests,
         outbound: &ResponseSender,
         ending: &mut watch::Receiver<bool>,
     ) -> Result<(), Status> {
@@ -120,8 +126,8 @@ impl Conversation {
             let wake =
                 self.stream.deadline(now).into_iter().chain(stalled_at).min().unwrap_or(now + IDLE_WAKE);
             tokio::select! {
-                request = inbound.message() => match request? {
-                    Some(request) => self.take_request(request)?,
+                request = inbound.next() => match request {
+                    Some(request) => self.take_request(request?)?,
                     None => return Ok(()),
                 },
                 changed = self.snapshots.changed() => {
