@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::filter;
 use crate::message::EscapedSlashes;
 use crate::route;
+use crate::telemetry::AccessLog;
 
 /// Everything a proxy serves by, at one moment.
 #[derive(Debug, Default)]
@@ -149,15 +150,6 @@ pub enum Codec {
     Http1,
     /// HTTP/2 with prior knowledge only.
     Http2,
-}
-
-/// One access log: where and in which form.
-#[derive(Debug)]
-pub struct AccessLog {
-    /// `/dev/stdout`, `/dev/stderr` or a file.
-    pub path: Arc<str>,
-    /// The format, parsed.
-    pub format: crate::telemetry::LogFormat,
 }
 
 /// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.

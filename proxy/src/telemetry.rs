@@ -1,91 +1,183 @@
 //! What is counted, logged and remembered. Hot paths touch only their worker's shard.
+//!
+//! Counting: a [`Recorder`] per worker adds to cells that only its thread writes; a scrape ([`Metrics::encode`]) sums them.
+//! Logging: a line is formatted by the worker into its lane of the log's [outlet](access_log), which a thread of its own writes.
+//! Remembering: the [flight recorder](flight) keeps why the proxy answered with an error, for `/why/{id}`.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode};
-use tokio::time::Instant;
+mod access_log;
+mod cluster;
+mod config;
+mod counter;
+mod exposition;
+mod families;
+mod flight;
+mod format;
+mod labels;
+mod process;
+mod record;
+mod request;
+mod shard;
+mod stats;
+mod totals;
 
-use crate::error::Reason;
-use crate::message::Version;
+pub(crate) use access_log::AccessLog;
+pub(crate) use cluster::{ClusterMetrics, ServiceName};
+pub(crate) use config::ConfigMetrics;
+pub(crate) use exposition::Exposition;
+pub(crate) use flight::{parse_reason_id, reason_id_text};
+pub(crate) use format::{FormatError, LogFormat};
+pub(crate) use labels::LocalWorkload;
+pub(crate) use record::{Downstream, Record};
+pub(crate) use shard::{OpenConnection, Recorder};
+pub(crate) use totals::{ClusterState, Inputs};
 
-/// Everything about one exchange that a log line, a metric or `/why` may ask for. The exchange fills it on its way.
+/// The name under which everything past a bound on series is counted.
+const OVERFLOW: &str = "overflow";
+
+/// Series of one family, by default.
+const SERIES_BOUND: usize = 2_000;
+
+/// All of a process's telemetry.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    shared: Arc<Shared>,
+}
+
 #[derive(Debug)]
-pub struct Record {
-    /// When the head was complete.
-    pub start: Instant,
-    /// The same by the wall clock.
-    pub start_wall: SystemTime,
-    /// The listener's name.
-    pub listener: Arc<str>,
-    /// The connection manager's `stat_prefix`.
-    pub stat_prefix: Arc<str>,
-    /// Inbound: reporter `destination`.
-    pub inbound: bool,
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// The address it connected to.
-    pub local: SocketAddr,
-    /// Request version.
-    pub version: Version,
-    /// Request method.
-    pub method: Method,
-    /// Request authority.
-    pub authority: Option<http::uri::Authority>,
-    /// Request path before rewriting, and query.
-    pub path: http::uri::PathAndQuery,
-    /// A few request headers that formats ask for; the log formats in force say which (lower-case name, value).
-    pub request_headers: Vec<(Arc<str>, Vec<u8>)>,
-    /// The same for responses.
-    pub response_headers: Vec<(Arc<str>, Vec<u8>)>,
-    /// `x-request-id`.
-    pub request_id: Option<http::HeaderValue>,
-    /// The trace id, when tracing.
-    pub trace_id: Option<u128>,
-    /// gRPC by content type.
-    pub grpc: bool,
-    /// The route's name.
-    pub route: Option<Arc<str>>,
-    /// The Kubernetes object behind the route.
-    pub origin: Option<Arc<str>>,
-    /// The cluster's counters, which name it.
-    pub cluster: Option<Arc<ClusterMetrics>>,
-    /// The last endpoint tried.
-    pub endpoint: Option<SocketAddr>,
-    /// Its workload: namespace, name.
-    pub workload: Option<(Arc<str>, Arc<str>)>,
-    /// Attempts made.
-    pub attempts: u32,
-    /// What each attempt met, oldest first; only failures.
-    pub attempt_failures: Vec<(Option<SocketAddr>, Reason)>,
-    /// Response status.
-    pub status: Option<StatusCode>,
-    /// `grpc-status` of the response, from head or trailers.
-    pub grpc_status: Option<u16>,
-    /// Why the proxy answered itself or cut the exchange.
-    pub reason: Option<Reason>,
-    /// The id in `x-sidegate-reason`, when there is one.
-    pub reason_id: Option<u64>,
-    /// Free text with the reason: the error of the last attempt.
-    pub detail: Option<String>,
-    /// Time spent in the upstream until its head (`x-envoy-upstream-service-time`).
-    pub upstream_time: Option<Duration>,
-    /// Body bytes received.
-    pub bytes_received: u64,
-    /// Body bytes sent.
-    pub bytes_sent: u64,
-    /// The whole exchange, set at the end.
-    pub duration: Duration,
+struct Shared {
+    bound: usize,
+    series_bound: request::SeriesBound,
+    clusters: cluster::Clusters,
+    /// Every recorder's shard. Written when a recorder is made, read by scrapes.
+    shards: Mutex<Vec<Arc<shard::Shard>>>,
+    /// Which workers have their recorder.
+    taken: Box<[AtomicBool]>,
+    outlets: Arc<access_log::Outlets>,
+    flight: flight::FlightRecorder,
+    config: ConfigMetrics,
+    local: OnceLock<LocalWorkload>,
+    started: SystemTime,
 }
 
-/// A cluster's counters and what names it in labels.
-#[derive(Debug, Default)]
-pub struct ClusterMetrics {
-    /// The cluster's name.
-    pub name: Arc<str>,
+impl Metrics {
+    /// Telemetry for so many workers, and one more recorder (the last index) for the control thread.
+    pub(crate) fn new(workers: usize) -> Self {
+        Self::with_bound(workers, SERIES_BOUND)
+    }
+
+    fn with_bound(workers: usize, bound: usize) -> Self {
+        let slots = workers + 1;
+        let shared = Shared {
+            bound,
+            series_bound: request::SeriesBound::new(bound),
+            clusters: cluster::Clusters::new(slots, bound),
+            shards: Mutex::default(),
+            taken: (0..slots).map(|_| AtomicBool::new(false)).collect(),
+            outlets: Arc::new(access_log::Outlets::new(slots)),
+            flight: flight::FlightRecorder::new(rand::random()),
+            config: ConfigMetrics::default(),
+            local: OnceLock::new(),
+            started: SystemTime::now(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Says which workload this proxy stands beside, for Istio's labels. Once, before serving.
+    pub(crate) fn set_local(&self, local: LocalWorkload) {
+        // A second call would make old series lie; the first one holds.
+        let _ = self.shared.local.set(local);
+    }
+
+    /// The cluster's counters; the same as before while somebody holds them.
+    pub(crate) fn cluster(&self, name: &str, service: Option<ServiceName>) -> Arc<ClusterMetrics> {
+        let (metrics, overflows) = self.shared.clusters.get(name, service);
+        if overflows {
+            self.shared.series_bound.note_overflow();
+        }
+        metrics
+    }
+
+    /// A worker's recorder. Counters have one writing thread, so a worker (`0..=workers`) has one at a time;
+    /// clones of it stay on its thread.
+    ///
+    /// # Panics
+    /// When the worker is out of range or has its recorder already: counts would be lost silently.
+    pub(crate) fn recorder(&self, worker: usize) -> Recorder {
+        let free = self.shared.taken.get(worker).is_some_and(|taken| !taken.swap(true, Ordering::AcqRel));
+        assert!(free, "worker {worker} has no recorder to give");
+        let shard = Arc::new(shard::Shard::default());
+        self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner).push(shard.clone());
+        Recorder::new(self.clone(), worker, shard)
+    }
+
+    /// What the config staircase counts.
+    pub(crate) fn config(&self) -> &ConfigMetrics {
+        &self.shared.config
+    }
+
+    /// Why the proxy answered with that error, as long as it is remembered.
+    pub(crate) fn why(&self, id: u64) -> Option<serde_json::Value> {
+        self.shared.flight.why(id)
+    }
+
+    /// Opens the log files again, after somebody has moved them.
+    pub(crate) fn reopen_logs(&self) {
+        self.shared.outlets.reopen();
+    }
+
+    /// Waits until what was logged so far is written, at most so long. Blocks: for shutdown only.
+    pub(crate) fn flush_logs(&self, within: Duration) {
+        self.shared.outlets.flush(within);
+    }
+
+    /// Appends everything that is counted to `out`.
+    pub(crate) fn encode(&self, out: &mut String, form: Exposition, inputs: &Inputs) {
+        exposition::encode(out, form, self.totals(inputs));
+    }
+
+    /// Appends Envoy's `name: value` list to `out`: the lines whose name is `wanted`.
+    pub(crate) fn encode_stats(&self, out: &mut String, wanted: &dyn Fn(&str) -> bool, inputs: &Inputs) {
+        stats::encode(out, wanted, &self.totals(inputs));
+    }
+
+    fn totals(&self, inputs: &Inputs) -> totals::Totals {
+        let shards = self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut totals = totals::Totals::gather(&shards, self.shared.clusters.all(), inputs);
+        totals.config = self.shared.config.read();
+        totals.series_overflow = self.shared.series_bound.overflowed();
+        totals.log = self.shared.outlets.totals();
+        totals.reasons_remembered = self.shared.flight.len();
+        totals.local = self.shared.local.get().cloned().unwrap_or_default();
+        totals.started = Some(self.shared.started);
+        totals
+    }
+
+    fn bound(&self) -> usize {
+        self.shared.bound
+    }
+
+    fn series_bound(&self) -> &request::SeriesBound {
+        &self.shared.series_bound
+    }
+
+    fn flight(&self) -> &flight::FlightRecorder {
+        &self.shared.flight
+    }
+
+    fn outlets(&self) -> &Arc<access_log::Outlets> {
+        &self.shared.outlets
+    }
+
+    fn give_back(&self, worker: usize) {
+        if let Some(taken) = self.shared.taken.get(worker) {
+            taken.store(false, Ordering::Release);
+        }
+    }
 }
 
-/// An access log's format.
-#[derive(Debug, Default)]
-pub struct LogFormat {}
+#[cfg(test)]
+mod tests;

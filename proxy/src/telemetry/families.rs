@@ -1,0 +1,107 @@
+//! The families that carry Envoy's names: one table each, from which both the Prometheus page and `/stats` are written.
+
+use super::cluster::ClusterBlock;
+use super::shard::{ListenerBlock, ManagerBlock};
+use super::totals::ClusterState;
+
+/// One number of a block. Its Prometheus name is the table's prefix and `name`; in `/stats` it is `name` after a dot.
+pub(super) struct Stat<T> {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) gauge: bool,
+    /// Differences wrap: the sum over all blocks is right even when one worker opened what another closed.
+    pub(super) read: fn(&T) -> u64,
+}
+
+impl<T> Stat<T> {
+    /// The sum over blocks. A gauge that a concurrent reader sees below zero is zero.
+    pub(super) fn sum<'a>(&self, blocks: impl Iterator<Item = &'a T>) -> u64
+    where
+        T: 'a,
+    {
+        let sum = blocks.fold(0_u64, |sum, block| sum.wrapping_add((self.read)(block)));
+        if self.gauge && sum > i64::MAX as u64 { 0 } else { sum }
+    }
+}
+
+const fn counter<T>(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Stat<T> {
+    Stat { name, help, gauge: false, read }
+}
+
+const fn gauge<T>(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Stat<T> {
+    Stat { name, help, gauge: true, read }
+}
+
+/// `envoy_cluster_*`, from counters.
+pub(super) const CLUSTER: [Stat<ClusterBlock>; 18] = [
+    counter("upstream_rq_total", "Requests sent to endpoints, retries included", |b| b.attempts.get()),
+    counter("upstream_rq_completed", "Requests that ended with a response, the proxy's own included", |b| {
+        b.completed.get()
+    }),
+    counter("upstream_rq_retry", "Requests that were tried again", |b| b.retries.get()),
+    counter("upstream_rq_retry_overflow", "Retries that the budget refused", |b| b.retry_overflow.get()),
+    counter("upstream_rq_retry_limit_exceeded", "Requests whose every retry failed", |b| {
+        b.retries_exhausted.get()
+    }),
+    counter(
+        "upstream_rq_pending_overflow",
+        "Requests refused because a limit of the cluster was reached",
+        |b| b.pending_overflow.get(),
+    ),
+    counter("upstream_rq_timeout", "Requests that did not end within the route's timeout", |b| {
+        b.timeouts.get()
+    }),
+    counter("upstream_rq_rx_reset", "Requests that the endpoint reset", |b| b.resets.get()),
+    counter("upstream_cx_total", "Connections made", |b| b.opened.get()),
+    counter("upstream_cx_destroy", "Connections ended", |b| b.closed.get()),
+    counter("upstream_cx_connect_fail", "Connections that could not be made", |b| b.connect_fail.get()),
+    counter("upstream_cx_connect_timeout", "Connections that were not made in time", |b| {
+        b.connect_timeout.get()
+    }),
+    counter("upstream_cx_none_healthy", "Requests for which there was no endpoint", |b| b.no_endpoint.get()),
+    counter("upstream_cx_tx_bytes_total", "Body bytes sent to endpoints", |b| b.sent_bytes.get()),
+    counter("upstream_cx_rx_bytes_total", "Body bytes received from endpoints", |b| b.received_bytes.get()),
+    counter("upstream_rq_per_try_timeout", "Attempts that did not end within their timeout", |b| {
+        b.per_try_timeouts.get()
+    }),
+    counter("upstream_rq_retry_success", "Retries that ended well", |b| b.retry_success.get()),
+    gauge("upstream_cx_active", "Connections open", |b| b.opened.get().wrapping_sub(b.closed.get())),
+];
+
+/// `envoy_cluster_*`, from the cluster's state.
+pub(super) const CLUSTER_STATE: [Stat<ClusterState>; 4] = [
+    gauge("membership_total", "Endpoints", |state| state.members),
+    gauge("membership_healthy", "Endpoints that get requests", |state| state.available),
+    gauge("upstream_rq_active", "Requests in flight", |state| state.requests),
+    gauge("upstream_rq_pending_active", "Requests that wait for a connection", |state| state.pending),
+];
+
+/// `envoy_http_*`.
+pub(super) const MANAGER: [Stat<ManagerBlock>; 9] = [
+    counter("downstream_rq_total", "Requests", |b| b.started.get()),
+    counter("downstream_rq_completed", "Requests that ended", |b| b.ended.get()),
+    gauge("downstream_rq_active", "Requests in flight", |b| b.started.get().wrapping_sub(b.ended.get())),
+    counter("downstream_cx_total", "HTTP connections", |b| b.opened.get()),
+    counter("downstream_cx_http2_total", "HTTP/2 connections", |b| b.opened_http2.get()),
+    counter("downstream_cx_destroy", "HTTP connections ended", |b| b.closed.get()),
+    gauge("downstream_cx_active", "HTTP connections open", |b| b.opened.get().wrapping_sub(b.closed.get())),
+    counter("downstream_cx_rx_bytes_total", "Body bytes received from clients", |b| b.received_bytes.get()),
+    counter("downstream_cx_tx_bytes_total", "Body bytes sent to clients", |b| b.sent_bytes.get()),
+];
+
+/// `envoy_http_local_rate_limit_*`, by connection manager.
+pub(super) const RATE_LIMIT: [Stat<ManagerBlock>; 2] = [
+    counter("rate_limited", "Requests over a local rate limit", |b| b.rate_limit_exceeded.get()),
+    counter("enforced", "Requests that a local rate limit refused", |b| b.rate_limit_enforced.get()),
+];
+
+/// `envoy_listener_*`.
+pub(super) const LISTENER: [Stat<ListenerBlock>; 4] = [
+    counter("downstream_cx_total", "Connections accepted", |b| b.opened.get()),
+    counter("downstream_cx_destroy", "Connections ended", |b| b.closed.get()),
+    gauge("downstream_cx_active", "Connections open", |b| b.opened.get().wrapping_sub(b.closed.get())),
+    counter("downstream_cx_overflow", "Connections refused at a bound", |b| b.overflow.get()),
+];
+
+/// The classes of statuses, as the label and the stat name have them.
+pub(super) const CLASSES: [&str; 5] = ["1", "2", "3", "4", "5"];

@@ -1,0 +1,238 @@
+//! Istio's request series: the key of one, its counters, and each worker's table of them.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustc_hash::{FxHashMap, FxHasher};
+
+use super::cluster::{ClusterMetrics, ServiceName};
+use super::counter::{Counter, Histogram};
+use super::record::Record;
+
+/// What tells request series apart, in the order of Istio's labels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Labels {
+    pub(super) inbound: bool,
+    /// The cluster's Service, or what is known of it: namespace, name.
+    pub(super) service: Option<(Arc<str>, Arc<str>)>,
+    /// The cluster's name; tells the destination when there is no Service.
+    pub(super) cluster: Arc<str>,
+    /// The workload that answered: namespace, name.
+    pub(super) workload: Option<(Arc<str>, Arc<str>)>,
+    pub(super) grpc: bool,
+    /// 0 when the exchange ended without a response.
+    pub(super) code: u16,
+    pub(super) grpc_status: Option<u16>,
+    pub(super) flags: &'static str,
+}
+
+impl Labels {
+    fn of(record: &Record) -> Self {
+        let cluster = record.cluster.as_deref();
+        let service = cluster.and_then(|cluster| cluster.service.as_ref());
+        Self {
+            inbound: record.inbound,
+            service: service.map(|ServiceName { namespace, name, .. }| (namespace.clone(), name.clone())),
+            cluster: cluster.map(|cluster| cluster.name.clone()).unwrap_or_default(),
+            workload: record.workload.clone(),
+            grpc: record.grpc,
+            code: record.status.map_or(0, |status| status.as_u16()),
+            grpc_status: record.grpc_status,
+            flags: flags(record),
+        }
+    }
+
+    /// The series that everything past the bound is counted under.
+    fn overflow() -> Self {
+        let overflow: Arc<str> = super::OVERFLOW.into();
+        Self {
+            inbound: false,
+            service: Some((overflow.clone(), overflow.clone())),
+            cluster: overflow.clone(),
+            workload: Some((overflow.clone(), overflow)),
+            grpc: false,
+            code: 0,
+            grpc_status: None,
+            flags: "-",
+        }
+    }
+
+    fn is_of(&self, record: &Record) -> bool {
+        self.inbound == record.inbound
+            && self.code == record.status.map_or(0, |status| status.as_u16())
+            && self.flags == flags(record)
+            && self.grpc == record.grpc
+            && self.grpc_status == record.grpc_status
+            && self.workload == record.workload
+    }
+}
+
+fn flags(record: &Record) -> &'static str {
+    record.reason.map_or("-", |reason| reason.flag())
+}
+
+/// One series' counters in one worker.
+#[derive(Debug)]
+pub(super) struct Series {
+    pub(super) labels: Labels,
+    cluster_id: u64,
+    /// Gone when the configuration has no such cluster any more: then the series may make room.
+    cluster: Option<Weak<ClusterMetrics>>,
+    pub(super) count: Counter,
+    pub(super) duration: Histogram,
+    pub(super) request_bytes: Histogram,
+    pub(super) response_bytes: Histogram,
+}
+
+impl Series {
+    fn is_of(&self, record: &Record) -> bool {
+        self.cluster_id == cluster_id(record) && self.labels.is_of(record)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.strong_count() == 0)
+    }
+
+    pub(super) fn observe(&self, record: &Record) {
+        self.count.add(1);
+        self.duration.observe_thousandths(micros(record.duration));
+        self.request_bytes.observe_thousandths(record.bytes_received.saturating_mul(1_000));
+        self.response_bytes.observe_thousandths(record.bytes_sent.saturating_mul(1_000));
+    }
+}
+
+pub(super) fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn cluster_id(record: &Record) -> u64 {
+    record.cluster.as_ref().map_or(0, |cluster| cluster.id)
+}
+
+/// The bound on series over all workers.
+#[derive(Debug)]
+pub(super) struct SeriesBound {
+    bound: usize,
+    count: AtomicUsize,
+    overflowed: AtomicU64,
+}
+
+impl SeriesBound {
+    pub(super) fn new(bound: usize) -> Self {
+        Self { bound, count: AtomicUsize::new(0), overflowed: 0.into() }
+    }
+
+    /// Notes that something was counted under the overflow series.
+    pub(super) fn note_overflow(&self) {
+        self.overflowed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    fn claim(&self) -> bool {
+        let claimed = self.count.fetch_add(1, Ordering::Relaxed) < self.bound;
+        if !claimed {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        claimed
+    }
+
+    fn release(&self, count: usize) {
+        self.count.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+/// What a scrape reads of one worker's series. Locked by the worker only when it makes a series.
+pub(super) type SharedSeries = Mutex<Vec<Arc<Series>>>;
+
+/// One worker's table: the hash of what a record says → its series.
+#[derive(Debug)]
+pub(super) struct SeriesTable {
+    /// A record's hash leads to the few series that have it; contents decide.
+    by_hash: RefCell<FxHashMap<u64, Vec<Arc<Series>>>>,
+    overflow: RefCell<Option<Arc<Series>>>,
+    /// Overflowing records until the next look for series that can go.
+    until_sweep: Cell<u32>,
+}
+
+/// Overflowing records between two looks for stale series.
+const SWEEP_EVERY: u32 = 10_000;
+
+impl SeriesTable {
+    pub(super) fn new() -> Self {
+        Self { by_hash: RefCell::default(), overflow: RefCell::default(), until_sweep: Cell::new(0) }
+    }
+
+    /// Counts the record in its series.
+    pub(super) fn observe(&self, record: &Record, shared: &SharedSeries, bound: &SeriesBound) {
+        let hash = hash(record);
+        let by_hash = self.by_hash.borrow();
+        let known = by_hash.get(&hash).and_then(|series| series.iter().find(|one| one.is_of(record)));
+        if let Some(series) = known {
+            return series.observe(record);
+        }
+        drop(by_hash);
+        self.insert(hash, record, shared, bound).observe(record);
+    }
+
+    #[cold]
+    fn insert(&self, hash: u64, record: &Record, shared: &SharedSeries, bound: &SeriesBound) -> Arc<Series> {
+        if !bound.claim() && !(self.sweep(shared, bound) && bound.claim()) {
+            bound.note_overflow();
+            let mut overflow = self.overflow.borrow_mut();
+            let series = overflow.get_or_insert_with(|| publish(Labels::overflow(), None, shared));
+            return series.clone();
+        }
+        let series = publish(Labels::of(record), record.cluster.as_ref(), shared);
+        self.by_hash.borrow_mut().entry(hash).or_default().push(series.clone());
+        series
+    }
+
+    /// Drops this worker's series of clusters that are gone; says whether there was one.
+    fn sweep(&self, shared: &SharedSeries, bound: &SeriesBound) -> bool {
+        let left = self.until_sweep.get();
+        self.until_sweep.set(left.checked_sub(1).unwrap_or(SWEEP_EVERY));
+        if left > 0 {
+            return false;
+        }
+        let mut dropped = 0;
+        self.by_hash.borrow_mut().retain(|_, series| {
+            let before = series.len();
+            series.retain(|one| !one.is_stale());
+            dropped += before - series.len();
+            !series.is_empty()
+        });
+        shared.lock().unwrap_or_else(PoisonError::into_inner).retain(|series| !series.is_stale());
+        bound.release(dropped);
+        dropped > 0
+    }
+}
+
+fn publish(labels: Labels, cluster: Option<&Arc<ClusterMetrics>>, shared: &SharedSeries) -> Arc<Series> {
+    let series = Arc::new(Series {
+        labels,
+        cluster_id: cluster.map_or(0, |cluster| cluster.id),
+        cluster: cluster.map(Arc::downgrade),
+        count: Counter::default(),
+        duration: Histogram::default(),
+        request_bytes: Histogram::default(),
+        response_bytes: Histogram::default(),
+    });
+    shared.lock().unwrap_or_else(PoisonError::into_inner).push(series.clone());
+    series
+}
+
+fn hash(record: &Record) -> u64 {
+    let mut hasher = FxHasher::default();
+    cluster_id(record).hash(&mut hasher);
+    record.status.map_or(0, |status| status.as_u16()).hash(&mut hasher);
+    record.reason.hash(&mut hasher);
+    record.grpc_status.hash(&mut hasher);
+    (record.inbound, record.grpc).hash(&mut hasher);
+    record.workload.hash(&mut hasher);
+    hasher.finish()
+}
