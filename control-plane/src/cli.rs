@@ -1,5 +1,6 @@
 //! Flags, and one file for each command that has more to it than a call.
 
+mod bootstrap;
 mod status;
 
 use std::ffi::OsString;
@@ -22,6 +23,8 @@ struct CommandLine {
 enum Command {
     /// Run the whole mesh on this machine, under load, through a canary release.
     Demo(DemoArgs),
+    /// Print the configuration with which a proxy finds the control plane.
+    Bootstrap(bootstrap::Args),
     /// Show which proxy has applied what, and what is wrong.
     Status(status::Args),
     /// Run the data plane; takes the flags of sidegate-proxy.
@@ -40,6 +43,7 @@ enum Command {
 pub fn run() -> ExitCode {
     match CommandLine::parse().command {
         Command::Demo(args) => exit_code(block_on(demo::run(args))),
+        Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Proxy { flags } => sidegate_proxy::run(flags.into_iter()),
         Command::SampleApp(args) => exit_code(block_on(sample::run(args))),
