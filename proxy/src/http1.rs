@@ -29,6 +29,7 @@ pub use encode::{
     encode_request_with, encode_response,
 };
 pub use fault::{Fault, ParseError};
+pub use field::is_hop_by_hop;
 pub use request::RequestParser;
 pub use response::ResponseParser;
 

@@ -27,6 +27,10 @@ mod filter; // what runs around an exchange
 mod upstream; // connections to endpoints, pooled per worker
 mod cluster; // endpoints, balancing, limits
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing; // what `fuzz/` checks; not in the program
+
 // Ground floor.
 mod telemetry; // metrics, access log, flight recorder
 mod trace; // B3 and W3C trace context

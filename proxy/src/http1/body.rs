@@ -234,7 +234,7 @@ fn take_trailers(section: &Section, buffer: &mut BytesMut) -> Headers {
         return Headers::new();
     }
     let bytes = buffer.split_to(length).freeze();
-    section.headers(bytes.clone(), |field| field::may_trail(field.name.of(&bytes)))
+    section.headers(&bytes, |field| field::may_trail(field.name.of(&bytes)))
 }
 
 fn hex(byte: u8) -> Option<u64> {

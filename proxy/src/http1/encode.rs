@@ -73,7 +73,11 @@ pub fn encode_request_with(
     }
     out.put_slice(b" HTTP/1.1\r\n");
     put_field(b"host", host.as_bytes(), out);
-    put_headers(&head.headers, |known| matches!(known, Known::Other | Known::Expect | Known::HopByHop), out);
+    put_headers(
+        &head.headers,
+        |known| matches!(known, Known::Other | Known::Expect | Known::ProxyLogin),
+        out,
+    );
     match framing {
         Framing::Length(length) => put_length(*length, out),
         Framing::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
@@ -114,7 +118,7 @@ pub fn encode_response(
     out.put_slice(b"\r\n");
     put_headers(
         &head.headers,
-        |known| matches!(known, Known::Other | Known::Host | Known::Expect | Known::HopByHop),
+        |known| matches!(known, Known::Other | Known::Host | Known::Expect | Known::ProxyLogin),
         out,
     );
     let never = status.is_informational() || status == StatusCode::NO_CONTENT;

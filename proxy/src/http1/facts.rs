@@ -20,8 +20,10 @@ pub(super) struct Facts {
     keep_alive: bool,
     upgrade: bool,
     has_upgrade: bool,
-    /// Fields named by `Connection`.
-    nominations: usize,
+    /// Elements of `Connection`.
+    options: usize,
+    /// Whether some of them name fields.
+    nominates: bool,
     pub(super) te_trailers: bool,
     pub(super) expect: Expect,
     pub(super) keep_alive_timeout: Option<Duration>,
@@ -39,7 +41,8 @@ impl Facts {
             keep_alive: false,
             upgrade: false,
             has_upgrade: false,
-            nominations: 0,
+            options: 0,
+            nominates: false,
             te_trailers: false,
             expect: Expect::None,
             keep_alive_timeout: None,
@@ -47,7 +50,7 @@ impl Facts {
         for field in section.fields.iter().filter(|field| field.known != Known::Other) {
             facts.note(field, head)?;
         }
-        if facts.nominations > limits.fields {
+        if facts.options > limits.fields {
             return Err(Fault::ConnectionOptions);
         }
         if facts.chunked && facts.content_length.is_some() {
@@ -85,18 +88,19 @@ impl Facts {
                 self.expect = if known { Expect::Continue } else { Expect::Unknown };
             }
             Known::KeepAlive => self.keep_alive_timeout = keep_alive_timeout(value),
-            Known::Other | Known::HopByHop | Known::Imitation => {}
+            Known::Other | Known::HopByHop | Known::ProxyLogin | Known::Imitation => {}
         }
         Ok(())
     }
 
     fn note_connection(&mut self, value: &[u8]) {
         for option in elements(value) {
+            self.options += 1;
             match option.len() {
                 5 if option.eq_ignore_ascii_case(b"close") => self.close = true,
                 10 if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
                 7 if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-                _ => self.nominations += 1,
+                _ => self.nominates = true,
             }
         }
     }
@@ -135,7 +139,7 @@ impl Facts {
 
     /// Whether the field goes because `Connection` nominates it.
     pub(super) fn is_nominated(&self, field: &Field, section: &Section, head: &[u8]) -> bool {
-        if self.nominations == 0 {
+        if !self.nominates {
             return false;
         }
         let name = field.name.of(head);

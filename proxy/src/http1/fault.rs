@@ -122,8 +122,8 @@ pub enum Fault {
     /// HTTP/1.0 has no chunks.
     #[error("an HTTP/1.0 message has a Transfer-Encoding header")]
     TransferEncodingInHttp10,
-    /// More nominations than the limit on fields.
-    #[error("the Connection header names too many fields")]
+    /// More elements than the limit on fields.
+    #[error("the Connection header has too many elements")]
     ConnectionOptions,
     /// CONNECT has none.
     #[error("a CONNECT request has content")]

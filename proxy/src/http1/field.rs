@@ -78,6 +78,8 @@ pub(super) enum Known {
     KeepAlive,
     /// Says something about one connection only and is of no use here.
     HopByHop,
+    /// Between a client and the next proxy: not passed on, but what the configuration adds is sent.
+    ProxyLogin,
     /// A name that some servers take for a framing field.
     Imitation,
 }
@@ -99,11 +101,26 @@ pub(super) fn classify(name: &[u8]) -> Known {
         16 if is(b"proxy-connection") => Known::HopByHop,
         17 if is(b"transfer-encoding") => Known::TransferEncoding,
         17 if is(b"transfer_encoding") => Known::Imitation,
-        18 if is(b"proxy-authenticate") => Known::HopByHop,
-        19 if is(b"proxy-authorization") => Known::HopByHop,
-        25 if is(b"proxy-authentication-info") => Known::HopByHop,
+        18 if is(b"proxy-authenticate") => Known::ProxyLogin,
+        19 if is(b"proxy-authorization") => Known::ProxyLogin,
+        25 if is(b"proxy-authentication-info") => Known::ProxyLogin,
         _ => Known::Other,
     }
+}
+
+/// Whether a field belongs to one connection and never goes further (RFC 9110 §7.6.1), `Host` and `Content-Length` left aside.
+/// For heads that came by HTTP/2, where the codec cannot have removed them.
+pub fn is_hop_by_hop(name: &[u8]) -> bool {
+    matches!(
+        classify(name),
+        Known::Connection
+            | Known::KeepAlive
+            | Known::Te
+            | Known::TransferEncoding
+            | Known::Upgrade
+            | Known::HopByHop
+            | Known::ProxyLogin
+    )
 }
 
 fn has_prefix(name: &[u8], prefixes: &[&str]) -> bool {

@@ -43,9 +43,10 @@ impl RequestParser {
         Self::default()
     }
 
-    /// Whether a part of a head has been seen: the end of input here is an aborted request, not an idle connection's end.
+    /// Whether a part of a head has come, given what is left in the buffer: if so, the end of input is an aborted request and
+    /// not the end of an idle connection.
     pub fn has_started(&self, buffer: &BytesMut) -> bool {
-        self.line.is_some() || !matches!(&buffer[..], [] | [b'\r'])
+        self.line.is_some() || !buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
     /// Takes a head off the buffer when it is complete; `None` while it is not. Between calls the buffer only grows.
@@ -60,6 +61,10 @@ impl RequestParser {
     fn advance(&mut self, buffer: &mut BytesMut, limits: &Limits) -> Result<Option<RequestEvent>, Fault> {
         if self.line.is_none() {
             self.skip_blank_lines(buffer)?;
+            // A lone CR may be the first half of one more: the search for the line's end must not start before that is known.
+            if buffer[..] == *b"\r" {
+                return Ok(None);
+            }
             self.line = self.request_line(buffer, limits)?;
         }
         if self.line.is_none() || !self.section.read(buffer, limits)? {
@@ -158,9 +163,8 @@ fn finish(line: RequestLine, section: &Section, head: Bytes, limits: &Limits) ->
     let upgrade = if modern { facts.upgrade(section, &head) } else { None };
     let expect = if modern || facts.expect != Expect::Continue { facts.expect } else { Expect::None };
     let Target { scheme, authority, path } = target;
-    let headers = section.headers(head.clone(), |field| {
-        field.known == Known::Other && !facts.is_nominated(field, section, &head)
-    });
+    let headers = section
+        .headers(&head, |field| field.known == Known::Other && !facts.is_nominated(field, section, &head));
     let authority = authority.or(host);
     let absolute_form = scheme.is_some();
     let scheme = scheme.unwrap_or(Scheme::Http);

@@ -105,7 +105,7 @@ fn finish(
     let switches = status == StatusCode::SWITCHING_PROTOCOLS || tunnel;
     let keep_alive = facts.keeps_alive(version) && framing != Framing::UntilClose && !ambiguous && !switches;
     let keep_length = silent && !never;
-    let headers = section.headers(head.clone(), |field| match field.known {
+    let headers = section.headers(&head, |field| match field.known {
         Known::Other => !facts.is_nominated(field, section, &head),
         Known::Host | Known::Expect => true,
         Known::ContentLength => keep_length,

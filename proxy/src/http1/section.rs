@@ -107,8 +107,8 @@ impl Section {
     }
 
     /// The fields for which `keep` holds, as spans of `head`.
-    pub(super) fn headers(&self, head: Bytes, mut keep: impl FnMut(&Field) -> bool) -> Headers {
-        let mut headers = Headers::with_buffer(head, self.fields.len());
+    pub(super) fn headers(&self, head: &Bytes, mut keep: impl FnMut(&Field) -> bool) -> Headers {
+        let mut headers = Headers::with_buffer(head.clone(), self.fields.len());
         for field in self.fields.iter().filter(|field| keep(field)) {
             headers.push_span((field.name.start, field.name.len), (field.value.start, field.value.len));
         }

@@ -167,3 +167,126 @@ fn remove_dot_segments(path: &[u8]) -> Result<Vec<u8>, PathError> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EDGE: PathOptions =
+        PathOptions { normalize: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Keep };
+
+    fn with(path: &str, options: &PathOptions) -> Result<String, PathError> {
+        let path: PathAndQuery = path.parse().unwrap();
+        normalize(&path, options).map(|changed| changed.unwrap_or(path).to_string())
+    }
+
+    fn edge(path: &str) -> Result<String, PathError> {
+        with(path, &EDGE)
+    }
+
+    #[test]
+    fn i4_one_path_has_one_form() {
+        for (path, wanted) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/", "/a/"),
+            ("//a///b//", "/a/b/"),
+            ("/a/./b", "/a/b"),
+            ("/a/.", "/a/"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/..", "/"),
+            ("/../../x", "/x"),
+            ("/a/../../x", "/x"),
+            ("/%2e%2e/private", "/private"),
+            ("/public/%2e%2E%2fx", "/public/..%2Fx"),
+            ("/public/.%2e/x", "/x"),
+            ("/a//../b", "/a/b"),
+            ("/%61%7e%2D%5f", "/a~-_"),
+            ("/%c3%a4%2b%20", "/%C3%A4%2B%20"),
+            ("/%252e%252e/x", "/%252e%252e/x"),
+            ("/%25%32%65", "/%252e"),
+            ("/a\\..\\b", "/b"),
+            ("/a%5c..%5Cb", "/a%5C..%5Cb"),
+            ("/.a/..b/c../...", "/.a/..b/c../..."),
+            ("/a;x=1/b;c", "/a;x=1/b;c"),
+            ("/.", "/"),
+            ("/a?b=/../c//%zz", "/a?b=/../c//%zz"),
+            ("/a/..?b", "/?b"),
+            ("/A", "/A"),
+            ("/\u{e4}/..", "/"),
+            ("*", "*"),
+        ] {
+            assert_eq!(edge(path).as_deref(), Ok(wanted), "{path}");
+        }
+    }
+
+    #[test]
+    fn i4_what_servers_read_differently_is_refused() {
+        for (path, wanted) in [
+            ("/a%", PathError::Malformed),
+            ("/a%4", PathError::Malformed),
+            ("/%zz", PathError::Malformed),
+            ("/%%32e", PathError::Malformed),
+            ("/%u002e", PathError::Malformed),
+            ("/a%00b", PathError::Nul),
+            ("/a/..;/b", PathError::Ambiguous),
+            ("/a/.;x=y/b", PathError::Ambiguous),
+            ("/a/%2e%2e;x/b", PathError::Ambiguous),
+        ] {
+            assert_eq!(edge(path), Err(wanted), "{path}");
+        }
+    }
+
+    #[test]
+    fn i4_every_escape_of_one_byte_has_one_form() {
+        for byte in 1..=255_u8 {
+            let (lower, upper) = (edge(&format!("/%{byte:02x}")), edge(&format!("/%{byte:02X}")));
+            assert_eq!(lower, upper);
+            let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let wanted = match byte {
+                b'.' => "/".to_owned(),
+                byte if plain => format!("/{}", char::from(byte)),
+                byte => format!("/%{byte:02X}"),
+            };
+            assert_eq!(lower, Ok(wanted));
+        }
+    }
+
+    #[test]
+    fn escaped_slashes_follow_the_policy() {
+        let policy = |escaped_slashes, path| with(path, &PathOptions { escaped_slashes, ..EDGE });
+        let redirect = |path: &str| Err(PathError::Redirect(path.parse().unwrap()));
+        for path in ["/a%2Fb", "/a%2fb", "/a%5Cb", "/a%5cb", "/a%2F%2fb"] {
+            assert_eq!(policy(EscapedSlashes::Reject, path), Err(PathError::EscapedSlash));
+            assert_eq!(policy(EscapedSlashes::UnescapeAndForward, path).as_deref(), Ok("/a/b"));
+            assert_eq!(policy(EscapedSlashes::UnescapeAndRedirect, path), redirect("/a/b"));
+        }
+        assert_eq!(
+            policy(EscapedSlashes::UnescapeAndForward, "/a/%2e%2e%2fb?c=%2F").as_deref(),
+            Ok("/b?c=%2F")
+        );
+        assert_eq!(policy(EscapedSlashes::UnescapeAndRedirect, "/a//b").as_deref(), Ok("/a/b"));
+        assert_eq!(policy(EscapedSlashes::Reject, "/a%252Fb").as_deref(), Ok("/a%252Fb"));
+    }
+
+    #[test]
+    fn a_redirect_never_names_another_host() {
+        for normalize in [true, false] {
+            let escaped_slashes = EscapedSlashes::UnescapeAndRedirect;
+            let options = PathOptions { normalize, merge_slashes: false, escaped_slashes };
+            let wanted = Err(PathError::Redirect("/evil.test/x//y".parse().unwrap()));
+            assert_eq!(with("/%2F%2fevil.test/x//y", &options), wanted);
+        }
+    }
+
+    #[test]
+    fn nothing_changes_that_is_not_asked_for() {
+        let none = PathOptions::default();
+        assert_eq!(with("/a//../%2e%zz\\b", &none).as_deref(), Ok("/a//../%2e%zz\\b"));
+        let merge = PathOptions { merge_slashes: true, ..none };
+        assert_eq!(with("//a//../%2e", &merge).as_deref(), Ok("/a/../%2e"));
+        let normalized = PathOptions { normalize: true, ..none };
+        assert_eq!(with("//a//b/./c", &normalized).as_deref(), Ok("//a//b/c"));
+    }
+}

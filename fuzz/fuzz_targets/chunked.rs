@@ -1,0 +1,4 @@
+//! Chunked content. The promises checked are in `proxy/src/fuzzing.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sidegate_proxy::fuzzing::chunked(data));
