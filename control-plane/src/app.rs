@@ -2,7 +2,6 @@
 
 mod findings;
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +9,14 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::index;
 use crate::model::View;
 use crate::publish;
 use crate::snapshot::Snapshots;
-use crate::source::SourceError;
+use crate::source::{Source, SourceError};
 use crate::status::{self, Reporter};
 use crate::xds::{self, Metrics, Service, Streams};
 
@@ -49,20 +49,18 @@ pub enum AppError {
     Signals(io::Error),
 }
 
-/// Serves what the views say until a signal asks for the end. `source` is what feeds the views; it ends only with an
-/// error.
+/// Serves what a source says until a signal asks for the end.
 ///
 /// # Errors
 /// When an address cannot be taken, or the source or the transport cannot go on.
-pub async fn serve(
-    views: watch::Receiver<Arc<View>>,
-    source: impl Future<Output = Result<(), SourceError>>,
-    addresses: Addresses,
-) -> Result<(), AppError> {
+pub async fn serve(source: impl Source, addresses: Addresses) -> Result<(), AppError> {
     let signalled = end_signal().map_err(AppError::Signals)?;
     let listeners = Listeners::bind(addresses).await?;
-    let plane = Plane::start(views, listeners);
-    let (ending, served) = (plane.ending.clone(), plane.served);
+    // A batch is a whole change; the index takes it at once, so the source seldom waits.
+    let (batch_sender, batches) = mpsc::channel(4);
+    let (view_sender, views) = watch::channel(Arc::default());
+    tokio::spawn(index::run(batches, view_sender));
+    let (ending, served) = start(views, listeners);
     tokio::pin!(served);
     tokio::select! {
         () = signalled => {
@@ -72,9 +70,26 @@ pub async fn serve(
             let _ = timeout(END_LIMIT, served).await;
             Ok(())
         }
-        result = source => Ok(result?),
+        result = source.run(batch_sender) => Ok(result?),
         result = &mut served => Ok(result?),
     }
+}
+
+/// Starts every task behind the index; gives the handle that ends the streams, and the ADS service to be polled.
+fn start(
+    views: watch::Receiver<Arc<View>>,
+    listeners: Listeners,
+) -> (watch::Sender<bool>, impl Future<Output = Result<(), tonic::transport::Error>>) {
+    let (snapshots, streams, metrics) = (Snapshots::default(), Streams::default(), Metrics::default());
+    let (ending, end) = watch::channel(false);
+    let (verdict_sender, verdicts) = watch::channel(Arc::default());
+    announce("xds", &listeners.xds);
+    announce("admin", &listeners.admin);
+    let reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics);
+    tokio::spawn(findings::log(views.clone()));
+    tokio::spawn(publish::run(views, snapshots.clone(), verdict_sender));
+    tokio::spawn(status::serve(listeners.admin, Arc::new(reporter)));
+    (ending, Service::new(snapshots, streams, metrics, end).serve(listeners.xds))
 }
 
 struct Listeners {
@@ -89,33 +104,6 @@ impl Listeners {
             .await
             .map_err(|reason| AppError::Admin(addresses.admin, reason))?;
         Ok(Self { xds, admin })
-    }
-}
-
-/// The running tasks.
-struct Plane<F> {
-    ending: watch::Sender<bool>,
-    served: F,
-}
-
-impl Plane<()> {
-    fn start(
-        views: watch::Receiver<Arc<View>>,
-        listeners: Listeners,
-    ) -> Plane<impl Future<Output = Result<(), tonic::transport::Error>>> {
-        let snapshots = Snapshots::default();
-        let streams = Streams::default();
-        let metrics = Metrics::default();
-        let (ending, end) = watch::channel(false);
-        let (verdict_sender, verdicts) = watch::channel(Arc::default());
-        announce("xds", &listeners.xds);
-        announce("admin", &listeners.admin);
-        let reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics);
-        tokio::spawn(findings::log(views.clone()));
-        tokio::spawn(publish::run(views, snapshots.clone(), verdict_sender));
-        tokio::spawn(status::serve(listeners.admin, Arc::new(reporter)));
-        let service = Service::new(snapshots, streams, metrics, end);
-        Plane { ending, served: service.serve(listeners.xds) }
     }
 }
 

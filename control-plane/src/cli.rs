@@ -1,6 +1,7 @@
 //! Flags, and one file for each command that has more to it than a call.
 
 mod bootstrap;
+mod serve;
 mod status;
 
 use std::ffi::OsString;
@@ -13,7 +14,7 @@ use crate::demo::{self, DemoArgs};
 
 /// A service mesh and an edge gate in two small programs.
 #[derive(Debug, Parser)]
-#[command(name = "sidegate", version, about, propagate_version = true)]
+#[command(name = "sidegate", version, propagate_version = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -23,10 +24,12 @@ struct CommandLine {
 enum Command {
     /// Run the whole mesh on this machine, under load, through a canary release.
     Demo(DemoArgs),
-    /// Print the configuration with which a proxy finds the control plane.
-    Bootstrap(bootstrap::Args),
+    /// Run the control plane over a folder of manifests.
+    Serve(serve::Args),
     /// Show which proxy has applied what, and what is wrong.
     Status(status::Args),
+    /// Print the configuration with which a proxy finds the control plane.
+    Bootstrap(bootstrap::Args),
     /// Run the data plane; takes the flags of sidegate-proxy.
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Proxy {
@@ -44,6 +47,7 @@ pub fn run() -> ExitCode {
     match CommandLine::parse().command {
         Command::Demo(args) => exit_code(block_on(demo::run(args))),
         Command::Bootstrap(args) => bootstrap::run(&args),
+        Command::Serve(args) => serve::run(args),
         Command::Status(args) => status::run(&args),
         Command::Proxy { flags } => sidegate_proxy::run(flags.into_iter()),
         Command::SampleApp(args) => exit_code(block_on(sample::run(args))),

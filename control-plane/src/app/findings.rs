@@ -14,7 +14,7 @@ pub(super) async fn log(mut views: watch::Receiver<Arc<View>>) {
         let view = Arc::clone(&views.borrow_and_update());
         let current: BTreeSet<Finding> = view.findings.iter().cloned().collect();
         for finding in current.difference(&known) {
-            tracing::warn!(in_force = finding.in_force, "{}", describe(finding));
+            tracing::warn!("{} (in force: {})", describe(finding), finding.in_force);
         }
         for finding in known.difference(&current) {
             tracing::info!("mended: {}", describe(finding));

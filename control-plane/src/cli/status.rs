@@ -37,7 +37,8 @@ enum Output {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    let fetched = match super::block_on(timeout(FETCH_LIMIT, fetch(&args.address))) {
+    // The clock of the time limit belongs to the runtime, so it must be made inside.
+    let fetched = match super::block_on(async { timeout(FETCH_LIMIT, fetch(&args.address)).await }) {
         Ok(Ok(fetched)) => fetched,
         Ok(Err(_)) => Err(format!("no answer within {} seconds", FETCH_LIMIT.as_secs())),
         Err(error) => return super::cannot(error),

@@ -1,0 +1,54 @@
+//! `sidegate serve`.
+
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::app::{self, Addresses};
+use crate::source::manifests::Manifests;
+
+/// The flags of `sidegate serve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Folder of manifests to serve; it is watched for changes.
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// Address of the xDS service; plaintext, so loopback only.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
+    xds_address: SocketAddr,
+    /// Address of /status, /metrics and /healthz.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
+    admin_address: SocketAddr,
+    /// How much to log: error, warn, info, debug, trace, or a filter such as `sidegate=debug`.
+    #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
+    log_level: String,
+}
+
+/// A level is about our own words; libraries speak up from `warn` on. A filter says it all by itself.
+fn log_filter(text: &str) -> Result<String, String> {
+    if text.contains(['=', ',']) {
+        return EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string());
+    }
+    let level: LevelFilter = text
+        .parse()
+        .map_err(|_| "give error, warn, info, debug, trace, or a filter such as sidegate=debug".to_owned())?;
+    Ok(if level <= LevelFilter::WARN { level.to_string() } else { format!("warn,sidegate={level}") })
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(args.log_level))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let addresses = Addresses { xds: args.xds_address, admin: args.admin_address };
+    match super::block_on(app::serve(Manifests::new(args.manifests), addresses)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => super::cannot(error),
+        Err(error) => super::cannot(error),
+    }
+}
