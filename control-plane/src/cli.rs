@@ -3,6 +3,7 @@
 mod bootstrap;
 mod serve;
 mod status;
+mod validate;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ enum Command {
     Demo(DemoArgs),
     /// Run the control plane over a folder of manifests.
     Serve(serve::Args),
+    /// Check a folder of manifests without serving it.
+    Validate(validate::ValidateArgs),
     /// Show which proxy has applied what, and what is wrong.
     Status(status::Args),
     /// Print the configuration with which a proxy finds the control plane.
@@ -48,6 +51,7 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => exit_code(block_on(demo::run(args))),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Serve(args) => serve::run(args),
+        Command::Validate(args) => validate::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Proxy { flags } => sidegate_proxy::run(flags.into_iter()),
         Command::SampleApp(args) => exit_code(block_on(sample::run(args))),

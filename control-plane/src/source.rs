@@ -21,7 +21,7 @@ pub trait Source: Send + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The folder is missing or unreadable.
-    #[error("{path}: {reason}; give --manifests a folder that exists and that this user may read")]
+    #[error("{path}: {reason}; manifests are read from a folder that exists and that this user may read")]
     Folder {
         /// The folder.
         path: String,

@@ -34,6 +34,8 @@ mod wire;
 
 use context::Build;
 
+pub use gateway::CONTROLLER;
+
 /// What one scope gets.
 #[derive(Clone, Debug, Default)]
 pub struct Translation {

@@ -214,10 +214,17 @@ pub struct Reading {
 }
 
 impl Manifests {
-    /// Reads the folder once.
+    /// Reads the folder once; it may also be a single manifest.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be listed.
     pub fn read_once(&self) -> Result<Reading, SourceError> {
-        let listing = scan::list(&self.folder, &self.limits, &mut |_, _| {})
-            .map_err(|error| cannot_open(&self.folder, &error))?;
+        let listing = if self.folder.is_file() {
+            scan::single(&self.folder)
+        } else {
+            scan::list(&self.folder, &self.limits, &mut |_, _| {})
+        };
+        let listing = listing.map_err(|error| cannot_open(&self.folder, &error))?;
         let mut folder = Folder::new(self.limits, self.timing);
         let moment = Moment { now: Instant::now(), wall: SystemTime::now(), news: watch::News::default() };
         let batch = folder.refresh(Ok(listing), &moment).batch.unwrap_or_default();

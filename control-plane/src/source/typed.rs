@@ -148,9 +148,20 @@ fn published<T: DeserializeOwned>(value: &Value, unknown: &mut Vec<String>) -> R
         let field = path::of_error(&track.path());
         match message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
             Some(missing) => Problem::refused(path::join(&field, missing), "required, and not there"),
-            None => Problem::refused(field, bounded(&message)),
+            None => Problem::refused(field, bounded(&in_plain_words(&message))),
         }
     })
+}
+
+/// serde names Rust's types; who writes a manifest need not know them.
+fn in_plain_words(message: &str) -> String {
+    let words =
+        [("i32", "a whole number"), ("i64", "a whole number"), ("u32", "a whole number, not negative")];
+    let typed = words.iter().find_map(|(kind, words)| Some((message.strip_suffix(kind)?, words)));
+    match typed {
+        Some((start, words)) => format!("{start}{words}"),
+        None => message.replace("expected a sequence", "expected a list"),
+    }
 }
 
 /// serde quotes the value it did not like: of a Secret, nothing may be quoted.

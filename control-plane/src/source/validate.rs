@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use crate::model::Kind;
 
-pub mod annotations;
 pub mod path;
+
+pub(crate) mod annotations;
 
 mod core;
 mod filters;

@@ -22,7 +22,7 @@ use crate::model::Name;
 use crate::snapshot::Resources;
 
 /// The controller that Gateways of our own name through their class.
-pub(super) const CONTROLLER: &str = "sidegate.dev/gateway-controller";
+pub const CONTROLLER: &str = "sidegate.dev/gateway-controller";
 
 /// Translates one Gateway. Clusters are only collected here, in `build`.
 pub(super) fn translate(build: &mut Build<'_>, name: &Name, resources: &mut Resources) {

@@ -5,11 +5,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::verdict::Problem;
-
-/// `<app port>:<sidecar port>[,…]`: a sidecar without packet redirection, inbound.
-pub(super) const INBOUND: &str = "sidegate.dev/inbound";
-/// `<port>`: a sidecar without packet redirection, outbound, as an explicit HTTP proxy.
-pub(super) const OUTBOUND_PROXY: &str = "sidegate.dev/outbound-proxy";
+use crate::model::annotation::{self, INBOUND, OUTBOUND_PROXY};
 
 /// Whether a Pod may get requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,25 +39,8 @@ pub(super) fn readiness(pod: &Pod) -> Readiness {
 
 /// The pairs of app port and sidecar port of the Pod's annotation; none when it has none.
 pub(super) fn inbound_ports(pod: &Pod) -> Result<Vec<(u16, u16)>, Problem> {
-    let Some(text) = annotation(pod, INBOUND) else { return Ok(Vec::new()) };
-    let mut pairs: Vec<(u16, u16)> = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let pair = part.split_once(':').and_then(|(app, sidecar)| Some((port(app)?, port(sidecar)?)));
-        let Some(pair) = pair else {
-            return Err(Problem::new(
-                "Invalid",
-                format!("annotation {INBOUND}: {part:?} is not <app port>:<sidecar port>, e.g. 8080:15006"),
-            ));
-        };
-        if pairs.iter().any(|(app, sidecar)| *app == pair.0 || *sidecar == pair.1) {
-            return Err(Problem::new(
-                "Invalid",
-                format!("annotation {INBOUND}: {part:?} names a port twice"),
-            ));
-        }
-        pairs.push(pair);
-    }
-    Ok(pairs)
+    let Some(text) = text_of(pod, INBOUND) else { return Ok(Vec::new()) };
+    annotation::inbound(text).map_err(|problem| invalid(INBOUND, &problem))
 }
 
 /// The sidecar's port in front of an app port; the app port itself where there is none.
@@ -72,10 +51,8 @@ pub(super) fn reached_at(pod: &Pod, app: u16) -> u16 {
 
 /// The port of the outbound HTTP proxy, if the Pod asks for one.
 pub(super) fn outbound_proxy(pod: &Pod) -> Result<Option<u16>, Problem> {
-    let Some(text) = annotation(pod, OUTBOUND_PROXY) else { return Ok(None) };
-    port(text).map(Some).ok_or_else(|| {
-        Problem::new("Invalid", format!("annotation {OUTBOUND_PROXY}: {text:?} is not a port, e.g. 15001"))
-    })
+    let Some(text) = text_of(pod, OUTBOUND_PROXY) else { return Ok(None) };
+    annotation::outbound_proxy(text).map(Some).map_err(|problem| invalid(OUTBOUND_PROXY, &problem))
 }
 
 /// The number of a named container port.
@@ -112,10 +89,10 @@ pub(super) fn workload_name(pod: &Pod) -> &str {
     label("app.kubernetes.io/name").or_else(|| label("app")).unwrap_or(own)
 }
 
-fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
-    pod.metadata.annotations.as_ref()?.get(key).map(|text| text.trim())
+fn text_of<'a>(pod: &'a Pod, annotation: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(annotation).map(|text| text.trim())
 }
 
-fn port(text: &str) -> Option<u16> {
-    text.trim().parse().ok().filter(|number| *number != 0)
+fn invalid(annotation: &str, problem: &str) -> Problem {
+    Problem::new("Invalid", format!("annotation {annotation}: {problem}"))
 }

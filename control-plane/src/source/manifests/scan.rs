@@ -99,6 +99,14 @@ pub(super) fn list(
     Ok(listing)
 }
 
+/// A listing of one file, whatever its name.
+pub(super) fn single(path: &Path) -> io::Result<Listing> {
+    let stamp = Stamp::of(&fs::metadata(path)?);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let files = BTreeMap::from([(name, Found { path: path.to_owned(), stamp })]);
+    Ok(Listing { files, ..Listing::default() })
+}
+
 /// Whether a file of this name is a manifest.
 pub(super) fn is_manifest(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);

@@ -80,10 +80,8 @@ async fn a_missing_folder_is_an_error() {
     let directory = TempDir::new().unwrap();
     let (tx, _rx) = mpsc::channel(1);
     let error = Manifests::new(directory.path().join("no")).run(tx).await.unwrap_err();
-    assert!(error.to_string().contains("give --manifests a folder"), "{error}");
-    let file = directory.path().join("file");
-    fs::write(&file, "").unwrap();
-    assert!(Manifests::new(&file).read_once().is_err());
+    assert!(error.to_string().contains("manifests are read from a folder"), "{error}");
+    assert!(Manifests::new(directory.path().join("no")).read_once().is_err());
 }
 
 #[tokio::test]

@@ -2,55 +2,11 @@
 //!
 //! A Pod whose annotation is malformed is still a Pod: the annotation is taken out and reported, the rest is used.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value};
 
-use super::path::{join, quoted};
+use super::path::join;
 use super::{Kind, Problem};
-
-/// `"<app port>:<sidecar port>[,…]"`: what the sidecar answers for, in a Pod without packet redirection.
-pub const INBOUND: &str = "sidegate.dev/inbound";
-
-/// `"<port>"`: where the sidecar offers itself as an explicit HTTP proxy.
-pub const OUTBOUND_PROXY: &str = "sidegate.dev/outbound-proxy";
-
-const PREFIX: &str = "sidegate.dev/";
-
-/// The pairs of an [`INBOUND`] annotation: the application's port, the sidecar's port.
-pub fn inbound(text: &str) -> Result<Vec<(u16, u16)>, String> {
-    let mut pairs = Vec::new();
-    let (mut of_app, mut of_sidecar) = (BTreeSet::new(), BTreeSet::new());
-    for pair in text.split(',') {
-        let (app, sidecar) = pair.trim().split_once(':').ok_or_else(|| {
-            format!("{} is not <app port>:<sidecar port>, e.g. 8080:18080", quoted(pair.trim()))
-        })?;
-        let (app, sidecar) = (port(app)?, port(sidecar)?);
-        if !of_app.insert(app) {
-            return Err(format!("the app's port {app} stands here twice"));
-        }
-        if !of_sidecar.insert(sidecar) {
-            return Err(format!("the sidecar's port {sidecar} stands here twice"));
-        }
-        pairs.push((app, sidecar));
-    }
-    match of_app.intersection(&of_sidecar).next() {
-        Some(shared) => Err(format!("port {shared} cannot be the app's and the sidecar's on one address")),
-        None => Ok(pairs),
-    }
-}
-
-/// The port of an [`OUTBOUND_PROXY`] annotation.
-pub fn outbound_proxy(text: &str) -> Result<u16, String> {
-    port(text)
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    match text.trim().parse::<u16>() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(format!("{} is not a port between 1 and 65535", quoted(text.trim()))),
-    }
-}
+use crate::model::annotation::{INBOUND, OUTBOUND_PROXY, PREFIX, inbound, outbound_proxy};
 
 /// Reports what is unknown or malformed, and takes the malformed out.
 pub(crate) fn check(kind: Kind, object: &mut Map<String, Value>) -> Vec<Problem> {
