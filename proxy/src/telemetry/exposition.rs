@@ -15,6 +15,7 @@ use super::counter::{BOUNDS, HistogramTotal};
 use super::families::{CLASSES, CLUSTER, CLUSTER_STATE, LISTENER, MANAGER, RATE_LIMIT, Stat};
 use super::labels::IstioLabels;
 use super::process;
+use super::request::Protocol;
 use super::totals::{RequestTotal, Totals};
 use crate::error::Reason;
 
@@ -62,6 +63,7 @@ impl Collector for Totals {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let page = &mut Page { encoder: &mut encoder };
         self.requests(page)?;
+        self.connections(page)?;
         self.clusters(page)?;
         self.cluster_statuses(page)?;
         self.managers(page)?;
@@ -122,8 +124,7 @@ impl Page<'_, '_> {
 impl Totals {
     fn requests(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
         page.family("istio_requests", "Requests", MetricType::Counter, |metric| {
-            for (labels, total) in &self.requests {
-                let labels = IstioLabels::new(labels, &self.local);
+            for (labels, total) in self.series(false) {
                 metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&total.count, None)?;
             }
             Ok(())
@@ -135,13 +136,38 @@ impl Totals {
         ];
         for (name, help, read) in families {
             page.family(name, help, MetricType::Histogram, |metric| {
-                for (labels, total) in &self.requests {
-                    histogram(metric, &IstioLabels::new(labels, &self.local), read(total))?;
+                for (labels, total) in self.series(false) {
+                    histogram(metric, &labels, read(total))?;
                 }
                 Ok(())
             })?;
         }
         Ok(())
+    }
+
+    fn connections(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
+        let families: [(&str, &str, fn(&RequestTotal) -> f64); 3] = [
+            ("istio_tcp_connections_closed", "TCP connections ended", |total| total.count as f64),
+            ("istio_tcp_received_bytes", "Bytes received from clients", |total| total.request_bytes.sum()),
+            ("istio_tcp_sent_bytes", "Bytes sent to clients", |total| total.response_bytes.sum()),
+        ];
+        for (name, help, read) in families {
+            page.family(name, help, MetricType::Counter, |metric| {
+                for (labels, total) in self.series(true) {
+                    let value = read(total);
+                    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The series of connections, or those of exchanges.
+    fn series(&self, tcp: bool) -> impl Iterator<Item = (IstioLabels<'_>, &RequestTotal)> {
+        let series =
+            self.requests.iter().filter(move |(labels, _)| (labels.protocol == Protocol::Tcp) == tcp);
+        series.map(|(labels, total)| (IstioLabels::new(labels, &self.local), total))
     }
 
     fn clusters(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {

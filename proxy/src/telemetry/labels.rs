@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
-use super::request::Labels;
+use super::request::{Labels, Protocol};
 
 /// The workload that this proxy stands beside, or the gateway that it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,6 @@ impl EncodeLabelSet for IstioLabels<'_> {
         let (service, service_namespace, service_name) = self.service();
         let code = self.labels.code.to_string();
         let grpc_status = self.labels.grpc_status.map(|status| status.to_string()).unwrap_or_default();
-        let protocol = if self.labels.grpc { "grpc" } else { "http" };
         // Istio's source reporter does not say; without mTLS the destination's answer is "none".
         let (reporter, security) =
             if self.labels.inbound { ("destination", "none") } else { ("source", UNKNOWN) };
@@ -87,14 +86,17 @@ impl EncodeLabelSet for IstioLabels<'_> {
             ("destination_service", &service),
             ("destination_service_name", service_name),
             ("destination_service_namespace", service_namespace),
-            ("request_protocol", protocol),
-            ("response_code", &code),
+            ("request_protocol", self.labels.protocol.as_str()),
             ("response_flags", self.labels.flags),
             ("connection_security_policy", security),
         ] {
             let value = if value.is_empty() { UNKNOWN } else { value };
             (name, value).encode(encoder.encode_label())?;
         }
+        if self.labels.protocol == Protocol::Tcp {
+            return Ok(());
+        }
+        ("response_code", &*code).encode(encoder.encode_label())?;
         // Empty, not unknown, where there is no gRPC.
         ("grpc_response_status", &*grpc_status).encode(encoder.encode_label())
     }

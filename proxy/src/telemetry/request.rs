@@ -21,15 +21,39 @@ pub(super) struct Labels {
     pub(super) cluster: Arc<str>,
     /// The workload that answered: namespace, name.
     pub(super) workload: Option<(Arc<str>, Arc<str>)>,
-    pub(super) grpc: bool,
+    pub(super) protocol: Protocol,
     /// 0 when the exchange ended without a response.
     pub(super) code: u16,
     pub(super) grpc_status: Option<u16>,
     pub(super) flags: &'static str,
 }
 
+/// Istio's `request_protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Protocol {
+    Http,
+    Grpc,
+    /// A connection that was not looked into; counted in families of its own.
+    Tcp,
+}
+
+impl Protocol {
+    /// What an exchange is.
+    pub(super) fn of_exchange(record: &Record) -> Self {
+        if record.grpc { Self::Grpc } else { Self::Http }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
 impl Labels {
-    fn of(record: &Record) -> Self {
+    fn of(record: &Record, protocol: Protocol) -> Self {
         let cluster = record.cluster.as_deref();
         let service = cluster.and_then(|cluster| cluster.service.as_ref());
         Self {
@@ -37,7 +61,7 @@ impl Labels {
             service: service.map(|ServiceName { namespace, name, .. }| (namespace.clone(), name.clone())),
             cluster: cluster.map(|cluster| cluster.name.clone()).unwrap_or_default(),
             workload: record.workload.clone(),
-            grpc: record.grpc,
+            protocol,
             code: record.status.map_or(0, |status| status.as_u16()),
             grpc_status: record.grpc_status,
             flags: flags(record),
@@ -45,25 +69,25 @@ impl Labels {
     }
 
     /// The series that everything past the bound is counted under.
-    fn overflow() -> Self {
+    fn overflow(protocol: Protocol) -> Self {
         let overflow: Arc<str> = super::OVERFLOW.into();
         Self {
             inbound: false,
             service: Some((overflow.clone(), overflow.clone())),
             cluster: overflow.clone(),
             workload: Some((overflow.clone(), overflow)),
-            grpc: false,
+            protocol,
             code: 0,
             grpc_status: None,
             flags: "-",
         }
     }
 
-    fn is_of(&self, record: &Record) -> bool {
+    fn is_of(&self, record: &Record, protocol: Protocol) -> bool {
         self.inbound == record.inbound
             && self.code == record.status.map_or(0, |status| status.as_u16())
             && self.flags == flags(record)
-            && self.grpc == record.grpc
+            && self.protocol == protocol
             && self.grpc_status == record.grpc_status
             && self.workload == record.workload
     }
@@ -87,8 +111,8 @@ pub(super) struct Series {
 }
 
 impl Series {
-    fn is_of(&self, record: &Record) -> bool {
-        self.cluster_id == cluster_id(record) && self.labels.is_of(record)
+    fn is_of(&self, record: &Record, protocol: Protocol) -> bool {
+        self.cluster_id == cluster_id(record) && self.labels.is_of(record, protocol)
     }
 
     fn is_stale(&self) -> bool {
@@ -154,7 +178,8 @@ pub(super) type SharedSeries = Mutex<Vec<Arc<Series>>>;
 pub(super) struct SeriesTable {
     /// A record's hash leads to the few series that have it; contents decide.
     by_hash: RefCell<FxHashMap<u64, Vec<Arc<Series>>>>,
-    overflow: RefCell<Option<Arc<Series>>>,
+    /// One for exchanges and one for connections.
+    overflow: RefCell<[Option<Arc<Series>>; 2]>,
     /// Overflowing records until the next look for series that can go.
     until_sweep: Cell<u32>,
 }
@@ -168,28 +193,30 @@ impl SeriesTable {
     }
 
     /// Counts the record in its series.
-    pub(super) fn observe(&self, record: &Record, shared: &SharedSeries, bound: &SeriesBound) {
-        let hash = hash(record);
+    pub(super) fn observe(
+        &self,
+        record: &Record,
+        protocol: Protocol,
+        shared: &SharedSeries,
+        bound: &SeriesBound,
+    ) {
+        let hash = hash(record, protocol);
         let by_hash = self.by_hash.borrow();
-        let known = by_hash.get(&hash).and_then(|series| series.iter().find(|one| one.is_of(record)));
-        if let Some(series) = known {
+        let known = by_hash.get(&hash);
+        if let Some(series) = known.and_then(|series| series.iter().find(|one| one.is_of(record, protocol))) {
             return series.observe(record);
         }
         drop(by_hash);
-        self.insert(hash, record, shared, bound).observe(record);
-    }
-
-    #[cold]
-    fn insert(&self, hash: u64, record: &Record, shared: &SharedSeries, bound: &SeriesBound) -> Arc<Series> {
         if !bound.claim() && !(self.sweep(shared, bound) && bound.claim()) {
             bound.note_overflow();
             let mut overflow = self.overflow.borrow_mut();
-            let series = overflow.get_or_insert_with(|| publish(Labels::overflow(), None, shared));
-            return series.clone();
+            let series = overflow[usize::from(protocol == Protocol::Tcp)]
+                .get_or_insert_with(|| publish(Labels::overflow(protocol), None, shared));
+            return series.observe(record);
         }
-        let series = publish(Labels::of(record), record.cluster.as_ref(), shared);
-        self.by_hash.borrow_mut().entry(hash).or_default().push(series.clone());
-        series
+        let series = publish(Labels::of(record, protocol), record.cluster.as_ref(), shared);
+        series.observe(record);
+        self.by_hash.borrow_mut().entry(hash).or_default().push(series);
     }
 
     /// Drops this worker's series of clusters that are gone; says whether there was one.
@@ -226,13 +253,13 @@ fn publish(labels: Labels, cluster: Option<&Arc<ClusterMetrics>>, shared: &Share
     series
 }
 
-fn hash(record: &Record) -> u64 {
+fn hash(record: &Record, protocol: Protocol) -> u64 {
     let mut hasher = FxHasher::default();
     cluster_id(record).hash(&mut hasher);
     record.status.map_or(0, |status| status.as_u16()).hash(&mut hasher);
     record.reason.hash(&mut hasher);
     record.grpc_status.hash(&mut hasher);
-    (record.inbound, record.grpc).hash(&mut hasher);
+    (record.inbound, protocol).hash(&mut hasher);
     record.workload.hash(&mut hasher);
     hasher.finish()
 }

@@ -1,5 +1,6 @@
 //! One worker's counters, and the [`Recorder`] through which it counts.
 
+use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use super::access_log::{AccessLog, LogWriter};
 use super::cluster::ClusterMetrics;
 use super::counter::{Counter, Histogram};
 use super::record::Record;
-use super::request::{SeriesTable, SharedSeries, micros};
+use super::request::{Protocol, SeriesTable, SharedSeries, micros};
 use super::{Metrics, OVERFLOW, flight};
 use crate::error::Reason;
 use crate::message::Version;
@@ -161,23 +162,30 @@ impl Recorder {
     }
 
     /// The exchange is over: counts it, writes it to the logs, and remembers it when the proxy made an error reply.
-    pub(crate) fn exchange_ended(&self, record: Record, logs: &[Arc<AccessLog>]) {
-        let local = &*self.local;
-        self.count_manager(&record);
+    pub(crate) fn exchange_ended(&self, record: impl Borrow<Record>, logs: &[Arc<AccessLog>]) {
+        let record = record.borrow();
+        self.count_manager(record);
         if let Some(cluster) = &record.cluster {
-            self.count_cluster(cluster, &record);
+            self.count_cluster(cluster, record);
         }
-        let bound = local.metrics.series_bound();
-        local.series.observe(&record, &local.shard.series, bound);
-        for log in logs {
-            local.log.write(log, &record);
+        self.ended(record, Protocol::of_exchange(record), logs);
+    }
+
+    /// A connection that was passed on unseen is over; what its record says of a request means nothing.
+    pub(crate) fn connection_ended(&self, record: impl Borrow<Record>, logs: &[Arc<AccessLog>]) {
+        let record = record.borrow();
+        if let Some(cluster) = &record.cluster {
+            self.with(cluster, |block| {
+                block.received_bytes.add(record.bytes_sent);
+                block.sent_bytes.add(record.bytes_received);
+            });
         }
-        let Some(reason) = record.reason else { return };
+        self.ended(record, Protocol::Tcp, logs);
+    }
+
+    /// A connection was ended before anything was asked on it, for this reason.
+    pub(crate) fn connection_refused(&self, reason: Reason) {
         self.count_reason(reason);
-        if !reason.is_configured() && record.reason_id.is_some() {
-            let forgotten = local.metrics.flight().remember(flight::Note::of(&record));
-            local.shard.forgotten_reasons.add(u64::from(forgotten));
-        }
     }
 
     /// A connection to an endpoint was made.
@@ -205,6 +213,11 @@ impl Recorder {
         self.with(cluster, |block| block.retry_overflow.add(1));
     }
 
+    /// A request was refused because a limit towards the cluster is reached.
+    pub(crate) fn request_overflow(&self, cluster: &ClusterMetrics) {
+        self.with(cluster, |block| block.pending_overflow.add(1));
+    }
+
     /// A connection to an endpoint could not be made.
     pub(crate) fn connect_failed(&self, cluster: &ClusterMetrics, timeout: bool) {
         self.with(cluster, |block| {
@@ -223,14 +236,23 @@ impl Recorder {
         self.manager(stat_prefix, |block| block.rate_limit_exceeded.add(1));
     }
 
-    /// A connection was ended without an exchange, for this reason.
-    pub(crate) fn connection_ended(&self, reason: Reason) {
-        self.count_reason(reason);
-    }
-
     /// An id for the reply that is being made; see [`super::reason_id_text`].
     pub(crate) fn next_reason_id(&self) -> u64 {
         self.local.metrics.flight().next_id()
+    }
+
+    fn ended(&self, record: &Record, protocol: Protocol, logs: &[Arc<AccessLog>]) {
+        let local = &*self.local;
+        local.series.observe(record, protocol, &local.shard.series, local.metrics.series_bound());
+        for log in logs {
+            local.log.write(log, record);
+        }
+        let Some(reason) = record.reason else { return };
+        self.count_reason(reason);
+        if !reason.is_configured() && record.reason_id.is_some() {
+            let forgotten = local.metrics.flight().remember(flight::Note::of(record));
+            local.shard.forgotten_reasons.add(u64::from(forgotten));
+        }
     }
 
     fn count_manager(&self, record: &Record) {
@@ -268,7 +290,6 @@ impl Recorder {
             block.sent_bytes.add(record.bytes_received);
             let counter = match record.reason {
                 Some(Reason::RequestTimeout) => &block.timeouts,
-                Some(Reason::UpstreamOverflow) => &block.pending_overflow,
                 Some(Reason::RetriesExhausted) => &block.retries_exhausted,
                 Some(Reason::NoHealthyEndpoint) => &block.no_endpoint,
                 Some(Reason::UpstreamReset | Reason::UpstreamBodyReset) => &block.resets,

@@ -103,6 +103,22 @@ fn workers_add_up_under_the_names_that_dashboards_read() {
 }
 
 #[test]
+fn connections_passed_on_unseen_have_families_of_their_own() {
+    let metrics = Metrics::new(1);
+    let recorder = metrics.recorder(0);
+    let cluster = metrics.cluster("PassthroughCluster", None);
+    for _ in 0..2 {
+        recorder.connection_ended(Box::new(answered(&cluster, 200)), &[]);
+    }
+    let page = page(&metrics, Exposition::Classic);
+    let labels = [r#"request_protocol="tcp""#, r#"destination_service_name="PassthroughCluster""#];
+    assert_eq!(value(&page, "istio_tcp_connections_closed_total", &labels), 2.0);
+    assert_eq!(value(&page, "istio_tcp_sent_bytes_total", &labels), 4_000.0);
+    assert_eq!(value(&page, "istio_tcp_received_bytes_total", &labels), 20.0);
+    assert!(!page.contains("istio_requests_total{"));
+}
+
+#[test]
 fn both_forms_name_families_as_their_rules_ask() {
     let metrics = Metrics::new(1);
     let cluster = metrics.cluster("a", None);
@@ -180,7 +196,7 @@ fn reasons_are_counted_each_under_its_own_label() {
         assert_eq!(*reason as usize, index, "Reason::ALL stands in declaration order");
         recorder.exchange_ended(Record { reason: Some(*reason), ..record() }, &[]);
     }
-    recorder.connection_ended(Reason::IdleTimeout);
+    recorder.connection_refused(Reason::IdleTimeout);
     let page = page(&metrics, Exposition::Classic);
     for reason in Reason::ALL {
         let expected = if reason == Reason::IdleTimeout { 2.0 } else { 1.0 };
