@@ -1,1 +1,371 @@
-//! (being written)
+//! Resources as they arrive → the rooms' own types → a published snapshot, or named rejections. Wire types die here.
+//!
+//! The [`Compiler`] is the only writer of the landing. What it accepts replaces what it held under that name; what it refuses
+//! is named, and the last good form stays. Structure is published as a new snapshot; endpoints swap inside their cluster.
+//! It does no IO and asks no clock: the `xds` room brings both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use prost::{Message, Name};
+use sidegate_xds::envoy::config::bootstrap::v3::Bootstrap;
+use sidegate_xds::envoy::config::cluster::v3::Cluster;
+use sidegate_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use sidegate_xds::envoy::config::listener::v3::Listener;
+use sidegate_xds::envoy::config::route::v3::RouteConfiguration;
+use sidegate_xds::google::protobuf::Any;
+use sidegate_xds::resource::{ResourceType, from_any, to_any};
+use tokio::time::Instant;
+
+use crate::error::Rejection;
+use crate::snapshot::{Publisher, Snapshot};
+use crate::telemetry::Metrics;
+
+mod access_log;
+mod cluster;
+mod clusters;
+mod endpoint;
+mod extension;
+mod filter;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod header;
+mod http;
+mod ledger;
+mod listener;
+mod patience;
+mod problem;
+mod route;
+mod routing;
+mod tcp;
+mod value;
+
+pub use cluster::Dns;
+pub use clusters::Resolvable;
+pub use ledger::{Accepted, Entry, Ledger, Refused};
+
+use clusters::Clusters;
+use problem::{Problem, fail};
+use routing::Routing;
+
+/// A change of the resources of one type.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// The type.
+    pub kind: ResourceType,
+    /// New and changed resources.
+    pub upserts: Vec<Resource>,
+    /// Names of resources that are gone.
+    pub removals: Vec<String>,
+}
+
+/// A resource as it came.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// Its name.
+    pub name: String,
+    /// Its version; says nothing, may be empty (T7).
+    pub version: String,
+    /// Its bytes.
+    pub body: Any,
+}
+
+/// What became of an update.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The resources that were refused.
+    pub rejections: Vec<Rejection>,
+    /// Whether a new snapshot was published.
+    pub published: bool,
+}
+
+/// The writer of the landing.
+pub struct Compiler {
+    publisher: Publisher,
+    metrics: Metrics,
+    ledger: Ledger,
+    clusters: Clusters,
+    routing: Routing,
+    /// What requests see has changed since the last publication.
+    dirty: bool,
+}
+
+impl Compiler {
+    /// A compiler of the empty configuration.
+    pub fn new(publisher: Publisher, metrics: Metrics) -> Self {
+        Self {
+            publisher,
+            ledger: Ledger::default(),
+            clusters: Clusters::new(metrics.clone()),
+            metrics,
+            routing: Routing::default(),
+            dirty: false,
+        }
+    }
+
+    /// What was accepted, for dumps and status.
+    pub fn ledger(&self) -> Ledger {
+        self.ledger.clone()
+    }
+
+    /// Takes the bootstrap's own resources. They stay for ever: the control plane cannot change them.
+    ///
+    /// # Errors
+    /// Every resource that was refused.
+    pub fn load_static(&mut self, bootstrap: &Bootstrap, now: Instant) -> Result<(), Vec<Rejection>> {
+        let mut rejections = Vec::new();
+        if let Some(resources) = &bootstrap.static_resources {
+            for cluster in &resources.clusters {
+                self.load(ResourceType::Cluster, cluster.name.as_str().into(), cluster, now, &mut rejections);
+            }
+            for listener in &resources.listeners {
+                self.load(ResourceType::Listener, listener::name(listener), listener, now, &mut rejections);
+            }
+        }
+        if rejections.is_empty() {
+            rejections = self.cross_check(bootstrap);
+        }
+        self.settle(now);
+        if rejections.is_empty() { Ok(()) } else { Err(rejections) }
+    }
+
+    fn load<M: Message + Name>(
+        &mut self,
+        kind: ResourceType,
+        name: Arc<str>,
+        wire: &M,
+        now: Instant,
+        rejections: &mut Vec<Rejection>,
+    ) {
+        let body = to_any(wire);
+        let taken = self.ledger.is_fixed(kind, &name);
+        let compiled =
+            if taken { fail("its name is there twice") } else { self.compile(kind, &name, &body, now) };
+        match compiled {
+            Ok(()) => self.note_accepted(kind, name, String::new(), body, true),
+            Err(problem) => rejections.push(rejection(kind, &name, &problem)),
+        }
+    }
+
+    /// What only shows when all static resources are there: two listeners on one address, routes to clusters that no one will bring.
+    fn cross_check(&self, bootstrap: &Bootstrap) -> Vec<Rejection> {
+        let mut rejections = Vec::new();
+        let mut bound = BTreeMap::new();
+        let dynamic =
+            bootstrap.dynamic_resources.as_ref().is_some_and(|dynamic| dynamic.cds_config.is_some());
+        for plan in self.routing.accepted() {
+            let name = &plan.listener.name;
+            for address in
+                plan.listener.addresses.iter().filter(|address| plan.listener.bind && address.port() != 0)
+            {
+                if let Some(other) = bound.insert(*address, name.clone()) {
+                    let problem = Problem::new(format!("{address} is the address of listener {other} too"));
+                    rejections.push(rejection(ResourceType::Listener, name, &problem.at("address")));
+                }
+            }
+            let clusters = match &plan.routes {
+                _ if dynamic => continue,
+                listener::Routes::Inline(_, plan) => &plan.clusters,
+                listener::Routes::Opaque(clusters) => clusters,
+                listener::Routes::Discovered(..) => continue,
+            };
+            for cluster in clusters.iter().filter(|cluster| !self.clusters.contains(cluster)) {
+                let problem =
+                    Problem::new(format!("its routes name cluster {cluster}, which does not exist"));
+                rejections.push(rejection(ResourceType::Listener, name, &problem));
+            }
+        }
+        rejections
+    }
+
+    /// Takes an update: the good resources are applied and published, the bad ones are named.
+    pub fn apply(&mut self, update: Update, now: Instant) -> Outcome {
+        let kind = update.kind;
+        for name in &update.removals {
+            self.remove(kind, name.as_str().into());
+        }
+        let mut rejections = Vec::new();
+        let mut seen = BTreeSet::new();
+        let twice: BTreeSet<String> =
+            update.upserts.iter().filter(|one| !seen.insert(&one.name)).map(|one| one.name.clone()).collect();
+        for name in &twice {
+            // Which copy is meant? Neither is taken.
+            let problem = Problem::new("is there twice in one response");
+            rejections.push(rejection(kind, name, &problem));
+        }
+        for resource in update.upserts.into_iter().filter(|resource| !twice.contains(&resource.name)) {
+            rejections.extend(self.accept(kind, resource, now));
+        }
+        if !rejections.is_empty() {
+            self.metrics.config().rejected(rejections.len() as u64);
+        }
+        Outcome { rejections, published: self.settle(now) }
+    }
+
+    fn accept(&mut self, kind: ResourceType, resource: Resource, now: Instant) -> Option<Rejection> {
+        let Resource { name, version, body } = resource;
+        let name: Arc<str> = name.into();
+        let compiled = if self.ledger.is_fixed(kind, &name) {
+            fail("the bootstrap has one of this name, which stays")
+        } else if self.ledger.confirm(kind, &name, &body, &version) {
+            return None;
+        } else {
+            self.compile(kind, &name, &body, now)
+        };
+        match compiled {
+            Ok(()) => {
+                self.note_accepted(kind, name, version, body, false);
+                None
+            }
+            Err(problem) => {
+                let rejection = rejection(kind, &name, &problem);
+                let refused = Refused { message: problem.to_string(), version, at: SystemTime::now() };
+                self.ledger.refuse(kind, name, refused);
+                Some(rejection)
+            }
+        }
+    }
+
+    fn note_accepted(&self, kind: ResourceType, name: Arc<str>, version: String, body: Any, fixed: bool) {
+        let accepted = Accepted { version, body: Arc::new(body), at: SystemTime::now() };
+        self.ledger.accept(kind, name, fixed, accepted);
+    }
+
+    /// Checks one resource and takes it into the live state.
+    fn compile(
+        &mut self,
+        kind: ResourceType,
+        name: &Arc<str>,
+        body: &Any,
+        now: Instant,
+    ) -> Result<(), Problem> {
+        match kind {
+            ResourceType::Cluster => {
+                let wire: Cluster = decode(body)?;
+                named(name, &wire.name)?;
+                let plan = cluster::compile(&wire)?;
+                self.dirty |= self.clusters.accept(plan, now);
+            }
+            ResourceType::Endpoint => {
+                let wire: ClusterLoadAssignment = decode(body)?;
+                let assignment = endpoint::by_address(&wire)?;
+                self.dirty |= self.clusters.assign(name, assignment);
+            }
+            ResourceType::Listener => {
+                let wire: Listener = decode(body)?;
+                named(name, &listener::name(&wire))?;
+                let plan = listener::compile(&wire, self.routing.listener(name), now)?;
+                self.routing.accept_listener(plan, now);
+            }
+            ResourceType::Route => {
+                let wire: RouteConfiguration = decode(body)?;
+                named(name, &wire.name)?;
+                let plan = route::compile(&wire, self.routing.table(name), now)?;
+                self.routing.accept_table(name, plan, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a resource; of an unknown name, nothing happens.
+    fn remove(&mut self, kind: ResourceType, name: Arc<str>) {
+        if self.ledger.is_fixed(kind, &name) {
+            return;
+        }
+        match kind {
+            ResourceType::Cluster => self.dirty |= self.clusters.remove(&name),
+            ResourceType::Listener => self.dirty |= self.routing.remove_listener(&name),
+            ResourceType::Endpoint => self.dirty |= self.clusters.unassign(&name),
+            ResourceType::Route => self.routing.remove_table(&name),
+        }
+        // Assignments and tables live as long as something refers to them.
+        if kind.is_wildcard() {
+            self.ledger.remove(kind, &name);
+        }
+    }
+
+    /// Takes the answers for a cluster's names.
+    pub fn resolved(
+        &mut self,
+        cluster: &str,
+        answers: &dyn Fn(&str) -> Vec<IpAddr>,
+        now: Instant,
+    ) -> Outcome {
+        self.dirty |= self.clusters.resolve(cluster, answers);
+        Outcome { rejections: Vec::new(), published: self.settle(now) }
+    }
+
+    /// Lets go on what has waited long enough. Call at [`Compiler::deadline`]; at other times nothing happens.
+    pub fn expire(&mut self, now: Instant) -> Outcome {
+        self.dirty |= self.clusters.expire(now);
+        Outcome { rejections: Vec::new(), published: self.settle(now) }
+    }
+
+    /// When [`Compiler::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.clusters.deadline(), self.routing.deadline()].into_iter().flatten().min()
+    }
+
+    /// Names of the resources of a type that others refer to: what to subscribe to.
+    pub fn wanted(&self, kind: ResourceType) -> BTreeSet<Arc<str>> {
+        match kind {
+            ResourceType::Endpoint => self.clusters.wanted(),
+            ResourceType::Route => self.routing.wanted(),
+            ResourceType::Cluster | ResourceType::Listener => BTreeSet::new(),
+        }
+    }
+
+    /// The clusters whose names are to be resolved.
+    pub fn resolvable(&self) -> Vec<Resolvable> {
+        self.clusters.resolvable()
+    }
+
+    /// Forgets children without parents, promotes what is ready, and publishes if requests see anything else than before.
+    fn settle(&mut self, now: Instant) -> bool {
+        self.dirty |= self.routing.settle(&self.clusters, now);
+        let (endpoints, tables) = (self.clusters.wanted(), self.routing.wanted());
+        self.clusters.forget_unwanted(&endpoints);
+        self.dirty |= self.routing.forget_unwanted(&tables);
+        self.ledger.retain(ResourceType::Endpoint, |name| endpoints.contains(name));
+        self.ledger.retain(ResourceType::Route, |name| tables.contains(name));
+        if !std::mem::take(&mut self.dirty) {
+            return false;
+        }
+        let published = self.publisher.publish(Snapshot {
+            version: 0,
+            listeners: self.routing.serving_listeners(),
+            routes: self.routing.serving_tables(),
+            clusters: self.clusters.serving(),
+        });
+        self.metrics.config().published(published.version, SystemTime::now());
+        true
+    }
+}
+
+/// Checks a bootstrap's own resources as the program would at its start.
+pub fn validate(bootstrap: &Bootstrap) -> Vec<Rejection> {
+    let mut compiler = Compiler::new(Publisher::new(), Metrics::new(0));
+    compiler.load_static(bootstrap, Instant::now()).err().unwrap_or_default()
+}
+
+fn decode<M: Message + Name + Default>(body: &Any) -> Result<M, Problem> {
+    from_any(body).map_err(|error| Problem::new(error.to_string()))
+}
+
+/// A resource is known by one name.
+fn named(name: &str, own: &str) -> Result<(), Problem> {
+    match name {
+        "" => fail("name is required"),
+        name if name == own => Ok(()),
+        _ => fail(format!("the resource inside is called {own:?}")),
+    }
+}
+
+fn rejection(kind: ResourceType, name: &str, problem: &Problem) -> Rejection {
+    Rejection { kind: kind.noun(), name: name.to_owned(), message: problem.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it is bound; `address` and `additional_addresses`.
     pub addresses: Vec<SocketAddr>,
+    /// Whether it is bound at all; `bind_to_port: false` is kept for traffic that other listeners hand over.
+    pub bind: bool,
     /// What to do with a connection: the default filter chain.
     pub chain: Chain,
     /// `connection_limit` network filter or listener bound; `None` is the process bound alone.

@@ -32,6 +32,8 @@ pub struct Endpoint {
     pub hostname: Option<Arc<str>>,
     /// `load_balancing_weight`, at least 1.
     pub weight: u32,
+    /// `priority` of its locality: others take over when all of the lower numbers are unavailable.
+    pub priority: u32,
     /// Whether new requests may go to it: not UNHEALTHY, DRAINING or TIMEOUT.
     pub available: bool,
     /// The workload.
@@ -49,6 +51,7 @@ impl Endpoint {
             address,
             hostname: None,
             weight: weight.max(1),
+            priority: 0,
             available: true,
             origin: None,
             in_flight: Arc::default(),
@@ -59,6 +62,16 @@ impl Endpoint {
     pub fn inherit(&mut self, previous: &Endpoint) {
         self.id = previous.id;
         self.in_flight = previous.in_flight.clone();
+    }
+
+    /// Whether the other one differs in nothing but identity and live state.
+    pub fn says_the_same(&self, other: &Endpoint) -> bool {
+        self.address == other.address
+            && self.hostname == other.hostname
+            && self.weight == other.weight
+            && self.priority == other.priority
+            && self.available == other.available
+            && self.origin == other.origin
     }
 
     /// What makes two endpoints the same across updates: address and pod.
@@ -81,9 +94,12 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// A set from discovery.
+    /// A set from discovery. Requests go to the available endpoints of the lowest priority number that has any.
     pub fn new(all: Vec<Arc<Endpoint>>) -> Self {
-        let available: Vec<_> = all.iter().filter(|endpoint| endpoint.available).cloned().collect();
+        let usable = || all.iter().filter(|endpoint| endpoint.available);
+        let priority = usable().map(|endpoint| endpoint.priority).min();
+        let available: Vec<_> =
+            usable().filter(|endpoint| Some(endpoint.priority) == priority).cloned().collect();
         let weighted = available.windows(2).any(|pair| pair[0].weight != pair[1].weight);
         Self { all, available, weighted, ready: true }
     }

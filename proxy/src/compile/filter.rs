@@ -1,0 +1,245 @@
+//! HTTP filters: the chain of a connection manager, and what routes say otherwise (`typed_per_filter_config`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::StatusCode;
+use sidegate_xds::envoy::config::core::v3::HeaderValueOption;
+use sidegate_xds::envoy::config::route::v3::FilterConfig;
+use sidegate_xds::envoy::extensions::filters::http::local_ratelimit::v3 as local;
+use sidegate_xds::envoy::extensions::filters::http::router::v3::Router;
+use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3 as wire;
+use sidegate_xds::google::protobuf::Any;
+use sidegate_xds::resource::from_any;
+use tokio::time::Instant;
+
+use super::extension;
+use super::header;
+use super::problem::{At, Problem, fail, unsupported};
+use super::value;
+use crate::filter::{Chain, Entry, Kind, LocalRateLimit, Overrides};
+
+const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+const FORWARD_PROXY: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig";
+const FORWARD_PROXY_ROUTE: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig";
+const ROUTE_WRAPPER: &str = "envoy.config.route.v3.FilterConfig";
+
+/// The token buckets of one resource, by their place in it, so that an update of the resource that leaves a bucket's
+/// configuration alone does not refill it.
+#[derive(Debug, Default)]
+pub struct Buckets {
+    kept: HashMap<String, (Vec<u8>, Arc<LocalRateLimit>)>,
+    made: HashMap<String, (Vec<u8>, Arc<LocalRateLimit>)>,
+}
+
+impl Buckets {
+    /// Buckets for the next form of the resource that `previous` belongs to.
+    pub fn after(previous: Option<&Buckets>) -> Self {
+        Self { kept: previous.map(|buckets| buckets.made.clone()).unwrap_or_default(), made: HashMap::new() }
+    }
+
+    fn take(&mut self, place: &str, config: &Any, now: Instant) -> Result<Kind, Problem> {
+        // Two routes may look alike: then the second one's place is `…#2`.
+        let mut place = place.to_owned();
+        while self.made.contains_key(&place) {
+            place.push_str("#2");
+        }
+        let fresh = match self.kept.remove(&place) {
+            Some((bytes, bucket)) if bytes == config.value => bucket,
+            _ => match rate_limit(config, now)? {
+                Some(bucket) => Arc::new(bucket),
+                None => return Ok(Kind::Inert),
+            },
+        };
+        self.made.insert(place, (config.value.clone(), fresh.clone()));
+        Ok(Kind::LocalRateLimit(fresh))
+    }
+}
+
+/// What compiling filters needs from around it.
+pub struct Context<'a> {
+    /// Now: new buckets are full now.
+    pub now: Instant,
+    /// The resource's buckets.
+    pub buckets: &'a mut Buckets,
+}
+
+/// The chain of a connection manager; the router must be last and is left out.
+pub fn chain(filters: &[wire::HttpFilter], context: &mut Context<'_>) -> Result<Chain, Problem> {
+    let mut chain = Chain::new();
+    let last = filters.len().saturating_sub(1);
+    for (index, filter) in filters.iter().enumerate() {
+        let place = format!("http_filters[{index}] ({})", filter.name);
+        let is_router = is_router(filter);
+        match (is_router, index == last) {
+            (true, true) => router(filter).at(place)?,
+            (true, false) => return fail("the router must be the last filter").at(place),
+            (false, true) => return fail("the last filter must be the router").at(place),
+            (false, false) => chain.extend(entry(filter, context).at(place)?),
+        }
+    }
+    if filters.is_empty() {
+        return fail("must end in envoy.filters.http.router").at("http_filters");
+    }
+    Ok(chain)
+}
+
+fn typed_config(filter: &wire::HttpFilter) -> Option<&Any> {
+    match &filter.config_type {
+        Some(wire::http_filter::ConfigType::TypedConfig(any)) => Some(any),
+        _ => None,
+    }
+}
+
+/// By type; by name when there is no configuration, as older ones have it.
+fn is_router(filter: &wire::HttpFilter) -> bool {
+    match typed_config(filter) {
+        Some(any) => extension::type_name(any) == ROUTER,
+        None => filter.name == "envoy.filters.http.router",
+    }
+}
+
+/// Options of the router that only change statistics or the handling of `x-envoy-*` request headers are accepted without effect.
+fn router(filter: &wire::HttpFilter) -> Result<(), Problem> {
+    let Some(any) = typed_config(filter) else { return Ok(()) };
+    let router: Router = from_any(any).map_err(|error| Problem::new(error.to_string()))?;
+    for filter in &router.upstream_http_filters {
+        if filter.name != "envoy.filters.http.upstream_codec" {
+            return fail(format!("{} is not supported", filter.name)).at("upstream_http_filters");
+        }
+    }
+    Ok(())
+}
+
+fn entry(filter: &wire::HttpFilter, context: &mut Context<'_>) -> Result<Option<Arc<Entry>>, Problem> {
+    let entry = |kind| Some(Arc::new(Entry { name: filter.name.as_str().into(), kind }));
+    let Some(any) = typed_config(filter) else {
+        // Without a configuration (or with one that is to be discovered) there is nothing to run.
+        let skip = filter.is_optional || filter.disabled;
+        return if skip { Ok(entry(Kind::Inert)) } else { fail("typed_config is required") };
+    };
+    let kind = match extension::type_name(any).as_str() {
+        LOCAL_RATE_LIMIT => match context.buckets.take(&filter.name, any, context.now)? {
+            Kind::LocalRateLimit(_) if filter.disabled => {
+                return fail("disabled, with a token bucket for routes to enable, is not supported yet");
+            }
+            kind => kind,
+        },
+        // The cluster resolves the request's authority; the filter adds nothing to that.
+        FORWARD_PROXY => Kind::Inert,
+        // Routes cannot enable it either: their configuration for it is refused.
+        _ if filter.disabled || filter.is_optional => Kind::Inert,
+        _ if extension::is_telemetry(any) => return Ok(None),
+        name => return fail(format!("{name} is not supported by this proxy")),
+    };
+    Ok(entry(kind))
+}
+
+/// One level of `typed_per_filter_config`; `place` names it for the buckets. Levels come most specific first:
+/// the first entry of a filter's name counts.
+pub fn overrides(
+    configs: &HashMap<String, Any>,
+    place: &str,
+    context: &mut Context<'_>,
+) -> Result<Overrides, Problem> {
+    let mut names: Vec<_> = configs.iter().collect();
+    names.sort_by_key(|(name, _)| name.as_str());
+    let mut overrides = Overrides::new();
+    for (name, any) in names {
+        let kind = per_route(any, &format!("{place}/{name}"), context)
+            .at(format_args!("typed_per_filter_config[{name}]"))?;
+        if let Some(kind) = kind {
+            overrides.push((name.as_str().into(), kind));
+        }
+    }
+    Ok(overrides)
+}
+
+/// What a route says for a filter: nothing, disabled, or another configuration.
+fn per_route(any: &Any, place: &str, context: &mut Context<'_>) -> Result<Option<Option<Kind>>, Problem> {
+    let (any, optional) = match extension::type_name(any).as_str() {
+        // An empty `Any` leaves the filter as the chain has it.
+        "" => return Ok(None),
+        ROUTE_WRAPPER => {
+            let wrapper: FilterConfig = from_any(any).map_err(|error| Problem::new(error.to_string()))?;
+            if wrapper.disabled {
+                return Ok(Some(None));
+            }
+            match wrapper.config {
+                Some(inner) if !inner.type_url.is_empty() => (inner, wrapper.is_optional),
+                _ => return Ok(None),
+            }
+        }
+        _ => (any.clone(), false),
+    };
+    match extension::type_name(&any).as_str() {
+        LOCAL_RATE_LIMIT => Ok(Some(Some(context.buckets.take(place, &any, context.now)?))),
+        FORWARD_PROXY_ROUTE => fail("per-route host rewriting is not supported yet"),
+        _ if optional || extension::is_telemetry(&any) => Ok(None),
+        name => fail(format!("{name} is not supported by this proxy")),
+    }
+}
+
+/// A bucket, or `None` when the filter does nothing: without a bucket, or enabled for no request.
+fn rate_limit(config: &Any, now: Instant) -> Result<Option<LocalRateLimit>, Problem> {
+    let config: local::LocalRateLimit = from_any(config).map_err(|error| Problem::new(error.to_string()))?;
+    // Absent fractions are 0 % in Envoy.
+    let enabled = value::runtime_fraction(config.filter_enabled.as_ref(), 0);
+    let Some(bucket) = &config.token_bucket else { return Ok(None) };
+    if enabled == 0 {
+        return Ok(None);
+    }
+    unsupported(&[
+        ("filter_enabled (other than 0 or 100 %)", enabled != value::ALL),
+        ("descriptors", !config.descriptors.is_empty()),
+        ("rate_limits", !config.rate_limits.is_empty()),
+        ("local_rate_limit_per_downstream_connection", config.local_rate_limit_per_downstream_connection),
+        ("local_cluster_rate_limit", config.local_cluster_rate_limit.is_some()),
+        (
+            "request_headers_to_add_when_not_enforced",
+            !config.request_headers_to_add_when_not_enforced.is_empty(),
+        ),
+        ("enable_x_ratelimit_headers", config.enable_x_ratelimit_headers != 0),
+        ("enable_retry_after_header", config.enable_retry_after_header),
+        ("rate_limited_as_resource_exhausted", config.rate_limited_as_resource_exhausted),
+    ])?;
+    if bucket.max_tokens == 0 {
+        return fail("must be at least 1").at("token_bucket.max_tokens");
+    }
+    let per_fill = value::number(bucket.tokens_per_fill.as_ref()).unwrap_or(1);
+    if per_fill == 0 {
+        return fail("must be at least 1").at("token_bucket.tokens_per_fill");
+    }
+    let Some(fill_interval) = &bucket.fill_interval else {
+        return fail("is required").at("token_bucket.fill_interval");
+    };
+    let fill_interval = value::duration(fill_interval).at("token_bucket.fill_interval")?;
+    if fill_interval < std::time::Duration::from_millis(50) {
+        return fail("must be at least 50 ms").at("token_bucket.fill_interval");
+    }
+    let mut limit = LocalRateLimit::new(bucket.max_tokens, per_fill, fill_interval, now);
+    limit.enforced = value::runtime_fraction(config.filter_enforced.as_ref(), 0);
+    limit.status = status(config.status.as_ref().map(|status| status.code));
+    limit.response_headers = response_headers(&config.response_headers_to_add)?;
+    Ok(Some(limit))
+}
+
+/// A status below 400 would make a success of a refusal: Envoy answers 429 then.
+fn status(code: Option<i32>) -> StatusCode {
+    code.and_then(|code| u16::try_from(code).ok())
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .filter(|status| status.is_client_error() || status.is_server_error())
+        .unwrap_or(StatusCode::TOO_MANY_REQUESTS)
+}
+
+fn response_headers(
+    wire: &[HeaderValueOption],
+) -> Result<Vec<(http::HeaderName, http::HeaderValue)>, Problem> {
+    let changes = header::changes("response_headers", wire, &[])?;
+    let added = changes.iter().flat_map(|changes| &changes.add);
+    Ok(added.map(|addition| (addition.name.clone(), addition.value.clone())).collect())
+}
+
+#[cfg(test)]
+mod tests;

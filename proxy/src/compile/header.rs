@@ -1,0 +1,126 @@
+//! Header additions and removals, as routes, virtual hosts, tables and weighted clusters have them.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use sidegate_xds::envoy::config::core::v3 as wire;
+use sidegate_xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+
+use super::problem::{At, Problem, fail};
+use crate::route::{AppendAction, HeaderAddition, HeaderChanges};
+
+/// Changes of `<side>_to_add` and `<side>_to_remove`; `None` when there are none.
+pub fn changes(
+    side: &str,
+    add: &[wire::HeaderValueOption],
+    remove: &[String],
+) -> Result<Option<Arc<HeaderChanges>>, Problem> {
+    if add.is_empty() && remove.is_empty() {
+        return Ok(None);
+    }
+    let mut changes = HeaderChanges::default();
+    for (index, name) in remove.iter().enumerate() {
+        let name = self::name(name).at(format_args!("{side}_to_remove[{index}]"))?;
+        changes.remove.push(name.as_str().into());
+    }
+    for (index, option) in add.iter().enumerate() {
+        let addition = addition(option).at(format_args!("{side}_to_add[{index}]"))?;
+        changes.add.extend(addition);
+    }
+    Ok(Some(Arc::new(changes)))
+}
+
+fn addition(option: &wire::HeaderValueOption) -> Result<Option<HeaderAddition>, Problem> {
+    let Some(header) = &option.header else { return fail("header is required") };
+    let name = name(&header.key).at("header.key")?;
+    let value = if header.raw_value.is_empty() {
+        literal(&header.value).at("header.value")?.into_bytes()
+    } else {
+        header.raw_value.clone()
+    };
+    if value.is_empty() && !option.keep_empty_value {
+        return Ok(None);
+    }
+    let value = HeaderValue::from_bytes(&value)
+        .map_err(|_| Problem::new("is not a header value").at("header.value"))?;
+    let action = match (&option.append, option.append_action()) {
+        // The older boolean decides where the newer action says nothing.
+        (Some(append), HeaderAppendAction::AppendIfExistsOrAdd) if !append.value => AppendAction::Overwrite,
+        (_, HeaderAppendAction::AppendIfExistsOrAdd) => AppendAction::Append,
+        (_, HeaderAppendAction::AddIfAbsent) => AppendAction::AddIfAbsent,
+        (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => AppendAction::Overwrite,
+        (_, HeaderAppendAction::OverwriteIfExists) => AppendAction::OverwriteIfExists,
+    };
+    Ok(Some(HeaderAddition { name, value, action }))
+}
+
+/// `Host` and pseudo-headers are not header fields to change: routes have actions for them (Envoy refuses them too).
+fn name(text: &str) -> Result<HeaderName, Problem> {
+    if text.starts_with(':') || text.eq_ignore_ascii_case("host") {
+        return fail(format!("{text} must not be changed here: use a host or path rewrite"));
+    }
+    text.parse().map_err(|_| Problem::new(format!("{text:?} is not a header name")))
+}
+
+/// A value without formatter commands; `%%` stands for `%`.
+fn literal(text: &str) -> Result<String, Problem> {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        plain.push_str(before);
+        let Some(after) = after.strip_prefix('%') else {
+            let command: String = after.chars().take_while(|letter| *letter != '%').collect();
+            return fail(format!(
+                "the command %{command}% is not supported yet; write %% for a percent sign"
+            ));
+        };
+        plain.push('%');
+        rest = after;
+    }
+    plain.push_str(rest);
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(key: &str, value: &str) -> wire::HeaderValueOption {
+        let header =
+            wire::HeaderValue { key: key.to_owned(), value: value.to_owned(), raw_value: Vec::new() };
+        wire::HeaderValueOption { header: Some(header), ..Default::default() }
+    }
+
+    #[test]
+    fn additions_and_removals() {
+        let changes =
+            changes("request_headers", &[option("X-A", "50%%")], &["X-B".to_owned()]).unwrap().unwrap();
+        assert_eq!(&*changes.remove[0], "x-b");
+        assert_eq!(changes.add[0].value, "50%");
+        assert_eq!(changes.add[0].action, AppendAction::Append);
+    }
+
+    #[test]
+    fn the_older_boolean_and_empty_values() {
+        let mut overwrite = option("x-a", "1");
+        overwrite.append = Some(sidegate_xds::google::protobuf::BoolValue { value: false });
+        let mut kept = option("x-c", "");
+        kept.keep_empty_value = true;
+        let changes = changes("s", &[overwrite, option("x-b", ""), kept], &[]).unwrap().unwrap();
+        assert_eq!(changes.add.len(), 2);
+        assert_eq!(changes.add[0].action, AppendAction::Overwrite);
+    }
+
+    #[test]
+    fn refusals_say_where() {
+        let refused = |option| changes("request_headers", &[option], &[]).unwrap_err().to_string();
+        assert_eq!(
+            refused(option("x-ip", "%DOWNSTREAM_REMOTE_ADDRESS%")),
+            "request_headers_to_add[0].header.value: the command %DOWNSTREAM_REMOTE_ADDRESS% is not supported yet; \
+             write %% for a percent sign"
+        );
+        assert!(refused(option("Host", "x")).contains("must not be changed here"));
+        assert!(refused(option("a b", "x")).contains("is not a header name"));
+        assert!(refused(option("x", "a\nb")).contains("is not a header value"));
+    }
+}

@@ -1,0 +1,230 @@
+//! `HttpConnectionManager` → `snapshot::Http`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidegate_xds::envoy::config::core::v3 as core;
+use sidegate_xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3 as wire;
+use sidegate_xds::google::protobuf::Any;
+use sidegate_xds::resource::from_any;
+use tokio::time::Instant;
+use wire::http_connection_manager::{
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    ServerHeaderTransformation, StripPortMode,
+};
+
+use super::access_log;
+use super::extension;
+use super::filter::{self, Buckets, Context};
+use super::listener::{Plan, Routes};
+use super::problem::{At, Problem, fail, unsupported};
+use super::route;
+use super::value;
+use crate::message::EscapedSlashes;
+use crate::snapshot::{Codec, Http, HttpTimeouts};
+
+/// A connection manager with what belongs to it.
+pub struct Manager {
+    /// It.
+    pub http: Http,
+    /// Where its routes are.
+    pub routes: Routes,
+    /// The token buckets of its filters.
+    pub buckets: Buckets,
+}
+
+/// Checks a connection manager of the listener called `listener`.
+pub fn compile(
+    any: &Any,
+    listener: &Arc<str>,
+    previous: Option<&Plan>,
+    now: Instant,
+) -> Result<Manager, Problem> {
+    let manager: wire::HttpConnectionManager =
+        from_any(any).map_err(|error| Problem::new(error.to_string()))?;
+    refuse_unsupported(&manager)?;
+    let mut buckets = Buckets::after(previous.map(|plan| &plan.buckets));
+    let filters = filter::chain(&manager.http_filters, &mut Context { now, buckets: &mut buckets })?;
+    let routes = routes(&manager, listener, previous, now)?;
+    let table = match &routes {
+        Routes::Inline(name, _) | Routes::Discovered(name, _) => name.clone(),
+        Routes::Opaque(_) => return fail("has no routes"),
+    };
+    let (allow_connect, upgrades) = upgrades(&manager)?;
+    let http1 = manager.http_protocol_options.as_ref();
+    let common = manager.common_http_protocol_options.as_ref();
+    let kilobytes = value::number(manager.max_request_headers_kb.as_ref()).unwrap_or(64);
+    let count = common.and_then(|common| value::number(common.max_headers_count.as_ref()));
+    let streams = manager.http2_protocol_options.as_ref();
+    let streams = streams.and_then(|http2| value::number(http2.max_concurrent_streams.as_ref()));
+    let per_connection = common.and_then(|common| value::number(common.max_requests_per_connection.as_ref()));
+    let http = Http {
+        stat_prefix: manager.stat_prefix.as_str().into(),
+        codec: codec(manager.codec_type())?,
+        routes: table,
+        filters,
+        use_remote_address: value::flag(manager.use_remote_address.as_ref(), false),
+        xff_trusted_hops: manager.xff_num_trusted_hops,
+        generate_request_id: value::flag(manager.generate_request_id.as_ref(), true),
+        normalize_path: value::flag(manager.normalize_path.as_ref(), false),
+        merge_slashes: manager.merge_slashes,
+        escaped_slashes: escaped_slashes(manager.path_with_escaped_slashes_action()),
+        tracing: manager.tracing.is_some(),
+        allow_connect,
+        upgrades,
+        server_name: value::text(&manager.server_name),
+        pass_server_header: manager.server_header_transformation() == ServerHeaderTransformation::PassThrough,
+        via: value::text(&manager.via),
+        timeouts: timeouts(&manager)?,
+        max_header_bytes: kilobytes as usize * 1024,
+        max_header_count: count.unwrap_or(100) as usize,
+        max_concurrent_streams: streams.unwrap_or(100),
+        max_requests_per_connection: per_connection.filter(|requests| *requests > 0),
+        accept_http_10: http1.is_some_and(|options| options.accept_http_10),
+        access_logs: access_log::compile(&manager.access_log)?,
+    };
+    Ok(Manager { http, routes, buckets })
+}
+
+/// What would change requests, responses or trust if it were left out. Accepted without effect: statistics, sampling and
+/// other details of tracing, drain and flush timing, buffer and window tuning, internal address ranges (nothing from outside is internal).
+fn refuse_unsupported(manager: &wire::HttpConnectionManager) -> Result<(), Problem> {
+    let positive = |duration: Option<&sidegate_xds::google::protobuf::Duration>| {
+        duration.is_some_and(|duration| duration.seconds != 0 || duration.nanos != 0)
+    };
+    unsupported(&[
+        ("add_user_agent", value::flag(manager.add_user_agent.as_ref(), false)),
+        ("original_ip_detection_extensions", !manager.original_ip_detection_extensions.is_empty()),
+        ("early_header_mutation_extensions", !manager.early_header_mutation_extensions.is_empty()),
+        ("skip_xff_append", manager.skip_xff_append),
+        ("always_set_request_id_in_response", manager.always_set_request_id_in_response),
+        ("forward_client_cert_matcher", manager.forward_client_cert_matcher.is_some()),
+        (
+            "forward_client_cert_details: ALWAYS_FORWARD_ONLY",
+            manager.forward_client_cert_details() == ForwardClientCertDetails::AlwaysForwardOnly,
+        ),
+        ("local_reply_config", manager.local_reply_config.is_some()),
+        ("strip_matching_host_port", manager.strip_matching_host_port),
+        ("strip_any_host_port", manager.strip_port_mode == Some(StripPortMode::StripAnyHostPort(true))),
+        ("scheme_header_transformation", manager.scheme_header_transformation.is_some()),
+        ("path_normalization_options", manager.path_normalization_options.is_some()),
+        ("proxy_status_config", manager.proxy_status_config.is_some()),
+        ("typed_header_validation_config", manager.typed_header_validation_config.is_some()),
+        ("append_x_forwarded_port", manager.append_x_forwarded_port),
+        ("forward_proto_config", manager.forward_proto_config.is_some()),
+        (
+            "server_header_transformation: APPEND_IF_ABSENT",
+            manager.server_header_transformation() == ServerHeaderTransformation::AppendIfAbsent,
+        ),
+    ])?;
+    if let Some(common) = &manager.common_http_protocol_options {
+        unsupported(&[
+            ("max_connection_duration", positive(common.max_connection_duration.as_ref())),
+            ("max_stream_duration", positive(common.max_stream_duration.as_ref())),
+            (
+                "headers_with_underscores_action",
+                common.headers_with_underscores_action() != HeadersWithUnderscoresAction::Allow,
+            ),
+        ])
+        .at("common_http_protocol_options")?;
+    }
+    refuse_http1(manager.http_protocol_options.as_ref()).at("http_protocol_options")
+}
+
+fn refuse_http1(options: Option<&core::Http1ProtocolOptions>) -> Result<(), Problem> {
+    let Some(options) = options else { return Ok(()) };
+    unsupported(&[
+        ("allow_absolute_url: false", !value::flag(options.allow_absolute_url.as_ref(), true)),
+        ("default_host_for_http_10", !options.default_host_for_http_10.is_empty()),
+        ("send_fully_qualified_url", options.send_fully_qualified_url),
+    ])?;
+    if options.allow_chunked_length {
+        // Two lengths in one message is how requests are smuggled: there is no safe way to honour this.
+        return fail("a message with both Content-Length and chunked encoding is always refused here")
+            .at("allow_chunked_length");
+    }
+    Ok(())
+}
+
+fn routes(
+    manager: &wire::HttpConnectionManager,
+    listener: &Arc<str>,
+    previous: Option<&Plan>,
+    now: Instant,
+) -> Result<Routes, Problem> {
+    match &manager.route_specifier {
+        Some(RouteSpecifier::RouteConfig(config)) => {
+            let key: Arc<str> = format!("inline:{listener}").into();
+            let previous = match previous.map(|plan| &plan.routes) {
+                Some(Routes::Inline(_, plan)) => Some(plan),
+                _ => None,
+            };
+            Ok(Routes::Inline(key, route::compile(config, previous, now).at("route_config")?))
+        }
+        Some(RouteSpecifier::Rds(rds)) => {
+            let source = rds.config_source.as_ref();
+            let source = source.ok_or_else(|| Problem::new("is required").at("rds.config_source"))?;
+            extension::is_ads(source).at("rds.config_source")?;
+            if rds.route_config_name.is_empty() {
+                return fail("is required").at("rds.route_config_name");
+            }
+            let patience = value::bound(source.initial_fetch_timeout.as_ref(), Some(FIRST_TABLE));
+            let patience = patience.at("rds.config_source.initial_fetch_timeout")?;
+            Ok(Routes::Discovered(rds.route_config_name.as_str().into(), patience))
+        }
+        Some(RouteSpecifier::ScopedRoutes(_)) => fail("is not supported yet").at("scoped_routes"),
+        None => fail("rds or route_config is required"),
+    }
+}
+
+fn codec(wire: CodecType) -> Result<Codec, Problem> {
+    match wire {
+        CodecType::Auto => Ok(Codec::Auto),
+        CodecType::Http1 => Ok(Codec::Http1),
+        CodecType::Http2 => Ok(Codec::Http2),
+        CodecType::Http3 => fail("HTTP3 is not supported yet").at("codec_type"),
+    }
+}
+
+fn escaped_slashes(wire: PathWithEscapedSlashesAction) -> EscapedSlashes {
+    match wire {
+        PathWithEscapedSlashesAction::ImplementationSpecificDefault
+        | PathWithEscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
+        PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
+        PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+        PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+    }
+}
+
+/// Whether CONNECT is allowed, and the other upgrade types.
+fn upgrades(manager: &wire::HttpConnectionManager) -> Result<(bool, Vec<Arc<str>>), Problem> {
+    let mut allow_connect = false;
+    let mut upgrades: Vec<Arc<str>> = Vec::new();
+    for (index, upgrade) in manager.upgrade_configs.iter().enumerate() {
+        let place = format!("upgrade_configs[{index}] ({})", upgrade.upgrade_type);
+        unsupported(&[("filters", !upgrade.filters.is_empty())]).at(place)?;
+        let name = upgrade.upgrade_type.to_ascii_lowercase();
+        match (value::flag(upgrade.enabled.as_ref(), true), name.as_str()) {
+            (false, _) => {}
+            (true, "connect") => allow_connect = true,
+            (true, _) => upgrades.push(name.into()),
+        }
+    }
+    Ok((allow_connect, upgrades))
+}
+
+fn timeouts(manager: &wire::HttpConnectionManager) -> Result<HttpTimeouts, Problem> {
+    let default = HttpTimeouts::default();
+    let idle = manager.common_http_protocol_options.as_ref().and_then(|common| common.idle_timeout.as_ref());
+    let bound = |field: &str, wire, default| value::bound(wire, default).at(field);
+    Ok(HttpTimeouts {
+        idle: bound("common_http_protocol_options.idle_timeout", idle, default.idle)?,
+        stream_idle: bound("stream_idle_timeout", manager.stream_idle_timeout.as_ref(), default.stream_idle)?,
+        headers: bound("request_headers_timeout", manager.request_headers_timeout.as_ref(), default.headers)?,
+        request: bound("request_timeout", manager.request_timeout.as_ref(), default.request)?,
+    })
+}
+
+/// How long a new listener waits for its routes when its configuration does not say (Envoy's default).
+const FIRST_TABLE: Duration = Duration::from_secs(15);

@@ -1,0 +1,104 @@
+//! What was accepted, as it came: for comparing bodies, for config dumps and for status.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use sidegate_xds::google::protobuf::Any;
+use sidegate_xds::resource::ResourceType;
+
+/// Every resource by type and name. Cloning shares it.
+///
+/// The compiler writes; admin reads, on the same thread: the lock is never waited for.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    entries: Arc<Mutex<BTreeMap<(ResourceType, Arc<str>), Entry>>>,
+}
+
+/// One resource.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The last good form, with its version; `None` when there never was one.
+    pub accepted: Option<Accepted>,
+    /// The refusal of a later form, if the last one that came was refused.
+    pub refused: Option<Refused>,
+    /// From the bootstrap, not from the control plane.
+    pub fixed: bool,
+}
+
+/// A resource as accepted.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The version that it came with; may be empty.
+    pub version: String,
+    /// Its bytes.
+    pub body: Arc<Any>,
+    /// When it came.
+    pub at: SystemTime,
+}
+
+/// A resource as refused.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Why.
+    pub message: String,
+    /// The version that was refused.
+    pub version: String,
+    /// When it came.
+    pub at: SystemTime,
+}
+
+impl Ledger {
+    /// Every resource of a type, by name.
+    pub fn entries(&self, kind: ResourceType) -> Vec<Entry> {
+        let entries = self.lock();
+        entries.iter().filter(|((held, _), _)| *held == kind).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// One resource.
+    pub fn entry(&self, kind: ResourceType, name: &str) -> Option<Entry> {
+        self.lock().get(&(kind, name.into())).cloned()
+    }
+
+    /// Whether the body is the accepted one's. If so, its version becomes the newer one, and an older refusal is over.
+    pub(super) fn confirm(&self, kind: ResourceType, name: &Arc<str>, body: &Any, version: &str) -> bool {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&(kind, name.clone())) else { return false };
+        let Some(accepted) = entry.accepted.as_mut().filter(|accepted| *accepted.body == *body) else {
+            return false;
+        };
+        version.clone_into(&mut accepted.version);
+        entry.refused = None;
+        true
+    }
+
+    pub(super) fn accept(&self, kind: ResourceType, name: Arc<str>, fixed: bool, accepted: Accepted) {
+        let entry = Entry { name: name.clone(), accepted: Some(accepted), refused: None, fixed };
+        self.lock().insert((kind, name), entry);
+    }
+
+    pub(super) fn refuse(&self, kind: ResourceType, name: Arc<str>, refused: Refused) {
+        let mut entries = self.lock();
+        let entry = entries.entry((kind, name.clone()));
+        entry.or_insert(Entry { name, accepted: None, refused: None, fixed: false }).refused = Some(refused);
+    }
+
+    pub(super) fn remove(&self, kind: ResourceType, name: &Arc<str>) {
+        self.lock().remove(&(kind, name.clone()));
+    }
+
+    /// Forgets the children that nothing refers to any more.
+    pub(super) fn retain(&self, kind: ResourceType, wanted: impl Fn(&str) -> bool) {
+        self.lock().retain(|(held, name), entry| *held != kind || entry.fixed || wanted(name));
+    }
+
+    pub(super) fn is_fixed(&self, kind: ResourceType, name: &Arc<str>) -> bool {
+        self.lock().get(&(kind, name.clone())).is_some_and(|entry| entry.fixed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(ResourceType, Arc<str>), Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
