@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::client::Client;
+use crate::status::{Proxy, Report, Role};
 
 /// The admin page of the control plane.
 #[derive(Debug)]
@@ -15,69 +15,44 @@ pub(super) struct ControlPlane {
     client: Client,
 }
 
-/// `GET /status`, as far as the demo reads it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Status {
-    /// Grows with every change of the manifests; begins again when the control plane does.
-    pub(super) generation: u64,
-    /// Every connected proxy.
-    pub(super) proxies: Vec<Proxy>,
-}
-
-/// One connected proxy.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Proxy {
-    role: String,
-    name: String,
-    /// The newest generation that it has acknowledged in full.
-    #[serde(default)]
-    applied_generation: Option<u64>,
-    #[serde(default)]
-    types: Vec<TypeState>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-struct TypeState {
-    #[serde(rename = "type")]
-    kind: String,
-    state: String,
-    #[serde(default)]
-    error: Option<String>,
-}
-
 /// The proxies that must apply a change: `gateway shop`, `sidecar web-1`.
 pub(super) type Expected = BTreeSet<String>;
 
-impl Status {
-    /// How many of the expected proxies have applied this generation.
-    pub(super) fn applied(&self, expected: &Expected, generation: u64) -> usize {
-        expected.len() - self.lagging(expected, generation).len()
-    }
+/// How many of the expected proxies have applied this generation.
+pub(super) fn applied(report: &Report, expected: &Expected, generation: u64) -> usize {
+    expected.len() - lagging(report, expected, generation).len()
+}
 
-    /// The expected proxies that have not, each with the reason if one is known.
-    fn lagging(&self, expected: &Expected, generation: u64) -> Vec<String> {
-        expected.iter().filter_map(|name| self.lag(name, generation)).collect()
-    }
+/// The expected proxies that have not, each with the reason if one is known.
+fn lagging(report: &Report, expected: &Expected, generation: u64) -> Vec<String> {
+    expected.iter().filter_map(|name| lag(report, name, generation)).collect()
+}
 
-    /// A proxy may be listed twice while an old stream of it is being forgotten: the best one counts.
-    fn lag(&self, name: &str, generation: u64) -> Option<String> {
-        let proxies: Vec<&Proxy> =
-            self.proxies.iter().filter(|proxy| format!("{} {}", proxy.role, proxy.name) == name).collect();
-        let newest = proxies.iter().map(|proxy| proxy.applied_generation.unwrap_or(0)).max();
-        if newest.is_some_and(|applied| applied >= generation) {
-            return None;
-        }
-        let Some(applied) = newest else { return Some(format!("{name} is not connected")) };
-        let errors: Vec<String> = proxies
-            .iter()
-            .flat_map(|proxy| &proxy.types)
-            .filter_map(|state| {
-                state.error.as_ref().map(|error| format!("{} {}: {error}", state.kind, state.state))
-            })
-            .collect();
-        let why = if errors.is_empty() { String::new() } else { format!(" ({})", errors.join("; ")) };
-        Some(format!("{name} is at generation {applied}{why}"))
+/// A proxy may be listed twice while an old stream of it is being forgotten: the best one counts.
+fn lag(report: &Report, name: &str, generation: u64) -> Option<String> {
+    let proxies: Vec<&Proxy> = report.proxies.iter().filter(|proxy| is_named(proxy, name)).collect();
+    let newest = proxies.iter().map(|proxy| proxy.applied_generation).max();
+    if newest.is_some_and(|applied| applied >= generation) {
+        return None;
     }
+    let Some(applied) = newest else { return Some(format!("{name} is not connected")) };
+    let errors: Vec<String> = proxies
+        .iter()
+        .flat_map(|proxy| &proxy.types)
+        .filter_map(|state| {
+            state.error.as_ref().map(|error| format!("{} {}: {error}", state.kind, state.state.word()))
+        })
+        .collect();
+    let why = if errors.is_empty() { String::new() } else { format!(" ({})", errors.join("; ")) };
+    Some(format!("{name} is at generation {applied}{why}"))
+}
+
+fn is_named(proxy: &Proxy, name: &str) -> bool {
+    let role = match proxy.role {
+        Role::Gateway => "gateway",
+        Role::Sidecar => "sidecar",
+    };
+    name.split_once(' ') == Some((role, &proxy.name))
 }
 
 impl ControlPlane {
@@ -87,7 +62,7 @@ impl ControlPlane {
     }
 
     /// Asks once.
-    pub(super) async fn status(&self) -> Result<Status, String> {
+    pub(super) async fn status(&self) -> Result<Report, String> {
         let asked = tokio::time::timeout(ASK_LIMIT, self.client.get("/status")).await;
         let response =
             asked.map_err(|_| "/status does not answer".to_owned())?.map_err(|error| error.to_string())?;
@@ -111,7 +86,7 @@ impl ControlPlane {
             let missing = match self.status().await {
                 Ok(status) => match target(&status, before) {
                     None => format!("the control plane is still at generation {}", status.generation),
-                    Some(target) => match status.lagging(expected, target) {
+                    Some(target) => match lagging(&status, expected, target) {
                         lagging if lagging.is_empty() => return Ok(status.generation),
                         lagging => lagging.join(", "),
                     },
@@ -128,7 +103,7 @@ impl ControlPlane {
 
 /// The generation to wait for, once the control plane has it. The first above `before` holds the edit; a new process
 /// has everything from its first one on.
-fn target(status: &Status, before: Option<u64>) -> Option<u64> {
+fn target(status: &Report, before: Option<u64>) -> Option<u64> {
     match before {
         Some(before) => (status.generation > before).then_some(before + 1),
         None => (status.generation > 0).then_some(status.generation),
@@ -142,7 +117,7 @@ const POLL_EVERY: Duration = Duration::from_millis(10);
 mod tests {
     use super::*;
 
-    fn status(text: &str) -> Status {
+    fn status(text: &str) -> Report {
         serde_json::from_str(text).unwrap()
     }
 
@@ -162,13 +137,13 @@ mod tests {
     fn who_lags_is_named_with_the_reason() {
         let status = status(TWO);
         let both = expected(&["gateway shop", "sidecar web-1"]);
-        assert_eq!(status.applied(&both, 6), 2);
-        assert_eq!(status.applied(&both, 7), 1);
+        assert_eq!(applied(&status, &both, 6), 2);
+        assert_eq!(applied(&status, &both, 7), 1);
         assert_eq!(
-            status.lagging(&both, 7),
+            lagging(&status, &both, 7),
             ["sidecar web-1 is at generation 6 (route rejected: no such cluster)"]
         );
-        assert_eq!(status.lagging(&expected(&["sidecar web-2"]), 1), ["sidecar web-2 is not connected"]);
+        assert_eq!(lagging(&status, &expected(&["sidecar web-2"]), 1), ["sidecar web-2 is not connected"]);
     }
 
     #[test]
@@ -177,6 +152,6 @@ mod tests {
         assert_eq!(target(&status, Some(7)), None);
         assert_eq!(target(&status, Some(5)), Some(6));
         assert_eq!(target(&status, None), Some(7));
-        assert_eq!(target(&Status::default(), None), None);
+        assert_eq!(target(&Report::default(), None), None);
     }
 }

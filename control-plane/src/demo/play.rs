@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::board::{Applied, BoardWriter, State, Swap};
-use super::control::ControlPlane;
+use super::control::{self, ControlPlane};
 use super::error::DemoError;
 use super::load::Load;
 use super::manifests;
@@ -250,7 +250,7 @@ async fn follow(address: std::net::SocketAddr, board: BoardWriter) {
             board.applied = match status {
                 Ok(status) => Applied {
                     generation: Some(status.generation),
-                    at: status.applied(&board.expected, status.generation),
+                    at: control::applied(&status, &board.expected, status.generation),
                     of,
                 },
                 Err(_away) => Applied { generation: None, at: 0, of },

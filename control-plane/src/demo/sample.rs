@@ -27,6 +27,7 @@ use super::trace;
 
 /// The flags of `sidegate sample-app`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(disable_version_flag = true)]
 pub struct SampleArgs {
     /// What the app calls itself
     #[arg(long)]
