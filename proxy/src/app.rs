@@ -1,6 +1,175 @@
-//! (being written)
+//! Wiring: creates every thread and task and hands each its ends. The only room that knows all others.
+//!
+//! One control thread (this one: xDS, binding, admin, signals) and as many workers as `--concurrency` says, each with a runtime of its own (D2).
 
-/// Runs the proxy.
-pub fn run(_arguments: impl Iterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use crate::compile::Compiler;
+use crate::drain::{Drain, Phase};
+use crate::listener::bind::Binder;
+use crate::listener::{Acceptor, Balance, Command};
+use crate::settings::{Mode, Settings};
+use crate::snapshot::{Handle, Publisher};
+use crate::telemetry::Metrics;
+use crate::worker::Worker;
+use crate::{admin, compile, xds};
+
+mod logging;
+mod shutdown;
+
+use shutdown::Ended;
+
+/// Runs the proxy to its end. `arguments` without the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let settings = match Settings::read(arguments) {
+        Ok(settings) => settings,
+        Err(stop) => return stop.report(),
+    };
+    if settings.mode == Mode::Validate {
+        return settings.validate(|settings| {
+            compile::validate(&settings.bootstrap).iter().map(ToString::to_string).collect()
+        });
+    }
+    let log = logging::start(settings.log_level);
+    for ignored in &settings.ignored {
+        tracing::warn!("{}: {ignored}", settings.source);
+    }
+    let runtime = match Builder::new_current_thread().enable_all().max_blocking_threads(8).build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    LocalSet::new().block_on(&runtime, Proxy::start(settings, log))
 }
+
+/// The running parts.
+struct Proxy {
+    drain: Drain,
+    balance: Arc<Balance>,
+    workers: Vec<JoinHandle<()>>,
+    metrics: Metrics,
+}
+
+impl Proxy {
+    async fn start(settings: Settings, log: logging::Level) -> ExitCode {
+        let metrics = Metrics::new(settings.concurrency.get());
+        let publisher = Publisher::new();
+        let snapshots = publisher.handle();
+        let mut compiler = Compiler::new(publisher, metrics.clone());
+        if let Err(rejections) = compiler.load_static(&settings.bootstrap, Instant::now()) {
+            for rejection in &rejections {
+                eprintln!("{}: {rejection}", settings.source);
+            }
+            return ExitCode::FAILURE;
+        }
+        let drain = Drain::new();
+        let (commands, receivers): (Vec<_>, Vec<_>) =
+            (0..settings.concurrency.get()).map(|_| mpsc::channel(COMMANDS)).unzip();
+        let balance = Arc::new(Balance::new(commands.clone(), connection_limit()));
+        let mut binder = Binder::new(snapshots.clone(), commands);
+        let proxy = match Self::spawn_workers(&snapshots, metrics, drain, balance, receivers) {
+            Ok(proxy) => proxy,
+            Err(error) => {
+                eprintln!("cannot start a worker: {error}");
+                return ExitCode::from(2);
+            }
+        };
+        let errors = binder.sync().await;
+        if !errors.is_empty() {
+            errors.iter().for_each(|error| eprintln!("{error}"));
+            return ExitCode::from(2);
+        }
+        tokio::task::spawn_local(binder.run());
+        let _ = (log, compiler);
+        proxy.serve(&settings).await
+    }
+
+    fn spawn_workers(
+        snapshots: &Handle,
+        metrics: Metrics,
+        drain: Drain,
+        balance: Arc<Balance>,
+        receivers: Vec<mpsc::Receiver<Command>>,
+    ) -> std::io::Result<Self> {
+        let mut workers = Vec::with_capacity(receivers.len());
+        for (index, commands) in receivers.into_iter().enumerate() {
+            let (snapshots, metrics, balance) = (snapshots.clone(), metrics.clone(), balance.clone());
+            let drain = drain.watch();
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            workers.push(thread.spawn(move || {
+                let worker = Worker::new(&snapshots, metrics.recorder(index), drain);
+                run_worker(worker, index, balance, commands);
+            })?);
+        }
+        Ok(Self { drain, balance, workers, metrics })
+    }
+
+    /// Serves until told to end, then ends in order.
+    async fn serve(self, settings: &Settings) -> ExitCode {
+        let ended = shutdown::conduct(&self.drain, &self.balance, settings).await;
+        self.drain.advance(Phase::Ended);
+        for worker in self.workers {
+            // A worker that panicked has said so on stderr.
+            let _ = worker.join();
+        }
+        self.metrics.flush_logs(Duration::from_secs(1));
+        match ended {
+            Ended::Quietly => tracing::info!("every connection finished; bye"),
+            Ended::Cut(connections) => tracing::warn!("{connections} connections were cut"),
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+/// A worker's thread: accept, serve, sweep the pools, until the end.
+fn run_worker(worker: Worker, index: usize, balance: Arc<Balance>, commands: mpsc::Receiver<Command>) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build_local(LocalOptions::default());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!("worker {index} cannot start: {error}"),
+    };
+    runtime.block_on(async move {
+        let worker = std::rc::Rc::new(worker);
+        let sweeper = worker.clone();
+        tokio::task::spawn_local(async move {
+            let mut ticks = tokio::time::interval(SWEEP);
+            loop {
+                sweeper.pools.sweep(ticks.tick().await);
+            }
+        });
+        Acceptor::new(worker, index, balance).run(commands).await;
+    });
+}
+
+/// Connections that the process may have open: what the system allows, less what upstreams and files need.
+fn connection_limit() -> usize {
+    let (soft, _) = rlimit();
+    (soft / 2).saturating_sub(64).max(64)
+}
+
+/// The bound on open files: soft and hard.
+fn rlimit() -> (usize, usize) {
+    // From the kernel's own account of this process; elsewhere a common value.
+    let text = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+    let mut numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
+    let soft = numbers.next().unwrap_or(1024);
+    (soft, numbers.next().unwrap_or(soft))
+}
+
+const COMMANDS: usize = 1024;
+const SWEEP: Duration = Duration::from_secs(1);

@@ -1,1 +1,297 @@
-//! (being written)
+//! The conductor of one request: prepare → route → filter → attempts → response; every phase a named call.
+//!
+//! The server side of either codec calls [`serve`] once per request, streams what it returns, and tells [`Ending`] how that went.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::Method;
+use http::uri::PathAndQuery;
+use tokio::time::Instant;
+
+use crate::error::Reason;
+use crate::io::Io;
+use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Version};
+use crate::route::{Action, HeaderChanges, Route, Silent};
+use crate::snapshot::{Chain, Direction, Http, Listener, Snapshot};
+use crate::telemetry::{self, AccessLog, Record};
+use crate::worker::Worker;
+
+mod attempts;
+mod bodies;
+mod explain;
+mod prepare;
+mod reply;
+mod retry;
+
+pub(crate) use explain::explain;
+pub(crate) use reply::Reply;
+
+/// The connection that requests come from.
+#[derive(Debug)]
+pub(crate) struct Downstream {
+    /// The listener as it was when the connection was accepted.
+    pub(crate) listener: Arc<Listener>,
+    /// Its addresses and names, as records have them.
+    pub(crate) connection: telemetry::Downstream,
+    /// What the connection implies.
+    pub(crate) scheme: Scheme,
+}
+
+impl Downstream {
+    /// A connection that was just accepted.
+    pub(crate) fn new(listener: Arc<Listener>, io: &Io, scheme: Scheme) -> Self {
+        let stat_prefix = match &listener.chain {
+            Chain::Http(http) => http.stat_prefix.clone(),
+            Chain::Tcp(tcp) => tcp.stat_prefix.clone(),
+        };
+        let connection = telemetry::Downstream {
+            listener: listener.name.clone(),
+            stat_prefix,
+            inbound: listener.direction == Direction::Inbound,
+            peer: io.peer,
+            local: io.local,
+        };
+        Self { listener, connection, scheme }
+    }
+
+    /// The connection manager in force: of the listener's current form, or of the one that accepted when it is gone or changed its nature.
+    pub(crate) fn http(&self, snapshot: &Snapshot) -> Option<Arc<Http>> {
+        let current = snapshot.listeners.get(&self.listener.name).unwrap_or(&self.listener);
+        match (&current.chain, &self.listener.chain) {
+            (Chain::Http(http), _) | (_, Chain::Http(http)) => Some(http.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// What the codec sends back.
+pub(crate) struct Served {
+    /// The response.
+    pub(crate) response: Response,
+    /// After a 2xx to CONNECT: the other side of the tunnel.
+    pub(crate) tunnel: Option<Io>,
+    /// To be told how it ended.
+    pub(crate) ending: Ending,
+}
+
+/// Serves one request. Dropping the future abandons the exchange: attempts are cancelled, and it is logged as abandoned by the client.
+pub(crate) async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Request) -> Served {
+    let snapshot = worker.snapshots.load();
+    let http = downstream.http(&snapshot);
+    let mut exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), &request);
+    let outcome = match &http {
+        Some(http) => exchange.run(http, request).await,
+        None => Err(Reply::new(Reason::NoRoute).detail("the listener no longer speaks HTTP")),
+    };
+    exchange.complete(outcome, http.as_deref())
+}
+
+/// Answers a request that is not served at all: malformed (then without a head), or one that asks for what is not configured.
+pub(crate) fn refuse(
+    worker: &Rc<Worker>,
+    downstream: &Downstream,
+    head: Option<RequestHead>,
+    reason: Reason,
+    detail: Option<String>,
+) -> Served {
+    let snapshot = worker.snapshots.load();
+    let http = downstream.http(&snapshot);
+    let head = head.unwrap_or_else(|| RequestHead {
+        method: Method::from_bytes(b"-").unwrap_or_default(),
+        scheme: downstream.scheme,
+        authority: None,
+        path: PathAndQuery::from_static("/"),
+        version: Version::Http11,
+        headers: Headers::new(),
+    });
+    let request = Request { head, body: Body::Empty };
+    let exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), &request);
+    let mut reply = Reply::new(reason);
+    if let Some(detail) = detail {
+        reply = reply.detail(detail);
+    }
+    exchange.complete(Err(reply), http.as_deref())
+}
+
+/// One request on its way.
+struct Exchange<'a> {
+    worker: &'a Rc<Worker>,
+    downstream: &'a Downstream,
+    snapshot: &'a Snapshot,
+    ending: Ending,
+    tunnel: Option<Io>,
+    route: Option<Arc<Route>>,
+    /// The weighted cluster's own changes to the response; they come before the route's.
+    response_changes: Option<Arc<HeaderChanges>>,
+    /// The virtual host wants `x-envoy-attempt-count`.
+    attempt_count: bool,
+}
+
+impl<'a> Exchange<'a> {
+    fn begin(
+        worker: &'a Rc<Worker>,
+        downstream: &'a Downstream,
+        snapshot: &'a Snapshot,
+        http: Option<&Http>,
+        request: &Request,
+    ) -> Self {
+        worker.recorder.exchange_started(&downstream.connection.stat_prefix);
+        let mut record =
+            Record::new(&downstream.connection, &request.head, Instant::now(), SystemTime::now());
+        record.grpc = crate::http2::is_grpc(&request.head.headers);
+        let logs = http.map(|http| http.access_logs.clone()).unwrap_or_default();
+        let ending = Ending {
+            worker: worker.clone(),
+            record: Some(Box::new(record)),
+            logs,
+            received: None,
+            claims: None,
+        };
+        Self {
+            worker,
+            downstream,
+            snapshot,
+            ending,
+            tunnel: None,
+            route: None,
+            response_changes: None,
+            attempt_count: false,
+        }
+    }
+
+    async fn run(&mut self, http: &Http, mut request: Request) -> Result<Response, Reply> {
+        self.prepare(http, &mut request.head)?;
+        let route = self.select_route(http, &request)?;
+        self.route = Some(route.clone());
+        self.run_filters(http, &route, &mut request)?;
+        match &route.action {
+            Action::Forward(forward) if request.head.method == Method::CONNECT => {
+                self.open_tunnel(forward, &request.head).await
+            }
+            Action::Forward(forward) => self.forward(&route, forward, request).await,
+            Action::Redirect(redirect) => Err(reply::redirect(redirect, &route, &request.head)),
+            Action::Direct(direct) => Err(reply::direct(direct)),
+        }
+    }
+
+    fn select_route(&mut self, http: &Http, request: &Request) -> Result<Arc<Route>, Reply> {
+        if request.head.method == Method::CONNECT && !http.allow_connect {
+            return Err(Reply::new(Reason::UpgradeRefused).detail("CONNECT is not configured here"));
+        }
+        let Some(table) = self.snapshot.routes.get(&http.routes) else {
+            return Err(Reply::new(Reason::NoRoute).detail("the route table has not arrived yet"));
+        };
+        let roll = ((u64::from(self.worker.roll()) * 1_000_000) >> 32) as u32;
+        let Some((host, route)) = table.select(&request.head, roll, &mut Silent) else {
+            return Err(Reply::new(Reason::NoRoute));
+        };
+        let record = self.ending.record();
+        record.route = Some(route.name.clone());
+        record.origin.clone_from(&route.origin);
+        self.attempt_count = host.attempt_count;
+        Ok(route.clone())
+    }
+
+    fn run_filters(&mut self, http: &Http, route: &Route, request: &mut Request) -> Result<(), Reply> {
+        let now = self.ending.record().start;
+        match crate::filter::on_request(&http.filters, &route.filters, &mut request.head, now) {
+            None => Ok(()),
+            Some(filtered) => {
+                if filtered.reason == Reason::RateLimited {
+                    self.worker.recorder.rate_limited(&http.stat_prefix);
+                }
+                Err(Reply::from_filter(filtered))
+            }
+        }
+    }
+
+    /// Turns the outcome into what the codec sends, and notes it.
+    fn complete(mut self, outcome: Result<Response, Reply>, http: Option<&Http>) -> Served {
+        let mut response = match outcome {
+            Ok(response) => response,
+            Err(reply) => {
+                let worker = self.worker;
+                reply.into_response(self.ending.record(), http, || worker.recorder.next_reason_id())
+            }
+        };
+        if let Some(changes) = &self.response_changes {
+            changes.apply(&mut response.head.headers);
+        }
+        if let Some(route) = &self.route {
+            for changes in &route.response_headers {
+                changes.apply(&mut response.head.headers);
+            }
+        }
+        if let Some(http) = http {
+            prepare::finish_response(http, &mut response.head);
+        }
+        self.ending.note_response(&response);
+        Served { response, tunnel: self.tunnel, ending: self.ending }
+    }
+}
+
+/// What remains of an exchange while its response is sent: told how that went, it writes the log line and the counters.
+/// Dropped without being told, the client has gone.
+pub(crate) struct Ending {
+    worker: Rc<Worker>,
+    record: Option<Box<Record>>,
+    logs: Vec<Arc<AccessLog>>,
+    received: Option<Rc<bodies::Received>>,
+    /// Held until the response has been sent: places among the cluster's requests, the endpoint's lease.
+    claims: Option<attempts::Claims>,
+}
+
+impl Ending {
+    /// The record, while the exchange runs.
+    fn record(&mut self) -> &mut Record {
+        // `finish` consumes `self`, so the record is always there before.
+        self.record.as_deref_mut().expect("taken only when the exchange ends")
+    }
+
+    fn note_response(&mut self, response: &Response) {
+        let grpc_status = response.head.headers.get_str("grpc-status").and_then(|text| text.parse().ok());
+        let logs = std::mem::take(&mut self.logs);
+        let record = self.record();
+        record.status = Some(response.head.status);
+        record.grpc_status = grpc_status;
+        for log in &logs {
+            let wanted = log.format.wanted_response_headers();
+            prepare::collect(&response.head.headers, wanted, &mut record.response_headers);
+        }
+        self.logs = logs;
+    }
+
+    /// The response has been sent to its end, or was cut for `cut`.
+    pub(crate) fn finish(mut self, bytes_sent: u64, grpc_status: Option<u16>, cut: Option<Reason>) {
+        let record = self.record();
+        record.bytes_sent = bytes_sent;
+        if grpc_status.is_some() {
+            record.grpc_status = grpc_status;
+        }
+        if cut.is_some() {
+            record.reason = cut;
+        }
+        self.write();
+    }
+
+    fn write(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        record.duration = record.start.elapsed();
+        if let Some(received) = &self.received {
+            record.bytes_received = received.bytes();
+        }
+        self.claims = None;
+        self.worker.recorder.exchange_ended(*record, &self.logs);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.reason = Some(Reason::DownstreamClosed);
+            self.write();
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -118,6 +118,65 @@ impl Io {
     /// Closing sends RST, so that the other end cannot mistake a cut response for a complete one.
     pub fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
+
+/// What is to leave on a connection: encoded bytes, then one piece of a body, then what ends the piece. One system call when the
+/// socket takes it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Encoded bytes: heads, chunk headers.
+    pub head: BytesMut,
+    piece: Bytes,
+    tail: &'static [u8],
+}
+
+impl Outbox {
+    /// Adds a piece of body, with what ends it. Only when [`Self::has_piece`] is false.
+    pub fn set_piece(&mut self, piece: Bytes, tail: &'static [u8]) {
+        debug_assert!(!self.has_piece());
+        (self.piece, self.tail) = (piece, tail);
+    }
+
+    /// Whether a piece of body waits to leave.
+    pub fn has_piece(&self) -> bool {
+        !self.piece.is_empty() || !self.tail.is_empty()
+    }
+
+    /// Whether nothing waits to leave.
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty() && !self.has_piece()
+    }
+
+    /// Writes everything. `written` turns true with the first byte that leaves.
+    pub fn poll_flush(
+        &mut self,
+        context: &mut Context<'_>,
+        io: &Io,
+        written: &mut bool,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let count = if self.has_piece() {
+                let pieces = [IoSlice::new(&self.head), IoSlice::new(&self.piece), IoSlice::new(self.tail)];
+                ready!(io.poll_write_vectored(context, &pieces))?
+            } else {
+                ready!(io.poll_write(context, &self.head))?
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *written = true;
+            self.consume(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn consume(&mut self, count: usize) {
+        let head = count.min(self.head.len());
+        self.head.advance(head);
+        let piece = (count - head).min(self.piece.len());
+        self.piece.advance(piece);
+        self.tail = &self.tail[count - head - piece..];
     }
 }
 

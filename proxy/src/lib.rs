@@ -35,8 +35,11 @@ pub mod fuzzing; // what `fuzz/` checks; not in the program
 mod telemetry; // metrics, access log, flight recorder
 mod trace; // B3 and W3C trace context
 mod http1; // the HTTP/1.1 codec, no IO
+mod http2; // HTTP/2 by the h2 crate: heads, bodies
 mod message; // heads, headers, bodies
+mod relay; // bytes both ways between two connections
 mod io; // a connection's byte stream
+mod timer; // bounds of time that cost nothing when nothing waits
 mod drain; // shutting down in order
 pub mod settings; // flags and bootstrap
 mod error; // the closed `Reason`, named rejections

@@ -1,1 +1,216 @@
-//! (being written)
+//! Accepting connections. The control thread binds ([`bind`]); every worker accepts on a socket of its own (`SO_REUSEPORT`, D2),
+//! finds the listener's current form, and conducts the connection.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+use crate::drain::Phase;
+use crate::exchange::Downstream;
+use crate::io::Io;
+use crate::message::Scheme;
+use crate::snapshot::{Chain, Listener};
+use crate::worker::Worker;
+use crate::{http, tcp};
+
+pub(crate) mod bind;
+
+/// What the control thread, or another worker, tells a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Accept on this socket, which is bound to the configured address.
+    Accept(SocketAddr, std::net::TcpListener),
+    /// Stop accepting on the configured address.
+    Stop(SocketAddr),
+    /// Serve a connection that another worker accepted on the configured address.
+    Take(SocketAddr, std::net::TcpStream),
+}
+
+/// Connections of every worker, and the ways to hand one over.
+pub(crate) struct Balance {
+    loads: Box<[AtomicUsize]>,
+    workers: Box<[mpsc::Sender<Command>]>,
+    /// Connections that the process may have open.
+    limit: usize,
+}
+
+impl Balance {
+    /// For as many workers as there are ways to reach one.
+    pub(crate) fn new(workers: Vec<mpsc::Sender<Command>>, limit: usize) -> Self {
+        let loads = workers.iter().map(|_| AtomicUsize::new(0)).collect();
+        Self { loads, workers: workers.into(), limit }
+    }
+
+    /// Connections open now.
+    pub(crate) fn connections(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// A worker that has clearly fewer connections than this one.
+    fn lighter(&self, own: usize) -> Option<&mpsc::Sender<Command>> {
+        let load = |index: usize| self.loads[index].load(Ordering::Relaxed);
+        let lightest = (0..self.loads.len()).min_by_key(|index| load(*index))?;
+        let margin = 2 + load(lightest) / 8;
+        (load(own) > load(lightest) + margin).then(|| &self.workers[lightest])
+    }
+}
+
+/// One connection's place in its worker's load.
+struct Load {
+    balance: Arc<Balance>,
+    worker: usize,
+}
+
+impl Load {
+    fn new(balance: &Arc<Balance>, worker: usize) -> Self {
+        balance.loads[worker].fetch_add(1, Ordering::Relaxed);
+        Self { balance: balance.clone(), worker }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.balance.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One worker's accepting side.
+pub(crate) struct Acceptor {
+    worker: Rc<Worker>,
+    index: usize,
+    balance: Arc<Balance>,
+    /// Dropping a sender ends the accept loop of that address.
+    accepting: RefCell<FxHashMap<SocketAddr, watch::Sender<()>>>,
+}
+
+impl Acceptor {
+    /// The acceptor of worker `index`.
+    pub(crate) fn new(worker: Rc<Worker>, index: usize, balance: Arc<Balance>) -> Rc<Self> {
+        Rc::new(Self { worker, index, balance, accepting: RefCell::default() })
+    }
+
+    /// Follows commands until the shutdown's end.
+    pub(crate) async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let mut drain = self.worker.drain.clone();
+        loop {
+            let command = tokio::select! {
+                biased;
+                () = drain.reached(Phase::Ended) => return,
+                command = commands.recv() => command,
+            };
+            match command {
+                Some(Command::Accept(address, socket)) => self.start(address, socket),
+                Some(Command::Stop(address)) => drop(self.accepting.borrow_mut().remove(&address)),
+                Some(Command::Take(address, stream)) => {
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        self.serve(address, stream);
+                    }
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn start(self: &Rc<Self>, address: SocketAddr, socket: std::net::TcpListener) {
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::error!("cannot accept on {address}: {error}"),
+        };
+        let (stop, stopped) = watch::channel(());
+        self.accepting.borrow_mut().insert(address, stop);
+        tokio::task::spawn_local(self.clone().accept(address, socket, stopped));
+    }
+
+    /// Accepts until told to stop. Survives every error (R9): those of one connection at once, those of the system with a pause.
+    async fn accept(
+        self: Rc<Self>,
+        address: SocketAddr,
+        socket: TcpListener,
+        mut stopped: watch::Receiver<()>,
+    ) {
+        let mut drain = self.worker.drain.clone();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stopped.changed() => return,
+                () = drain.reached(Phase::Draining) => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    pause = FIRST_PAUSE;
+                    self.place(address, stream);
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!("cannot accept on {address}: {error}; trying again in {pause:?}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Serves the connection here, or hands it to a worker that has clearly fewer: long-lived ones must not pile up on one core.
+    fn place(self: &Rc<Self>, address: SocketAddr, stream: TcpStream) {
+        if let Some(lighter) = self.balance.lighter(self.index)
+            && let Ok(permit) = lighter.try_reserve()
+        {
+            if let Ok(stream) = stream.into_std() {
+                permit.send(Command::Take(address, stream));
+            }
+            return;
+        }
+        self.serve(address, stream);
+    }
+
+    fn serve(self: &Rc<Self>, address: SocketAddr, stream: TcpStream) {
+        let snapshot = self.worker.snapshots.load();
+        // A listener that was removed a moment ago still has connections in its queue: they are closed.
+        let Some(listener) =
+            snapshot.listeners.values().find(|listener| listener.addresses.contains(&address))
+        else {
+            return;
+        };
+        let load = Load::new(&self.balance, self.index);
+        let Ok(io) = Io::new(stream) else { return };
+        if self.balance.connections() > self.balance.limit {
+            self.worker.recorder.downstream_overflow(&listener.name);
+            io.reset_on_close();
+            return;
+        }
+        let connection = serve_connection(self.worker.clone(), listener.clone(), io);
+        tokio::task::spawn_local(async move {
+            connection.await;
+            drop(load);
+        });
+    }
+}
+
+/// The conductor of one connection.
+async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io) {
+    let _open = worker.recorder.downstream_opened(&listener.name);
+    let downstream = Rc::new(Downstream::new(listener.clone(), &io, Scheme::Http));
+    match &listener.chain {
+        Chain::Http(http) => http::serve(worker, downstream, http.clone(), io).await,
+        Chain::Tcp(tcp) => tcp::serve(worker, downstream, tcp.clone(), io).await,
+    }
+}
+
+/// Errors that say something about the connection at the head of the queue, not about us.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);

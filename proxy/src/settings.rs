@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use prost::Message;
 use sidegate_xds::envoy::config::bootstrap::v3::Bootstrap;
@@ -50,6 +51,10 @@ pub struct Settings {
     pub concurrency: NonZeroUsize,
     /// What is logged.
     pub log_level: LevelFilter,
+    /// How long open connections may take to finish when shutting down.
+    pub drain_time: Duration,
+    /// How long to go on accepting after SIGTERM.
+    pub shutdown_delay: Duration,
     /// Parts of the bootstrap that have no effect here; to be logged as warnings.
     pub ignored: Vec<String>,
 }
@@ -80,6 +85,8 @@ impl Settings {
             mode: flags.mode,
             concurrency: flags.concurrency.unwrap_or_else(concurrency::available),
             log_level: flags.log_level.filter(),
+            drain_time: Duration::from_secs(flags.drain_time_s.into()),
+            shutdown_delay: Duration::from_secs(flags.shutdown_delay_s.into()),
             ignored: bootstrap::ignored(&bootstrap),
             bootstrap,
         })

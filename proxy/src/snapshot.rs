@@ -85,6 +85,8 @@ pub struct Http {
     pub xff_trusted_hops: u32,
     /// `generate_request_id`.
     pub generate_request_id: bool,
+    /// `preserve_external_request_id`.
+    pub preserve_external_request_id: bool,
     /// `normalize_path`.
     pub normalize_path: bool,
     /// `merge_slashes`.

@@ -1,1 +1,92 @@
-//! (being written)
+//! Sends one request to one endpoint over a pooled or new connection, and says what is known when that fails.
+//!
+//! D8 in one line: the pool itself sends a request again only when it was provably not processed.
+
+use std::sync::Arc;
+
+use crate::cluster::{Cluster, Endpoint, Protocol};
+use crate::error::Reason;
+use crate::message::{Body, RequestHead, Response, Version};
+
+mod connect;
+mod forward;
+mod http1;
+mod http2;
+mod pool;
+
+pub(crate) use connect::connect;
+pub(crate) use forward::Resolver;
+pub(crate) use pool::Pools;
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    /// The cluster: its limits, time bounds and counters apply.
+    pub(crate) cluster: Arc<Cluster>,
+    /// The endpoint.
+    pub(crate) endpoint: Arc<Endpoint>,
+}
+
+/// What is known of a request that failed before its response head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Processed {
+    /// Nothing was sent: no connection, or it was closed before the first byte.
+    NotSent,
+    /// The endpoint said that it did not process it (REFUSED_STREAM, GOAWAY below its stream id).
+    Refused,
+    /// It may have been.
+    Maybe,
+}
+
+/// A request that got no response head.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// Why.
+    pub(crate) reason: Reason,
+    /// Whether the endpoint may have acted on it.
+    pub(crate) processed: Processed,
+    /// It went out on a connection that had served others before: the endpoint may just have grown tired of it.
+    pub(crate) reused: bool,
+    /// For the operator.
+    pub(crate) detail: String,
+}
+
+impl SendError {
+    fn not_sent(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, processed: Processed::NotSent, reused: false, detail: detail.into() }
+    }
+
+    fn maybe(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, processed: Processed::Maybe, reused: false, detail: detail.into() }
+    }
+}
+
+/// One try at sending a request; the head is borrowed, since another try may need it.
+pub(crate) struct Attempt<'a> {
+    /// The head.
+    pub(crate) head: &'a RequestHead,
+    /// The body.
+    pub(crate) body: Body,
+    /// Do not take a pooled connection: the last one was stale.
+    pub(crate) fresh: bool,
+}
+
+impl Pools {
+    /// Sends a request and returns its response as soon as the head is there.
+    pub(crate) async fn send(
+        &self,
+        destination: &Destination,
+        attempt: Attempt<'_>,
+    ) -> Result<Response, SendError> {
+        let http2 = match destination.cluster.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Downstream => attempt.head.version == Version::Http2,
+        };
+        if http2 {
+            self.send_http2(destination, attempt).await
+        } else {
+            self.send_http1(destination, attempt).await
+        }
+    }
+}

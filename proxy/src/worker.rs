@@ -1,1 +1,55 @@
-//! (being written)
+//! What one worker thread owns: its reader of the snapshot, its pools, its recorder, its randomness.
+
+use std::cell::RefCell;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::drain;
+use crate::snapshot::{Handle, Reader};
+use crate::telemetry::Recorder;
+use crate::upstream::{Pools, Resolver};
+
+/// One worker. Lives on its thread; everything on the request path borrows it.
+pub(crate) struct Worker {
+    /// The current snapshot.
+    pub(crate) snapshots: Reader,
+    /// Connections to endpoints.
+    pub(crate) pools: Pools,
+    /// Destinations outside the mesh.
+    pub(crate) resolver: Resolver,
+    /// Counters and logs.
+    pub(crate) recorder: Recorder,
+    /// How far the shutdown is.
+    pub(crate) drain: drain::Watcher,
+    random: RefCell<SmallRng>,
+}
+
+impl Worker {
+    /// A worker with no connections.
+    pub(crate) fn new(snapshots: &Handle, recorder: Recorder, drain: drain::Watcher) -> Self {
+        Self {
+            snapshots: snapshots.reader(),
+            pools: Pools::new(recorder.clone()),
+            resolver: Resolver::default(),
+            recorder,
+            drain,
+            random: RefCell::new(SmallRng::from_os_rng()),
+        }
+    }
+
+    /// A uniform `u32`.
+    pub(crate) fn roll(&self) -> u32 {
+        self.random.borrow_mut().random()
+    }
+
+    /// A uniform `u64`.
+    pub(crate) fn random(&self) -> u64 {
+        self.random.borrow_mut().random()
+    }
+
+    /// Whether connections should end after what they are doing.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.phase() >= drain::Phase::Draining
+    }
+}

@@ -67,6 +67,7 @@ pub fn compile(
         use_remote_address: value::flag(manager.use_remote_address.as_ref(), false),
         xff_trusted_hops: manager.xff_num_trusted_hops,
         generate_request_id: value::flag(manager.generate_request_id.as_ref(), true),
+        preserve_external_request_id: manager.preserve_external_request_id,
         normalize_path: value::flag(manager.normalize_path.as_ref(), false),
         merge_slashes: manager.merge_slashes,
         escaped_slashes: escaped_slashes(manager.path_with_escaped_slashes_action()),

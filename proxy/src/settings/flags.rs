@@ -40,6 +40,14 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME")]
     pub(super) service_cluster: Option<String>,
 
+    /// How long open connections may take to finish when shutting down
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(super) drain_time_s: u32,
+
+    /// How long to go on accepting after SIGTERM, not ready any more, so that load balancers notice first
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub(super) shutdown_delay_s: u32,
+
     /// The zone this proxy runs in; replaces the bootstrap's `node.locality.zone`
     #[arg(long, value_name = "ZONE")]
     pub(super) service_zone: Option<String>,

@@ -1,0 +1,396 @@
+//! Forwarding: choose a cluster, then an endpoint for each attempt, until a response may go to the client.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+use tokio::time::Instant;
+
+use super::bodies::{Received, with_deadline};
+use super::{Exchange, Reply, reply, retry};
+use crate::cluster::{Cluster, Discovery, Endpoint, EndpointId, RequestClaim, RetryClaim, pick};
+use crate::error::Reason;
+use crate::message::{Body, Replay, Request, RequestHead, Response};
+use crate::route::{Forward, HostRewrite, Rewrite, Route};
+use crate::timer;
+use crate::upstream::{Attempt, Destination, SendError, connect};
+
+/// What a forwarded exchange holds until its response has been sent.
+#[derive(Debug)]
+pub(super) struct Claims {
+    _request: RequestClaim,
+    _retry: Option<RetryClaim>,
+    _lease: Lease,
+}
+
+/// The in-flight claim on an endpoint, returned on drop.
+#[derive(Debug)]
+struct Lease {
+    endpoint: Arc<Endpoint>,
+}
+
+impl Lease {
+    fn new(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A forwarded request between attempts.
+struct Plan<'a> {
+    forward: &'a Forward,
+    cluster: Arc<Cluster>,
+    head: RequestHead,
+    body: Source,
+    deadline: Deadline,
+    tried: Vec<EndpointId>,
+    /// Retries that the route's policy made.
+    retries: u32,
+    /// Attempts that the pool made again by itself.
+    free: u32,
+    fresh: bool,
+    retry_claim: Option<RetryClaim>,
+}
+
+/// The request body, for one attempt or several.
+enum Source {
+    Whole(Body),
+    Replay(Replay),
+}
+
+/// The route's timeout: it runs from the end of the request.
+struct Deadline {
+    timeout: Option<Duration>,
+    received: std::rc::Rc<Received>,
+    at: Option<Instant>,
+}
+
+impl Exchange<'_> {
+    pub(super) async fn forward(
+        &mut self,
+        route: &Route,
+        forward: &Forward,
+        mut request: Request,
+    ) -> Result<Response, Reply> {
+        let cluster = self.choose_cluster(forward, &mut request.head)?;
+        let Some(request_claim) = cluster.claim_request() else {
+            let detail = format!("{} requests in flight to {}", cluster.limits.requests, cluster.name);
+            return Err(Reply::new(Reason::UpstreamOverflow).detail(detail));
+        };
+        for changes in &route.request_headers {
+            changes.apply(&mut request.head.headers);
+        }
+        rewrite(forward, route, &mut request.head);
+        let (body, received) = Received::watch(request.body);
+        self.ending.received = Some(received.clone());
+        let limit = forward.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.replay_limit);
+        let body = match body {
+            Body::Stream(_) => Source::Replay(Replay::new(body, limit)),
+            whole => Source::Whole(whole),
+        };
+        let mut plan = Plan {
+            forward,
+            cluster,
+            head: request.head,
+            body,
+            deadline: Deadline { timeout: forward.timeout, received, at: None },
+            tried: Vec::new(),
+            retries: 0,
+            free: 0,
+            fresh: false,
+            retry_claim: None,
+        };
+        let (response, lease) = self.attempt_until_done(&mut plan).await?;
+        self.ending.claims =
+            Some(Claims { _request: request_claim, _retry: plan.retry_claim.take(), _lease: lease });
+        let body = with_deadline(response.body, plan.deadline.at);
+        Ok(Response { head: response.head, body })
+    }
+
+    fn choose_cluster(&mut self, forward: &Forward, head: &mut RequestHead) -> Result<Arc<Cluster>, Reply> {
+        let missing = |name: &str| {
+            Reply::new(Reason::NoCluster)
+                .status(forward.cluster_not_found)
+                .detail(format!("the route names cluster {name}, which does not exist"))
+        };
+        let Some(choice) = forward.target.choose(head, self.worker.roll()) else {
+            return Err(missing("(none)"));
+        };
+        let Some(cluster) = self.snapshot.clusters.get(choice.cluster).cloned() else {
+            return Err(missing(choice.cluster));
+        };
+        let changes = choice.weighted.and_then(|weighted| weighted.request_headers.clone());
+        self.response_changes = choice.weighted.and_then(|weighted| weighted.response_headers.clone());
+        if let Some(changes) = changes {
+            changes.apply(&mut head.headers);
+        }
+        self.ending.record().cluster = Some(cluster.metrics.clone());
+        Ok(cluster)
+    }
+
+    async fn attempt_until_done(&mut self, plan: &mut Plan<'_>) -> Result<(Response, Lease), Reply> {
+        loop {
+            let endpoint = self.choose_endpoint(plan).await?;
+            let lease = Lease::new(endpoint.clone());
+            let outcome = self.attempt(plan, endpoint).await;
+            match outcome {
+                Ok(response) if self.retry_response(plan, &response) => drop(response),
+                Ok(response) => return Ok((response, lease)),
+                Err(error) => {
+                    self.note_failure(&lease.endpoint, &error);
+                    drop(lease);
+                    if !self.retry_error(plan, &error) {
+                        return Err(final_reply(plan, error));
+                    }
+                }
+            }
+            if plan.retries > 0
+                && plan.free == 0
+                && let Some(policy) = &plan.forward.retry
+            {
+                let wait = retry::back_off(policy, plan.retries, self.worker.roll());
+                let slept = timer::until(plan.deadline.at, tokio::time::sleep(wait)).await;
+                if slept.is_err() {
+                    return Err(Reply::new(Reason::RequestTimeout));
+                }
+            }
+        }
+    }
+
+    async fn choose_endpoint(&mut self, plan: &Plan<'_>) -> Result<Arc<Endpoint>, Reply> {
+        let cluster = &plan.cluster;
+        if cluster.discovery == Discovery::Forward {
+            return self.resolve(cluster, &plan.head).await;
+        }
+        let avoid = match &plan.forward.retry {
+            Some(policy) if policy.other_endpoint => &plan.tried[..],
+            _ => &[],
+        };
+        let set = cluster.endpoints.load();
+        let worker = self.worker;
+        pick(&cluster.policy, &set, avoid, &mut || worker.roll()).ok_or_else(|| {
+            let what = match (set.ready, set.all.is_empty()) {
+                (false, _) => "its endpoints have not arrived yet",
+                (true, true) => "it has no endpoints",
+                (true, false) => "none of its endpoints is available",
+            };
+            Reply::new(Reason::NoHealthyEndpoint).detail(format!("{}: {what}", cluster.name))
+        })
+    }
+
+    async fn resolve(&self, cluster: &Cluster, head: &RequestHead) -> Result<Arc<Endpoint>, Reply> {
+        let Some(authority) = &head.authority else {
+            return Err(Reply::new(Reason::BadRequest).detail("no authority to forward to"));
+        };
+        let port = if head.scheme == crate::message::Scheme::Https { 443 } else { 80 };
+        let found = self.worker.resolver.endpoint(authority.as_str(), port, cluster.connect_timeout).await;
+        let endpoint = found.map_err(|error| Reply::new(error.reason).detail(error.detail))?;
+        if endpoint.address == self.downstream.connection.local {
+            let detail = format!("{authority} is this proxy itself: the request would go in a circle");
+            return Err(Reply::new(Reason::NoHealthyEndpoint).detail(detail));
+        }
+        Ok(endpoint)
+    }
+
+    async fn attempt(&mut self, plan: &mut Plan<'_>, endpoint: Arc<Endpoint>) -> Result<Response, SendError> {
+        let started = Instant::now();
+        self.note_attempt(plan, &endpoint);
+        plan.tried.push(endpoint.id);
+        if self.attempt_count {
+            plan.head.headers.set("x-envoy-attempt-count", HeaderValue::from(plan.tried.len()));
+        }
+        if matches!(plan.forward.host_rewrite, HostRewrite::Auto)
+            && let Some(host) = &endpoint.hostname
+        {
+            plan.head.authority = host.parse().ok().or(plan.head.authority.take());
+        }
+        let body = match &mut plan.body {
+            Source::Whole(Body::Full(data)) => Body::Full(data.clone()),
+            Source::Whole(_) => Body::Empty,
+            Source::Replay(replay) => replay.attempt(),
+        };
+        let destination = Destination { cluster: plan.cluster.clone(), endpoint };
+        let attempt = Attempt { head: &plan.head, body, fresh: plan.fresh };
+        let per_try = plan.forward.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+        let sending = self.worker.pools.send(&destination, attempt);
+        let sent = plan.deadline.bound(timer::within(per_try, sending)).await;
+        let late = |what| SendError {
+            reason: Reason::RequestTimeout,
+            processed: crate::upstream::Processed::Maybe,
+            reused: false,
+            detail: what,
+        };
+        let result = match sent {
+            None => Err(late(format!("no response within the route's {:?}", plan.deadline.timeout))),
+            Some(Err(timer::Elapsed)) => {
+                self.worker.recorder.per_try_timeout(&plan.cluster.metrics);
+                Err(late(format!("no response within the {per_try:?} of one attempt")))
+            }
+            Some(Ok(result)) => result,
+        };
+        if result.is_ok() {
+            self.ending.record().upstream_time = Some(started.elapsed());
+        }
+        result
+    }
+
+    fn note_attempt(&mut self, plan: &Plan<'_>, endpoint: &Endpoint) {
+        self.worker.recorder.upstream_attempt(&plan.cluster.metrics);
+        let record = self.ending.record();
+        record.attempts += 1;
+        record.endpoint = Some(endpoint.address);
+        record.workload =
+            endpoint.origin.as_ref().map(|origin| (origin.namespace.clone(), origin.workload.clone()));
+    }
+
+    fn note_failure(&mut self, endpoint: &Endpoint, error: &SendError) {
+        self.ending.record().attempt_failures.push((Some(endpoint.address), error.reason));
+    }
+
+    fn retry_error(&mut self, plan: &mut Plan<'_>, error: &SendError) -> bool {
+        let method = &plan.head.method;
+        if plan.deadline.has_passed() || !plan.body.can_repeat() {
+            return false;
+        }
+        plan.fresh = error.reused;
+        if retry::is_free(error, method) && plan.free < MAX_FREE {
+            plan.free += 1;
+            return true;
+        }
+        let wanted = plan.forward.retry.as_ref().is_some_and(|policy| {
+            plan.retries < policy.retries && retry::wants_after_error(policy, error, method)
+        });
+        wanted && self.claim_retry(plan)
+    }
+
+    fn retry_response(&mut self, plan: &mut Plan<'_>, response: &Response) -> bool {
+        let Some(policy) = &plan.forward.retry else { return false };
+        let method: &Method = &plan.head.method;
+        let wanted =
+            plan.retries < policy.retries && retry::wants_after_response(policy, &response.head, method);
+        wanted && plan.body.can_repeat() && !plan.deadline.has_passed() && self.claim_retry(plan)
+    }
+
+    fn claim_retry(&mut self, plan: &mut Plan<'_>) -> bool {
+        // The place of the previous retry is given back first: it is over.
+        plan.retry_claim = None;
+        plan.retry_claim = plan.cluster.claim_retry();
+        if plan.retry_claim.is_none() {
+            self.worker.recorder.retry_overflow(&plan.cluster.metrics);
+            return false;
+        }
+        plan.retries += 1;
+        plan.free = 0;
+        self.worker.recorder.upstream_retry(&plan.cluster.metrics);
+        true
+    }
+
+    /// CONNECT: a connection to the destination, and a 200 that starts the tunnel.
+    pub(super) async fn open_tunnel(
+        &mut self,
+        forward: &Forward,
+        head: &RequestHead,
+    ) -> Result<Response, Reply> {
+        let mut head = head.clone();
+        let cluster = self.choose_cluster(forward, &mut head)?;
+        let endpoint = if cluster.discovery == Discovery::Forward {
+            self.resolve(&cluster, &head).await?
+        } else {
+            let (set, worker) = (cluster.endpoints.load_full(), self.worker);
+            pick(&cluster.policy, &set, &[], &mut || worker.roll())
+                .ok_or_else(|| Reply::new(Reason::NoHealthyEndpoint))?
+        };
+        self.ending.record().endpoint = Some(endpoint.address);
+        let connected = connect(&cluster, endpoint.address, &self.worker.recorder).await;
+        let io = connected.map_err(|error| Reply::new(error.reason).detail(error.detail))?;
+        self.tunnel = Some(io);
+        Ok(reply::tunnel_open())
+    }
+}
+
+impl Source {
+    fn can_repeat(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Replay(replay) => replay.can_repeat(),
+        }
+    }
+}
+
+impl Deadline {
+    /// Awaits an attempt until the deadline; `None` when it has passed. The clock starts when the request has come to its end.
+    async fn bound<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        let Some(timeout) = self.timeout else { return Some(future.await) };
+        if self.at.is_none() && self.received.has_ended() {
+            self.at = Some(Instant::now() + timeout);
+        }
+        if self.at.is_some() {
+            return timer::until(self.at, future).await.ok();
+        }
+        let received = self.received.clone();
+        let at = &mut self.at;
+        let late = async {
+            received.ended().await;
+            let deadline = Instant::now() + timeout;
+            *at = Some(deadline);
+            tokio::time::sleep_until(deadline).await;
+        };
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = late => None,
+        }
+    }
+
+    fn has_passed(&self) -> bool {
+        self.at.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+fn rewrite(forward: &Forward, route: &Route, head: &mut RequestHead) {
+    let path = match &forward.rewrite {
+        Rewrite::Keep => None,
+        Rewrite::Prefix(prefix) => Some(reply::swap_prefix(&route.matcher.path, head.path.path(), prefix)),
+        Rewrite::Regex(regex) => Some(regex.0.replace_all(head.path.path(), regex.1.as_str()).into_owned()),
+    };
+    if let Some(path) = path {
+        let full = match head.path.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        // A rewrite that makes no valid path leaves the request's own.
+        if let Ok(path) = full.parse() {
+            head.path = path;
+        }
+    }
+    if let HostRewrite::Literal(authority) = &forward.host_rewrite {
+        head.authority = Some(authority.clone());
+    }
+}
+
+fn final_reply(plan: &Plan<'_>, error: SendError) -> Reply {
+    let exhausted = plan.forward.retry.as_ref().is_some_and(|policy| plan.retries >= policy.retries.max(1));
+    let keeps_own_reason = matches!(error.reason, Reason::RequestTimeout | Reason::DownstreamClosed);
+    let detail = error.detail;
+    if exhausted && !keeps_own_reason {
+        let status = error.reason.status();
+        return Reply::new(Reason::RetriesExhausted).status(status).detail(format!(
+            "after {} attempts, last: {}: {detail}",
+            plan.tried.len(),
+            error.reason.label()
+        ));
+    }
+    Reply::new(error.reason).detail(detail)
+}
+
+/// Attempts that the pool makes again by itself, in a row.
+const MAX_FREE: u32 = 3;
+/// Bytes of a request body kept for attempts that the pool makes again by itself.
+const DEFAULT_REPLAY: usize = 64 * 1024;

@@ -1,0 +1,431 @@
+//! The server loop of one HTTP/1.1 connection: head → exchange → response, in order, until either side is done.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::body::Inbound;
+use crate::drain::Phase;
+use crate::error::Reason;
+use crate::exchange::{Downstream, Ending, Served, refuse, serve as serve_exchange};
+use crate::http1::{
+    CHUNK_END, Expect, Framing, Limits, ParseError, RequestEvent, RequestParser, ResponseOptions,
+    encode_chunk_header, encode_last_chunk, encode_response,
+};
+use crate::io::{Io, Outbox};
+use crate::message::{Body, BodyError, Frame, Request, Response, Version};
+use crate::relay;
+use crate::snapshot::Http;
+use crate::timer;
+use crate::worker::Worker;
+
+/// Serves one connection to its end. `ahead` was read already.
+pub(super) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Rc<Io>, ahead: BytesMut) {
+    let inbound = Inbound::new(io.clone(), ahead);
+    let mut connection = Connection {
+        drain: worker.drain.clone(),
+        worker,
+        downstream,
+        inbound,
+        io,
+        parser: RequestParser::new(),
+        out: Outbox::default(),
+        served: 0,
+    };
+    while connection.serve_next().await == Next::Another {}
+}
+
+struct Connection {
+    worker: Rc<Worker>,
+    drain: crate::drain::Watcher,
+    downstream: Rc<Downstream>,
+    inbound: Rc<Inbound>,
+    io: Rc<Io>,
+    parser: RequestParser,
+    out: Outbox,
+    served: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Another,
+    Close,
+}
+
+/// Why no request head came.
+enum NoHead {
+    /// Nothing was asked: the client left, was idle for too long, or we are shutting down.
+    Nothing,
+    /// A head began and did not end in time.
+    Late,
+    /// What came is no request.
+    Invalid(ParseError),
+}
+
+/// What the response needs to know of its request.
+#[derive(Clone)]
+struct Asked {
+    method: Method,
+    version: Version,
+    keep_alive: bool,
+}
+
+impl Connection {
+    async fn serve_next(&mut self) -> Next {
+        let snapshot = self.worker.snapshots.load();
+        let Some(http) = self.downstream.http(&snapshot) else { return Next::Close };
+        drop(snapshot);
+        let limits = limits_of(&http);
+        let event = match self.read_head(&http, &limits).await {
+            Ok(event) => event,
+            Err(NoHead::Nothing) => return Next::Close,
+            Err(NoHead::Late) => return self.refuse(Reason::DownstreamTimeout, None).await,
+            Err(NoHead::Invalid(error)) => {
+                return self.refuse(error.reason(), Some(error.to_string())).await;
+            }
+        };
+        if let Some(reason) = not_served(&event, &http) {
+            return self.refuse_request(event, reason).await;
+        }
+        self.served = self.served.saturating_add(1);
+        let full = http.max_requests_per_connection.is_some_and(|most| self.served >= most);
+        let asked = Asked {
+            method: event.head.method.clone(),
+            version: event.head.version,
+            keep_alive: event.keep_alive && !full,
+        };
+        let request = self.begin_request(event, &limits);
+        let Some(served) = self.run_exchange(request).await else { return Next::Close };
+        self.respond(served, &asked, &http).await
+    }
+
+    async fn read_head(&mut self, http: &Http, limits: &Limits) -> Result<RequestEvent, NoHead> {
+        // A pipelined request may be here already.
+        if let Some(event) = self.parse(limits)? {
+            return Ok(event);
+        }
+        if self.inbound.with_buffer(|buffer| buffer.is_empty()) {
+            self.wait_for_request(http).await?;
+        }
+        let reading = async {
+            loop {
+                if let Some(event) = self.parse(limits)? {
+                    return Ok(event);
+                }
+                let read = poll_fn(|context| self.inbound.poll_read(context, HEAD_READ)).await;
+                if !matches!(read, Ok(1..)) {
+                    return Err(NoHead::Nothing);
+                }
+            }
+        };
+        timer::within(http.timeouts.headers, reading).await.unwrap_or(Err(NoHead::Late))
+    }
+
+    fn parse(&mut self, limits: &Limits) -> Result<Option<RequestEvent>, NoHead> {
+        let parser = &mut self.parser;
+        self.inbound.with_buffer(|buffer| {
+            if buffer.is_empty() { Ok(None) } else { parser.parse(buffer, limits).map_err(NoHead::Invalid) }
+        })
+    }
+
+    /// Waits for the first byte of a request. An idle connection holds no buffer.
+    async fn wait_for_request(&mut self, http: &Http) -> Result<(), NoHead> {
+        self.inbound.release_buffer();
+        if self.worker.is_draining() {
+            return Err(NoHead::Nothing);
+        }
+        let inbound = &self.inbound;
+        let first = poll_fn(|context| inbound.poll_read(context, HEAD_READ));
+        let drain = &mut self.drain;
+        tokio::select! {
+            biased;
+            read = timer::within(http.timeouts.idle, first) => match read {
+                Ok(Ok(1..)) => Ok(()),
+                _ => Err(NoHead::Nothing),
+            },
+            () = drain.reached(Phase::Draining) => Err(NoHead::Nothing),
+        }
+    }
+
+    fn begin_request(&mut self, event: RequestEvent, limits: &Limits) -> Request {
+        let body = match event.framing {
+            Framing::None | Framing::Length(0) => Body::Empty,
+            framing => {
+                self.inbound.awaits_continue.set(event.expect == Expect::Continue);
+                Body::stream(self.inbound.begin_body(framing, limits))
+            }
+        };
+        Request { head: event.head, body }
+    }
+
+    /// Runs the exchange, unless the client leaves before it is done.
+    async fn run_exchange(&self, request: Request) -> Option<Served> {
+        let mut exchange = pin!(serve_exchange(&self.worker, &self.downstream, request));
+        poll_fn(|context| {
+            if let Poll::Ready(served) = exchange.as_mut().poll(context) {
+                return Poll::Ready(Some(served));
+            }
+            self.inbound.poll_gone(context).map(|()| None)
+        })
+        .await
+    }
+
+    async fn respond(&mut self, served: Served, asked: &Asked, http: &Http) -> Next {
+        if let Some(upstream) = served.tunnel {
+            return self.run_tunnel(served.response, upstream, served.ending).await;
+        }
+        let Response { head, body } = served.response;
+        let framing = framing_of(asked, head.status, &body);
+        let request_done = self.inbound.body_is_done();
+        let keep_alive = asked.keep_alive
+            && framing != Framing::UntilClose
+            && (request_done || !self.inbound.awaits_continue.get())
+            && !self.worker.is_draining();
+        let options =
+            ResponseOptions { to_http_10: asked.version == Version::Http10, keep_alive, upgrade: None };
+        encode_response(&head, &framing, &options, &mut self.out.head);
+        let body = if asked.method == Method::HEAD { Body::Empty } else { body };
+        let mut sending = Sending { chunked: framing == Framing::Chunked, sent: 0, grpc_status: None };
+        let cut = self.send_body(body, &mut sending, http.timeouts.stream_idle).await;
+        served.ending.finish(sending.sent, sending.grpc_status, cut);
+        if cut.is_some() {
+            // The client must not take what it has for complete.
+            self.io.reset_on_close();
+            return Next::Close;
+        }
+        if !keep_alive {
+            self.close_gently().await;
+            return Next::Close;
+        }
+        if request_done || self.skip_body().await {
+            return Next::Another;
+        }
+        self.close_gently().await;
+        Next::Close
+    }
+
+    /// Sends the body; returns why it was cut, if it was.
+    async fn send_body(
+        &mut self,
+        mut body: Body,
+        sending: &mut Sending,
+        idle: Option<Duration>,
+    ) -> Option<Reason> {
+        loop {
+            // The head waits for the first piece if that is there: one write instead of two.
+            let ready = poll_fn(|context| match body.poll_frame(context) {
+                Poll::Ready(frame) => Poll::Ready(Some(frame)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            let frame = match ready.await {
+                Some(frame) => frame,
+                None => {
+                    if let Some(cut) = self.flush(idle).await {
+                        return Some(cut);
+                    }
+                    let next = poll_fn(|context| {
+                        if let Poll::Ready(frame) = body.poll_frame(context) {
+                            return Poll::Ready(Some(frame));
+                        }
+                        self.inbound.poll_gone(context).map(|()| None)
+                    });
+                    match timer::within(idle, next).await {
+                        Ok(Some(frame)) => frame,
+                        Ok(None) => return Some(Reason::DownstreamClosed),
+                        Err(timer::Elapsed) => return Some(Reason::IdleTimeout),
+                    }
+                }
+            };
+            let last = match sending.encode(frame, &mut self.out) {
+                Ok(last) => last,
+                Err(reason) => return Some(reason),
+            };
+            if let Some(cut) = self.flush(idle).await {
+                return Some(cut);
+            }
+            if last {
+                return None;
+            }
+        }
+    }
+
+    async fn flush(&mut self, idle: Option<Duration>) -> Option<Reason> {
+        let (out, io) = (&mut self.out, &self.io);
+        let flushing = poll_fn(|context| out.poll_flush(context, io, &mut false));
+        match timer::within(idle, flushing).await {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) => Some(Reason::DownstreamClosed),
+            Err(timer::Elapsed) => Some(Reason::IdleTimeout),
+        }
+    }
+
+    /// Reads what is left of a request body that nobody wanted, within bounds; true when the next request may follow (R5).
+    async fn skip_body(&mut self) -> bool {
+        let mut left = SKIP_BYTES;
+        let skipping = poll_fn(|context| {
+            loop {
+                let frame = std::task::ready!(self.inbound.poll_body(context));
+                match frame {
+                    None | Some(Ok(Frame::Trailers(_))) => return Poll::Ready(true),
+                    Some(Err(_)) => return Poll::Ready(false),
+                    Some(Ok(Frame::Data(data))) => match left.checked_sub(data.len()) {
+                        Some(rest) => left = rest,
+                        None => return Poll::Ready(false),
+                    },
+                }
+            }
+        });
+        tokio::time::timeout(SKIP_TIME, skipping).await.unwrap_or(false)
+    }
+
+    /// Ends our direction first and reads a little on, so that a reset does not overtake the response (RFC 9112 §9.6).
+    async fn close_gently(&mut self) {
+        self.io.shutdown_write();
+        if self.inbound.body_is_done() && self.inbound.with_buffer(|buffer| buffer.is_empty()) {
+            return;
+        }
+        let deadline = Instant::now() + SKIP_TIME;
+        let mut left = SKIP_BYTES;
+        let reading = poll_fn(|context| {
+            loop {
+                self.inbound.with_buffer(BytesMut::clear);
+                match std::task::ready!(self.inbound.poll_read(context, HEAD_READ)) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(count) if count > left => return Poll::Ready(()),
+                    Ok(count) => left -= count,
+                }
+            }
+        });
+        let _ = timer::until(Some(deadline), reading).await;
+    }
+
+    async fn run_tunnel(&mut self, response: Response, upstream: Io, ending: Ending) -> Next {
+        let options = ResponseOptions { to_http_10: false, keep_alive: true, upgrade: None };
+        encode_response(&response.head, &Framing::None, &options, &mut self.out.head);
+        if self.flush(None).await.is_some() {
+            return Next::Close;
+        }
+        let ahead = self.inbound.with_buffer(|buffer| buffer.split().freeze());
+        let drain = self.worker.drain.clone();
+        let (_, sent) = relay::copy(&self.io, &upstream, ahead, relay::IDLE, drain).await;
+        ending.finish(sent, None, None);
+        Next::Close
+    }
+
+    /// Answers what is no request; the connection cannot be used on.
+    async fn refuse(&mut self, reason: Reason, detail: Option<String>) -> Next {
+        let served = refuse(&self.worker, &self.downstream, None, reason, detail);
+        self.send_refusal(served).await
+    }
+
+    /// Answers a request that is not served; its body, if any, is not read, so the connection ends.
+    async fn refuse_request(&mut self, event: RequestEvent, reason: Reason) -> Next {
+        let served = refuse(&self.worker, &self.downstream, Some(event.head), reason, None);
+        self.send_refusal(served).await
+    }
+
+    async fn send_refusal(&mut self, served: Served) -> Next {
+        let Response { head, body } = served.response;
+        let framing = Framing::Length(body.remaining().unwrap_or_default());
+        let options = ResponseOptions { to_http_10: false, keep_alive: false, upgrade: None };
+        encode_response(&head, &framing, &options, &mut self.out.head);
+        let mut sending = Sending { chunked: false, sent: 0, grpc_status: None };
+        let cut = self.send_body(body, &mut sending, Some(SKIP_TIME)).await;
+        served.ending.finish(sending.sent, None, cut);
+        self.close_gently().await;
+        Next::Close
+    }
+}
+
+fn limits_of(http: &Http) -> Limits {
+    Limits {
+        head_bytes: http.max_header_bytes,
+        fields: http.max_header_count,
+        target_bytes: MAX_TARGET,
+        http_10: http.accept_http_10,
+    }
+}
+
+/// Requests that are understood and not served.
+fn not_served(event: &RequestEvent, http: &Http) -> Option<Reason> {
+    if event.expect == Expect::Unknown {
+        return Some(Reason::ExpectationFailed);
+    }
+    match &event.upgrade {
+        Some(kind) if !http.upgrades.iter().any(|allowed| **allowed == **kind) => {
+            Some(Reason::UpgradeRefused)
+        }
+        _ => None,
+    }
+}
+
+fn framing_of(asked: &Asked, status: StatusCode, body: &Body) -> Framing {
+    let bodiless = status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || asked.method == Method::HEAD;
+    if bodiless {
+        return Framing::None;
+    }
+    match body.remaining() {
+        Some(length) => Framing::Length(length),
+        None if asked.version == Version::Http10 => Framing::UntilClose,
+        None => Framing::Chunked,
+    }
+}
+
+/// A response body on its way out.
+struct Sending {
+    chunked: bool,
+    sent: u64,
+    grpc_status: Option<u16>,
+}
+
+impl Sending {
+    /// Encodes a piece; true when it was the last.
+    fn encode(&mut self, frame: Option<Result<Frame, BodyError>>, out: &mut Outbox) -> Result<bool, Reason> {
+        match frame {
+            Some(Ok(Frame::Data(data))) => {
+                self.sent += data.len() as u64;
+                self.encode_data(data, out);
+                Ok(false)
+            }
+            Some(Ok(Frame::Trailers(trailers))) => {
+                self.grpc_status = trailers.get_str("grpc-status").and_then(|text| text.parse().ok());
+                if self.chunked {
+                    encode_last_chunk(Some(&trailers), &mut out.head);
+                }
+                Ok(true)
+            }
+            None => {
+                if self.chunked {
+                    encode_last_chunk(None, &mut out.head);
+                }
+                Ok(true)
+            }
+            Some(Err(BodyError::Timeout)) => Err(Reason::RequestTimeout),
+            Some(Err(BodyError::Reset | BodyError::Malformed)) => Err(Reason::UpstreamBodyReset),
+        }
+    }
+
+    fn encode_data(&self, data: Bytes, out: &mut Outbox) {
+        if self.chunked {
+            encode_chunk_header(data.len(), &mut out.head);
+        }
+        out.set_piece(data, if self.chunked { CHUNK_END } else { b"" });
+    }
+}
+
+/// Bytes asked for when a head is expected.
+const HEAD_READ: usize = 4 * 1024;
+/// The longest request target (RFC 9112 §3 asks for 8,000 at least).
+const MAX_TARGET: usize = 16 * 1024;
+/// How much of an unwanted body is read so that the connection can go on, and for how long.
+const SKIP_BYTES: usize = 256 * 1024;
+const SKIP_TIME: Duration = Duration::from_secs(2);

@@ -1,0 +1,197 @@
+//! The server loop of one HTTP/2 connection: accept streams, one task each, until both sides are done.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::{Connection, SendResponse};
+use h2::{Reason as H2Reason, RecvStream};
+use http::Method;
+
+use crate::drain::Phase;
+use crate::error::Reason;
+use crate::exchange::{Downstream, Served, refuse, serve as serve_exchange};
+use crate::http2::{Pump, PumpError, incoming, outgoing_response, request_head};
+use crate::io::{Gathered, Io};
+use crate::message::{Body, BodyError, Request, Response};
+use crate::snapshot::Http;
+use crate::timer;
+use crate::worker::Worker;
+
+/// Serves one connection to its end. `ahead` was read already and begins with the preface.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    http: &Http,
+    io: Rc<Io>,
+    ahead: BytesMut,
+) {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(http.max_concurrent_streams)
+        .max_header_list_size(u32::try_from(http.max_header_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER);
+    let handshake = builder.handshake(Gathered::new(io, ahead));
+    let Ok(Ok(connection)) = timer::within(http.timeouts.headers, handshake).await else { return };
+    let streams = Rc::new(Cell::new(0));
+    accept(connection, worker, downstream, http, streams).await;
+}
+
+type Transport = Connection<Gathered, Bytes>;
+
+/// Accepts streams until the client closes, an idle bound passes, or the shutdown asks for an end: then GOAWAY, and what runs may finish.
+async fn accept(
+    mut connection: Transport,
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    http: &Http,
+    streams: Rc<Cell<usize>>,
+) {
+    let (mut drain, mut end) = (worker.drain.clone(), worker.drain.clone());
+    let mut leaving = false;
+    let mut accepted = 0_u32;
+    loop {
+        let idle = http.timeouts.idle.filter(|_| streams.get() == 0 && !leaving);
+        let next = tokio::select! {
+            biased;
+            next = timer::within(idle, connection.accept()) => next,
+            () = drain.reached(Phase::Draining), if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            () = end.reached(Phase::Ended), if leaving => {
+                connection.abrupt_shutdown(H2Reason::NO_ERROR);
+                return;
+            }
+        };
+        match next {
+            Ok(Some(Ok((request, respond)))) => {
+                accepted = accepted.saturating_add(1);
+                let stream = Stream { worker: worker.clone(), downstream: downstream.clone(), respond };
+                let idle = http.timeouts.stream_idle;
+                let count = StreamCount::new(&streams);
+                tokio::task::spawn_local(async move {
+                    stream.serve(request, idle).await;
+                    drop(count);
+                });
+            }
+            Ok(Some(Err(_)) | None) => return,
+            Err(timer::Elapsed) if streams.get() == 0 => {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            Err(timer::Elapsed) => {}
+        }
+        if !leaving && http.max_requests_per_connection.is_some_and(|most| accepted >= most) {
+            leaving = true;
+            connection.graceful_shutdown();
+        }
+    }
+}
+
+struct StreamCount {
+    streams: Rc<Cell<usize>>,
+}
+
+impl StreamCount {
+    fn new(streams: &Rc<Cell<usize>>) -> Self {
+        streams.set(streams.get() + 1);
+        Self { streams: streams.clone() }
+    }
+}
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get() - 1);
+    }
+}
+
+/// One stream.
+struct Stream {
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    respond: SendResponse<Bytes>,
+}
+
+impl Stream {
+    async fn serve(mut self, request: http::Request<RecvStream>, idle: Option<Duration>) {
+        let (parts, stream) = request.into_parts();
+        let method = parts.method.clone();
+        let served = match request_head(parts) {
+            Err(error) => {
+                let detail = Some(error.to_string());
+                refuse(&self.worker, &self.downstream, None, Reason::BadRequest, detail)
+            }
+            // A tunnel over one stream is not served yet; the answer says so rather than half-working.
+            Ok(head) if method == Method::CONNECT => {
+                refuse(&self.worker, &self.downstream, Some(head), Reason::UpgradeRefused, None)
+            }
+            Ok(mut head) => {
+                let body = incoming(stream, &mut head.headers, || (), None);
+                let Some(served) = self.run_exchange(Request { head, body }).await else { return };
+                served
+            }
+        };
+        self.send(served, &method, idle).await;
+    }
+
+    /// Runs the exchange, unless the client resets the stream before it is done.
+    async fn run_exchange(&mut self, request: Request) -> Option<Served> {
+        let mut exchange = pin!(serve_exchange(&self.worker, &self.downstream, request));
+        let respond = &mut self.respond;
+        poll_fn(|context| {
+            if let Poll::Ready(served) = exchange.as_mut().poll(context) {
+                return Poll::Ready(Some(served));
+            }
+            respond.poll_reset(context).map(|_| None)
+        })
+        .await
+    }
+
+    async fn send(mut self, served: Served, method: &Method, idle: Option<Duration>) {
+        let Served { response: Response { head, body }, ending, .. } = served;
+        let body = if *method == Method::HEAD { Body::Empty } else { body };
+        let end = body.is_empty();
+        let Ok(stream) = self.respond.send_response(outgoing_response(head, &body), end) else {
+            ending.finish(0, None, Some(Reason::DownstreamClosed));
+            return;
+        };
+        if end {
+            ending.finish(0, None, None);
+            return;
+        }
+        let mut pump = Pump::new(body, stream);
+        let cut = send_body(&mut pump, idle).await;
+        ending.finish(pump.sent, pump.grpc_status, cut);
+    }
+}
+
+/// Sends the body; returns why it was cut, if it was. The idle bound is on progress, not on the whole.
+async fn send_body(pump: &mut Pump, idle: Option<Duration>) -> Option<Reason> {
+    loop {
+        let before = pump.sent;
+        match timer::within(idle, poll_fn(|context| pump.poll(context))).await {
+            Ok(Ok(())) => return None,
+            Ok(Err(PumpError::Peer)) => return Some(Reason::DownstreamClosed),
+            Ok(Err(PumpError::Body(BodyError::Timeout))) => return Some(Reason::RequestTimeout),
+            Ok(Err(PumpError::Body(_))) => return Some(Reason::UpstreamBodyReset),
+            Err(timer::Elapsed) if pump.sent == before => {
+                pump.reset();
+                return Some(Reason::IdleTimeout);
+            }
+            Err(timer::Elapsed) => {}
+        }
+    }
+}
+
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of responses held for a client that does not read.
+const SEND_BUFFER: usize = 256 * 1024;

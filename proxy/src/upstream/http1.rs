@@ -1,0 +1,368 @@
+//! One HTTP/1.1 connection to an endpoint, one exchange at a time.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::Method;
+use tokio::time::Instant;
+
+use super::connect::ConnectionClaim;
+use super::pool::{OpenCount, Pools};
+use super::{Attempt, Destination, Processed, SendError};
+use crate::error::Reason;
+use crate::http1::{
+    BodyDecoder, CHUNK_END, Decoded, Framing, Limits, ResponseEvent, ResponseParser, encode_chunk_header,
+    encode_last_chunk, encode_request,
+};
+use crate::io::{Io, Outbox};
+use crate::message::{Body, BodyError, BodyStream, Frame, Response};
+
+/// A connection, idle or taken by one exchange.
+pub(super) struct Connection {
+    pub(super) io: Io,
+    /// Bytes received and not yet decoded.
+    buffer: BytesMut,
+    /// What is encoded and not yet sent.
+    out: Outbox,
+    pub(super) idle_since: Instant,
+    /// `Keep-Alive: timeout=` of the last response, less a margin.
+    pub(super) idle_limit: Option<Duration>,
+    /// Exchanges completed.
+    served: u32,
+    _claim: ConnectionClaim,
+    count: OpenCount,
+}
+
+impl Connection {
+    pub(super) fn new(io: Io, claim: ConnectionClaim, count: OpenCount) -> Self {
+        Self {
+            io,
+            buffer: BytesMut::new(),
+            out: Outbox::default(),
+            idle_since: Instant::now(),
+            idle_limit: None,
+            served: 0,
+            _claim: claim,
+            count,
+        }
+    }
+
+    /// Gives memory back while nothing happens.
+    pub(super) fn release_buffers(&mut self) {
+        self.buffer = BytesMut::new();
+        self.out = Outbox::default();
+    }
+
+    fn into_pool(mut self) {
+        self.served = self.served.saturating_add(1);
+        let pool = Rc::clone(&self.count.pool);
+        pool.put_idle(self);
+    }
+}
+
+impl Pools {
+    pub(super) async fn send_http1(
+        &self,
+        destination: &Destination,
+        attempt: Attempt<'_>,
+    ) -> Result<Response, SendError> {
+        let method = attempt.head.method.clone();
+        let mut connection = self.checkout(destination, method.is_idempotent(), attempt.fresh).await?;
+        let framing = framing_of(&method, &attempt.body);
+        encode_request(attempt.head, &framing, &mut connection.out.head);
+        let pump = Pump::new(attempt.body, framing);
+        let flight = Flight { connection, pump, parser: ResponseParser::new(), method, written: false };
+        flight.response().await
+    }
+}
+
+fn framing_of(method: &Method, body: &Body) -> Framing {
+    let expects_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    match body.remaining() {
+        Some(0) if body.is_empty() && !expects_body => Framing::None,
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
+    }
+}
+
+/// An exchange up to its response head.
+struct Flight {
+    connection: Connection,
+    pump: Pump,
+    parser: ResponseParser,
+    method: Method,
+    /// A byte of the request has left.
+    written: bool,
+}
+
+impl Flight {
+    async fn response(mut self) -> Result<Response, SendError> {
+        let event = loop {
+            let event = poll_fn(|context| self.poll_head(context)).await?;
+            // Interim responses other than an upgrade are ours to ignore: we ask for none.
+            if !event.head.status.is_informational() {
+                break event;
+            }
+            if event.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                return Err(SendError::maybe(Reason::UpstreamProtocolError, "101 that nobody asked for"));
+            }
+        };
+        Ok(self.into_response(event))
+    }
+
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<ResponseEvent, SendError>> {
+        let sent = self.pump.poll(context, &mut self.connection, &mut self.written);
+        if let Poll::Ready(Err(PumpError::Body(error))) = sent {
+            // The request's own body failed: the connection cannot be used on, and nobody waits for an answer.
+            return Poll::Ready(Err(SendError::maybe(Reason::DownstreamClosed, error.to_string())));
+        }
+        loop {
+            if !self.connection.buffer.is_empty() {
+                match self.parser.parse(&mut self.connection.buffer, &RESPONSE_LIMITS, &self.method) {
+                    Ok(Some(event)) => return Poll::Ready(Ok(event)),
+                    Ok(None) => {}
+                    Err(error) => {
+                        let detail = format!("invalid response: {error}");
+                        return Poll::Ready(Err(SendError::maybe(Reason::UpstreamProtocolError, detail)));
+                    }
+                }
+            }
+            self.connection.buffer.reserve(HEAD_READ);
+            let read = ready!(self.connection.io.poll_read(context, &mut self.connection.buffer));
+            match read {
+                Ok(0) => return Poll::Ready(Err(self.closed("closed before the response head"))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.closed(&error.to_string()))),
+            }
+        }
+    }
+
+    fn closed(&self, what: &str) -> SendError {
+        let reused = self.connection.served > 0;
+        let which = if reused { "reused connection" } else { "connection" };
+        let processed = if self.written { Processed::Maybe } else { Processed::NotSent };
+        let detail = format!("{} ({which}): {what}", self.connection.io.peer);
+        SendError { reason: Reason::UpstreamReset, processed, reused, detail }
+    }
+
+    fn into_response(self, event: ResponseEvent) -> Response {
+        let Self { mut connection, pump, .. } = self;
+        connection.idle_limit = event.keep_alive_timeout.map(|announced| {
+            // A second of margin for the request's own way; half for very short announcements.
+            announced.saturating_sub(Duration::from_secs(1)).max(announced / 2)
+        });
+        let mut exchange = Streaming {
+            decoder: BodyDecoder::new(event.framing.clone(), &RESPONSE_LIMITS),
+            reusable: event.keep_alive,
+            connection: Some(connection),
+            pump,
+        };
+        let body = match event.framing {
+            Framing::None | Framing::Length(0) => {
+                exchange.finish();
+                Body::Empty
+            }
+            Framing::Length(length) if exchange.buffered() as u64 >= length => exchange.take_whole(length),
+            _ => Body::stream(exchange),
+        };
+        Response { head: event.head, body }
+    }
+}
+
+/// A response body that is still arriving; owns the connection until its end.
+struct Streaming {
+    connection: Option<Connection>,
+    decoder: BodyDecoder,
+    pump: Pump,
+    /// Whether the connection may serve another exchange.
+    reusable: bool,
+}
+
+impl Streaming {
+    fn buffered(&self) -> usize {
+        self.connection.as_ref().map_or(0, |connection| connection.buffer.len())
+    }
+
+    /// The common small response: all of it came with the head.
+    fn take_whole(&mut self, length: u64) -> Body {
+        let Some(connection) = &mut self.connection else { return Body::Empty };
+        let data = connection.buffer.split_to(length as usize).freeze();
+        self.finish();
+        Body::Full(data)
+    }
+
+    /// Back to the pool, unless something is left over: unread bytes belong to nobody, an unsent request body to this exchange.
+    fn finish(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if self.reusable && self.pump.is_done() && connection.buffer.is_empty() && connection.out.is_empty() {
+            connection.into_pool();
+        }
+    }
+}
+
+impl BodyStream for Streaming {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        let this = &mut *self;
+        let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
+        if !this.pump.is_done() {
+            // What the request body still has to say; its failure only costs the connection.
+            let mut written = true;
+            let _ = this.pump.poll(context, connection, &mut written);
+        }
+        loop {
+            match this.decoder.decode(&mut connection.buffer) {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::Data(data)))),
+                Ok(Decoded::Trailers(trailers)) => {
+                    this.finish();
+                    return Poll::Ready(Some(Ok(Frame::Trailers(trailers))));
+                }
+                Ok(Decoded::End) => {
+                    this.finish();
+                    return Poll::Ready(None);
+                }
+                Ok(Decoded::NeedMore) => {}
+                Err(_) => return Poll::Ready(Some(Err(BodyError::Malformed))),
+            }
+            connection.buffer.reserve(BODY_READ);
+            match ready!(connection.io.poll_read(context, &mut connection.buffer)) {
+                Ok(0) => {
+                    this.reusable = false;
+                    if this.decoder.end_of_input().is_err() {
+                        return Poll::Ready(Some(Err(BodyError::Reset)));
+                    }
+                    this.connection = None;
+                    return Poll::Ready(None);
+                }
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Some(Err(BodyError::Reset))),
+            }
+        }
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+}
+
+/// Sends a request: what is encoded already, then its body.
+struct Pump {
+    body: Body,
+    chunked: bool,
+    state: PumpState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PumpState {
+    Sending,
+    /// The body is at its end; what is encoded may still have to leave.
+    Flushing,
+    Done,
+    Failed,
+}
+
+/// Why a request could not be sent to its end.
+#[derive(Debug)]
+enum PumpError {
+    /// Its own body failed.
+    Body(BodyError),
+    /// The endpoint takes no more; its answer may still come.
+    Write,
+}
+
+impl Pump {
+    fn new(body: Body, framing: Framing) -> Self {
+        let state = if body.is_empty() && framing != Framing::Chunked {
+            PumpState::Flushing
+        } else {
+            PumpState::Sending
+        };
+        Self { body, chunked: framing == Framing::Chunked, state }
+    }
+
+    fn is_done(&self) -> bool {
+        self.state == PumpState::Done
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        connection: &mut Connection,
+        written: &mut bool,
+    ) -> Poll<Result<(), PumpError>> {
+        loop {
+            match self.state {
+                PumpState::Done => return Poll::Ready(Ok(())),
+                PumpState::Failed => return Poll::Ready(Err(PumpError::Write)),
+                PumpState::Sending | PumpState::Flushing => {}
+            }
+            // The head waits for the first piece of body if that is there: one write instead of two.
+            let first = self.state == PumpState::Sending && !connection.out.has_piece() && !*written;
+            if !first && ready!(connection.out.poll_flush(context, &connection.io, written)).is_err() {
+                self.state = PumpState::Failed;
+                continue;
+            }
+            if self.state == PumpState::Flushing {
+                self.state = PumpState::Done;
+                continue;
+            }
+            match self.body.poll_frame(context) {
+                Poll::Ready(frame) => self.take_frame(frame, connection)?,
+                Poll::Pending => {
+                    if first && ready!(connection.out.poll_flush(context, &connection.io, written)).is_err() {
+                        self.state = PumpState::Failed;
+                        continue;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn take_frame(
+        &mut self,
+        frame: Option<Result<Frame, BodyError>>,
+        connection: &mut Connection,
+    ) -> Result<(), PumpError> {
+        match frame {
+            Some(Ok(Frame::Data(data))) => {
+                if self.chunked {
+                    encode_chunk_header(data.len(), &mut connection.out.head);
+                }
+                connection.out.set_piece(data, if self.chunked { CHUNK_END } else { b"" });
+            }
+            Some(Ok(Frame::Trailers(trailers))) => {
+                if self.chunked {
+                    encode_last_chunk(Some(&trailers), &mut connection.out.head);
+                }
+                self.state = PumpState::Flushing;
+            }
+            Some(Err(error)) => {
+                self.state = PumpState::Failed;
+                return Err(PumpError::Body(error));
+            }
+            None => {
+                if self.chunked {
+                    encode_last_chunk(None, &mut connection.out.head);
+                }
+                self.state = PumpState::Flushing;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a response may be: as large as a request's bounds allow.
+const RESPONSE_LIMITS: Limits = Limits { head_bytes: 64 * 1024, fields: 200, target_bytes: 0, http_10: true };
+
+/// Bytes asked for when a response head is expected: heads and small bodies fit.
+const HEAD_READ: usize = 8 * 1024;
+
+/// Bytes asked for within a body.
+const BODY_READ: usize = 64 * 1024;

@@ -1,0 +1,228 @@
+//! Shared HTTP/2 connections to an endpoint: several when busy, evicted as soon as they are closed or going away (D8).
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use http::Method;
+use tokio::time::Instant;
+
+use super::connect::{ConnectionClaim, connect};
+use super::pool::{Pool, Pools};
+use super::{Attempt, Destination, Processed, SendError};
+use crate::error::Reason;
+use crate::http2::{Pump, PumpError, incoming, outgoing_request, response_head};
+use crate::io::Gathered;
+use crate::message::Response;
+
+/// One shared connection.
+#[derive(Clone)]
+pub(super) struct Connection {
+    sender: SendRequest<Bytes>,
+    state: Rc<State>,
+}
+
+struct State {
+    /// Requests in flight on it.
+    streams: Cell<usize>,
+    /// The connection's task has ended, or it is not to be used for new requests.
+    closed: Cell<bool>,
+    idle_since: Cell<Instant>,
+}
+
+impl Connection {
+    /// Whether it can take no more requests, or has been idle for long.
+    pub(super) fn is_closed(&self, now: Instant) -> bool {
+        let idle = self.state.streams.get() == 0;
+        self.state.closed.get() || (idle && now.duration_since(self.state.idle_since.get()) > IDLE_LIMIT)
+    }
+}
+
+impl Pools {
+    pub(super) async fn send_http2(
+        &self,
+        destination: &Destination,
+        attempt: Attempt<'_>,
+    ) -> Result<Response, SendError> {
+        let method = attempt.head.method.clone();
+        let head = outgoing_request(attempt.head.clone(), &attempt.body)
+            .map_err(|error| SendError::not_sent(Reason::BadRequest, error.to_string()))?;
+        let end = attempt.body.is_empty();
+        // A pooled connection may turn out to be closed; that costs nothing but another look.
+        for _ in 0..CHECKOUTS {
+            let connection = self.checkout_http2(destination).await?;
+            let Ok(mut sender) = connection.sender.clone().ready().await else {
+                connection.state.closed.set(true);
+                continue;
+            };
+            let Ok((response, stream)) = sender.send_request(head.clone(), end) else {
+                connection.state.closed.set(true);
+                continue;
+            };
+            let claim = StreamClaim::new(connection.state);
+            let pump = (!end).then(|| Pump::new(attempt.body, stream));
+            return receive(response, pump, claim, &method).await;
+        }
+        Err(SendError::not_sent(
+            Reason::ConnectFailure,
+            "every HTTP/2 connection closed before it could be used",
+        ))
+    }
+
+    async fn checkout_http2(&self, destination: &Destination) -> Result<Connection, SendError> {
+        let pool = self.of(&destination.endpoint);
+        loop {
+            let best = pool.least_busy();
+            let busy = best.as_ref().is_none_or(|connection| {
+                let limit = connection.sender.current_max_send_streams().min(STREAMS_BEFORE_ANOTHER);
+                connection.state.streams.get() >= limit
+            });
+            let connections = pool.shared.borrow().len();
+            if let Some(best) = best
+                && (!busy || connections >= MAX_CONNECTIONS || pool.connecting.get())
+            {
+                return Ok(best);
+            }
+            if !pool.connecting.get() {
+                return self.open_http2(destination, &pool).await;
+            }
+            pool.changed.notified().await;
+        }
+    }
+
+    async fn open_http2(&self, destination: &Destination, pool: &Rc<Pool>) -> Result<Connection, SendError> {
+        let _connecting = Connecting::new(pool);
+        let cluster = &destination.cluster;
+        let io = connect(cluster, destination.endpoint.address, &self.recorder).await?;
+        let claim = ConnectionClaim::new(cluster, &self.recorder);
+        let io = Gathered::new(Rc::new(io), BytesMut::new());
+        let mut builder = h2::client::Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(64 * 1024)
+            .max_send_buffer_size(256 * 1024);
+        let (sender, connection) = builder
+            .handshake::<_, Bytes>(io)
+            .await
+            .map_err(|error| SendError::not_sent(Reason::ConnectFailure, error.to_string()))?;
+        let state = Rc::new(State {
+            streams: Cell::new(0),
+            closed: Cell::new(false),
+            idle_since: Cell::new(Instant::now()),
+        });
+        let task_state = state.clone();
+        tokio::task::spawn_local(async move {
+            // Why it ended is told to each stream; the pool only needs to know that it did.
+            let _ = connection.await;
+            task_state.closed.set(true);
+            drop(claim);
+        });
+        let connection = Connection { sender, state };
+        pool.shared.borrow_mut().push(connection.clone());
+        Ok(connection)
+    }
+}
+
+impl Pool {
+    fn least_busy(&self) -> Option<Connection> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| !connection.state.closed.get());
+        shared.iter().min_by_key(|connection| connection.state.streams.get()).cloned()
+    }
+}
+
+/// Only one connection to an endpoint is being made at a time; the others wait until this is dropped.
+struct Connecting<'a> {
+    pool: &'a Pool,
+}
+
+impl<'a> Connecting<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.connecting.set(true);
+        Self { pool }
+    }
+}
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.pool.connecting.set(false);
+        self.pool.changed.notify_waiters();
+    }
+}
+
+async fn receive(
+    mut response: ResponseFuture,
+    mut pump: Option<Pump>,
+    claim: StreamClaim,
+    method: &Method,
+) -> Result<Response, SendError> {
+    let received = poll_fn(|context| {
+        if let Some(sending) = &mut pump
+            && let Poll::Ready(end) = sending.poll(context)
+        {
+            pump = None;
+            if let Err(PumpError::Body(error)) = end {
+                return Poll::Ready(Err(SendError::maybe(Reason::DownstreamClosed, error.to_string())));
+            }
+        }
+        std::pin::Pin::new(&mut response).poll(context).map_err(|error| failure(&error, &claim))
+    });
+    let (parts, stream) = received.await?.into_parts();
+    let mut head = response_head(parts);
+    // What answers HEAD, and 304, announces a length that no body follows.
+    let bodiless = *method == Method::HEAD || head.status == http::StatusCode::NOT_MODIFIED;
+    if bodiless {
+        return Ok(Response { head, body: crate::message::Body::Empty });
+    }
+    let body = incoming(stream, &mut head.headers, move || drop(claim), pump);
+    Ok(Response { head, body })
+}
+
+fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    // h2 fails a stream with the peer's GOAWAY only when its id is above the last one that the peer processed.
+    let beyond_goaway = error.is_go_away() && error.is_remote();
+    if error.is_go_away() || error.is_io() {
+        claim.state.closed.set(true);
+    }
+    let processed = if refused || beyond_goaway { Processed::Refused } else { Processed::Maybe };
+    SendError { reason: Reason::UpstreamReset, processed, reused: true, detail: format!("HTTP/2: {error}") }
+}
+
+/// A request's place among the streams of its connection.
+struct StreamClaim {
+    state: Rc<State>,
+}
+
+impl StreamClaim {
+    fn new(state: Rc<State>) -> Self {
+        state.streams.set(state.streams.get() + 1);
+        Self { state }
+    }
+}
+
+impl Drop for StreamClaim {
+    fn drop(&mut self) {
+        self.state.streams.set(self.state.streams.get() - 1);
+        self.state.idle_since.set(Instant::now());
+    }
+}
+
+/// Streams on every connection after which another one is opened.
+const STREAMS_BEFORE_ANOTHER: usize = 100;
+/// Connections to one endpoint from one worker.
+const MAX_CONNECTIONS: usize = 4;
+/// How often a request looks for a connection before it gives up.
+const CHECKOUTS: usize = 3;
+/// An unused connection is closed after this.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const MAX_FRAME: u32 = 64 * 1024;

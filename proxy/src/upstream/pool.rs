@@ -1,0 +1,215 @@
+//! One worker's connections, by endpoint identity (D8): an address that is handed to another pod is another endpoint.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::connect::{ConnectionClaim, connect};
+use super::{Destination, SendError, http1, http2};
+use crate::cluster::{Cluster, Endpoint, EndpointId};
+use crate::error::Reason;
+use crate::telemetry::Recorder;
+
+/// Every pooled connection of one worker.
+pub(crate) struct Pools {
+    by_endpoint: RefCell<FxHashMap<EndpointId, Rc<Pool>>>,
+    pub(super) recorder: Recorder,
+}
+
+/// The connections to one endpoint.
+pub(super) struct Pool {
+    /// Lives as long as some endpoint set has the endpoint; the identity's own count of requests.
+    alive: Weak<AtomicU32>,
+    /// Idle HTTP/1.1 connections, the most recently used last.
+    idle: RefCell<Vec<http1::Connection>>,
+    /// HTTP/2 connections.
+    pub(super) shared: RefCell<Vec<http2::Connection>>,
+    /// An HTTP/2 connection is being made: others wait for it instead of making their own.
+    pub(super) connecting: Cell<bool>,
+    /// HTTP/1.1 connections open, idle or not.
+    open: Cell<u32>,
+    /// A connection came back or was closed, or an HTTP/2 connection is there.
+    pub(super) changed: Notify,
+    /// How long a connection may be idle: what the endpoint announced or was seen to do.
+    idle_limit: Cell<Duration>,
+}
+
+impl Pools {
+    /// No connections yet.
+    pub(crate) fn new(recorder: Recorder) -> Self {
+        Self { by_endpoint: RefCell::default(), recorder }
+    }
+
+    pub(super) fn of(&self, endpoint: &Endpoint) -> Rc<Pool> {
+        let mut pools = self.by_endpoint.borrow_mut();
+        let pool = pools.entry(endpoint.id).or_insert_with(|| {
+            Rc::new(Pool {
+                alive: Arc::downgrade(&endpoint.in_flight),
+                idle: RefCell::default(),
+                shared: RefCell::default(),
+                connecting: Cell::new(false),
+                open: Cell::new(0),
+                changed: Notify::new(),
+                idle_limit: Cell::new(DEFAULT_IDLE),
+            })
+        });
+        pool.clone()
+    }
+
+    /// An HTTP/1.1 connection: an idle one that is still good, or a new one. `fresh` asks for a new one.
+    pub(super) async fn checkout(
+        &self,
+        destination: &Destination,
+        idempotent: bool,
+        fresh: bool,
+    ) -> Result<http1::Connection, SendError> {
+        let pool = self.of(&destination.endpoint);
+        let cluster = &destination.cluster;
+        loop {
+            if !fresh && let Some(connection) = pool.take_idle(idempotent) {
+                return Ok(connection);
+            }
+            // One connection for each worker is always allowed, so that a limit below the number of workers cannot starve one.
+            let open = cluster.live.connections.load(Ordering::Relaxed);
+            if open < cluster.limits.connections || pool.open.get() == 0 {
+                break;
+            }
+            wait_for_connection(cluster, &pool).await?;
+        }
+        // Counted before it is made, so that a burst does not overshoot.
+        let count = OpenCount::new(pool);
+        let io = connect(cluster, destination.endpoint.address, &self.recorder).await?;
+        Ok(http1::Connection::new(io, ConnectionClaim::new(cluster, &self.recorder), count))
+    }
+
+    /// Drops what was closed by the other end or idle for too long, and the pools of endpoints that are gone. Runs every second.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.by_endpoint.borrow_mut().retain(|_, pool| {
+            let alive = pool.alive.strong_count() > 0;
+            pool.sweep(now, alive);
+            alive
+        });
+    }
+}
+
+async fn wait_for_connection(cluster: &Arc<Cluster>, pool: &Pool) -> Result<(), SendError> {
+    let waiting = cluster.live.pending.fetch_add(1, Ordering::Relaxed);
+    let _claim = PendingClaim { cluster };
+    if waiting >= cluster.limits.pending {
+        let detail =
+            format!("{} connections open and {waiting} requests waiting", cluster.limits.connections);
+        return Err(SendError::not_sent(Reason::UpstreamOverflow, detail));
+    }
+    // Another worker's connection may be the one that closes: look again now and then.
+    let _ = tokio::time::timeout(Duration::from_millis(50), pool.changed.notified()).await;
+    Ok(())
+}
+
+struct PendingClaim<'a> {
+    cluster: &'a Cluster,
+}
+
+impl Drop for PendingClaim<'_> {
+    fn drop(&mut self) {
+        self.cluster.live.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An HTTP/1.1 connection's place in its pool's count, from before it is made until it is closed.
+pub(super) struct OpenCount {
+    pub(super) pool: Rc<Pool>,
+}
+
+impl OpenCount {
+    fn new(pool: Rc<Pool>) -> Self {
+        pool.open.set(pool.open.get() + 1);
+        Self { pool }
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.pool.open.set(self.pool.open.get().saturating_sub(1));
+        self.pool.changed.notify_one();
+    }
+}
+
+impl Pool {
+    /// The most recently used idle connection that is still good.
+    fn take_idle(&self, idempotent: bool) -> Option<http1::Connection> {
+        let now = Instant::now();
+        loop {
+            let connection = self.idle.borrow_mut().pop()?;
+            let age = now.duration_since(connection.idle_since);
+            if age > connection.idle_limit.unwrap_or(self.idle_limit.get()) {
+                continue;
+            }
+            // A request that must not be sent twice pays for a look at the socket; one that may is told by the runtime.
+            let stale = if idempotent && age < LOOK_AFTER {
+                connection.io.is_known_stale()
+            } else {
+                connection.io.is_stale()
+            };
+            if !stale {
+                return Some(connection);
+            }
+            self.learn_close(age);
+        }
+    }
+
+    /// Puts a connection back after a complete exchange.
+    pub(super) fn put_idle(&self, mut connection: http1::Connection) {
+        connection.idle_since = Instant::now();
+        self.idle.borrow_mut().push(connection);
+        self.changed.notify_one();
+    }
+
+    /// The endpoint closed a connection that had been idle for `age`: from now on we stop using them before that.
+    fn learn_close(&self, age: Duration) {
+        if age >= LEARN_FROM {
+            self.idle_limit.set(self.idle_limit.get().min(age.mul_f64(0.8)));
+        }
+    }
+
+    fn sweep(&self, now: Instant, alive: bool) {
+        // Taken out first: dropping a connection looks back into the pool.
+        let all = std::mem::take(&mut *self.idle.borrow_mut());
+        let (mut keep, mut closed) = (Vec::with_capacity(all.len()), Vec::new());
+        for mut connection in all {
+            let age = now.duration_since(connection.idle_since);
+            let stale = connection.io.is_known_stale();
+            if stale {
+                self.learn_close(age);
+            }
+            let limit = connection.idle_limit.unwrap_or(self.idle_limit.get());
+            if stale || age > limit || !alive {
+                closed.push(connection);
+            } else {
+                connection.release_buffers();
+                keep.push(connection);
+            }
+        }
+        self.idle.borrow_mut().extend(keep);
+        drop(closed);
+        let shared = std::mem::take(&mut *self.shared.borrow_mut());
+        let keep: Vec<_> =
+            shared.into_iter().filter(|connection| alive && !connection.is_closed(now)).collect();
+        self.shared.borrow_mut().extend(keep);
+    }
+}
+
+/// How long an idle connection is kept when nothing better is known. Common servers close after 60 s or more; those
+/// that close earlier are noticed, and learned from.
+const DEFAULT_IDLE: Duration = Duration::from_secs(50);
+
+/// Closes after less idle time than this say nothing about an idle limit.
+const LEARN_FROM: Duration = Duration::from_secs(1);
+
+/// Past this age every connection is looked at before use.
+const LOOK_AFTER: Duration = Duration::from_millis(2);
