@@ -4,9 +4,12 @@ use sidegate_xds::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 
 use super::context::Build;
 use super::normal::{Backend, Filter, Reference, Route, Rule};
-use super::verdict::{ACCEPTED, Problem, RESOLVED_REFS};
+use super::verdict::{ACCEPTED, PARTIALLY_INVALID, Problem, RESOLVED_REFS};
 use super::{filter, grants, service, wire};
 use crate::model::Name;
+
+/// The Gateway API's bound on a weight; it keeps their sum within Envoy's.
+const MAX_WEIGHT: u32 = 1_000_000;
 
 /// Where a rule's requests go.
 #[derive(Clone, Debug)]
@@ -49,7 +52,13 @@ pub(super) fn destination(build: &mut Build<'_>, route: &Route<'_>, index: usize
                 blackhole(route, index, position, reason)
             }
         };
-        if let Some(weight) = u32::try_from(backend.weight).ok().filter(|weight| *weight > 0) {
+        let weight = u32::try_from(backend.weight).unwrap_or(0).min(MAX_WEIGHT);
+        if i64::from(weight) != i64::from(backend.weight) {
+            let text =
+                format!("{field}.weight: {} is not 0 to {MAX_WEIGHT}; {weight} is used", backend.weight);
+            build.verdicts.note(&route.subject, PARTIALLY_INVALID, Problem::new("UnsupportedValue", text));
+        }
+        if weight > 0 {
             clusters.push(cluster_weight(name, weight, backend));
         }
     }
