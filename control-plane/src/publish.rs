@@ -156,3 +156,6 @@ fn merge<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Vec<Verdict> {
 /// How long changes are gathered at most, and how much quiet ends the gathering.
 const DEBOUNCE_LIMIT: Duration = Duration::from_millis(10);
 const DEBOUNCE_QUIET: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! What is applied where: the report behind `/status`, and the page that serves it with metrics and health.
 
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -203,3 +203,6 @@ const FETCH_LIMIT: Duration = Duration::from_secs(10);
 
 /// How large a report may be.
 const BODY_LIMIT: usize = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! The report and its page.
+
+use std::net::SocketAddr;
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+fn finding() -> Finding {
+    Finding {
+        file: "shop/web.yaml".to_owned(),
+        document: 2,
+        object: Some("HTTPRoute shop/web".to_owned()),
+        field: None,
+        message: "no such port".to_owned(),
+        in_force: "last good form".to_owned(),
+    }
+}
+
+fn reporter(view: View) -> (Arc<Reporter>, watch::Sender<Arc<View>>) {
+    let (views, receiver) = watch::channel(Arc::new(view));
+    let (_, verdicts) = watch::channel(Arc::default());
+    (Arc::new(Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default())), views)
+}
+
+async fn page(reporter: Arc<Reporter>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, reporter));
+    address
+}
+
+async fn get(address: SocketAddr, method: &str, path: &str) -> (StatusCode, String) {
+    let connection = TcpStream::connect(address).await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.unwrap();
+    tokio::spawn(driver);
+    let request = Request::builder().method(method).uri(path).header("host", "x");
+    let response = sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn the_page_answers_what_it_has() {
+    let (reporter, views) = reporter(View::default());
+    let address = page(reporter).await;
+    assert_eq!(get(address, "GET", "/healthz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    views.send_replace(Arc::new(View { generation: 7, findings: vec![finding()], ..View::default() }));
+    assert_eq!(get(address, "GET", "/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
+    let (status, body) = get(address, "GET", "/status").await;
+    let report: Report = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, report.generation, report.findings), (StatusCode::OK, 7, vec![finding()]));
+    let (_, metrics) = get(address, "GET", "/metrics").await;
+    for line in ["sidegate_generation 7", "sidegate_findings 1", "sidegate_xds_streams 0", "# EOF"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    assert_eq!(get(address, "GET", "/").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(get(address, "POST", "/status").await.0, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[test]
+fn the_json_has_the_agreed_names() {
+    let report = Report {
+        generation: 7,
+        proxies: vec![Proxy {
+            id: "gateway~web.shop".to_owned(),
+            role: Role::Gateway,
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            foreign: false,
+            connected_seconds: 1.2,
+            applied_generation: 7,
+            types: vec![TypeStatus {
+                kind: "cluster".to_owned(),
+                resources: 4,
+                sent: Some("3f".to_owned()),
+                accepted: None,
+                state: State::NotRequested,
+                error: None,
+                since_seconds: 0.4,
+            }],
+        }],
+        findings: vec![finding()],
+        conditions: vec![Verdict {
+            object: "HTTPRoute shop/web".to_owned(),
+            generation: 3,
+            condition: "ResolvedRefs".to_owned(),
+            status: false,
+            reason: "BackendNotFound".to_owned(),
+            message: "m".to_owned(),
+        }],
+    };
+    let expected = serde_json::json!({
+        "generation": 7,
+        "proxies": [{
+            "id": "gateway~web.shop", "role": "gateway", "namespace": "shop", "name": "web", "foreign": false,
+            "connected_seconds": 1.2, "applied_generation": 7,
+            "types": [{ "type": "cluster", "resources": 4, "sent": "3f", "accepted": null, "state": "not-requested",
+                        "error": null, "since_seconds": 0.4 }],
+        }],
+        "findings": [{ "file": "shop/web.yaml", "document": 2, "object": "HTTPRoute shop/web", "field": null,
+                       "message": "no such port", "in_force": "last good form" }],
+        "conditions": [{ "object": "HTTPRoute shop/web", "generation": 3, "type": "ResolvedRefs", "status": false,
+                         "reason": "BackendNotFound", "message": "m" }],
+    });
+    assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+    assert_eq!(serde_json::from_value::<Report>(expected).unwrap(), report);
+}
