@@ -85,3 +85,22 @@ default_filter_chain:
     );
     upsert(ResourceType::Listener, name, &text)
 }
+
+/// A cluster that resolves one name.
+pub(crate) fn dns_cluster(name: &str, host: &str, refresh: &str) -> Update {
+    let text = format!(
+        "{{name: {name}, type: STRICT_DNS, dns_refresh_rate: {refresh},
+          load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [
+            {{endpoint: {{address: {{socket_address: {{address: {host}, port_value: 80}}}}}}}}]}}]}}}}"
+    );
+    upsert(ResourceType::Cluster, name, &text)
+}
+
+/// What is to be resolved for a cluster.
+pub(crate) fn resolvable(update: &Update) -> Vec<super::Resolvable> {
+    let publisher = crate::snapshot::Publisher::new();
+    let mut compiler = super::Compiler::new(publisher, crate::telemetry::Metrics::new(0));
+    let outcome = compiler.apply(update.clone(), tokio::time::Instant::now());
+    assert_eq!(outcome.rejections, []);
+    compiler.resolvable()
+}
