@@ -25,19 +25,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !known.contains(&arguments.target) {
         bail!("there is no fuzz target `{}`; there are: {}", arguments.target, known.join(", "));
     }
-    if !succeeds(Command::new("cargo").args(["+nightly", "fuzz", "--version"])) {
+    let mut version = Command::new("cargo");
+    if !succeeds(version.args(["+nightly", "fuzz", "--version"]).env_remove("RUSTUP_TOOLCHAIN")) {
         bail!("fuzzing needs a nightly compiler and cargo-fuzz; install them with\n  {INSTALL}");
     }
+    // New finds go to the first folder, which git ignores; the second holds the examples to start from.
+    let folders = ["corpus", "seeds"].map(|kind| fuzz.join(kind).join(&arguments.target));
+    for folder in &folders {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     let limit = format!("-max_total_time={}", arguments.seconds);
-    let fuzzing = ["+nightly", "fuzz", "run", &arguments.target, "--", &limit, "-max_len=65536"];
-    // This recipe's own variables name the stable compiler.
-    execute(
-        Command::new("cargo")
-            .args(fuzzing)
-            .current_dir(&fuzz)
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env_remove("CARGO"),
-    )
+    let mut fuzzing = Command::new("cargo");
+    fuzzing.args(["+nightly", "fuzz", "run", &arguments.target]).args(folders).args([
+        "--",
+        "-max_len=4096",
+        &limit,
+    ]);
+    // What this recipe was started with names the stable compiler.
+    fuzzing.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
+    execute(fuzzing.current_dir(root()?))
 }
 
 fn targets(fuzz: &Path) -> anyhow::Result<Vec<String>> {
