@@ -97,9 +97,9 @@ fn seeds_mean_the_same_wherever_they_are_cut() {
         }
     }
     for seed in seeds("chunked") {
-        let whole = super::content([&seed[..]]);
+        let whole = super::content([&seed[..]], &super::LIMITS);
         for cut in 0..seed.len() {
-            assert_eq!(whole, super::content([&seed[..cut], &seed[cut..]]), "cut at {cut}");
+            assert_eq!(whole, super::content([&seed[..cut], &seed[cut..]], &super::LIMITS), "cut at {cut}");
         }
     }
 }
