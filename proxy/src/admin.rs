@@ -1,1 +1,181 @@
-//! (being written)
+//! The admin server: readiness, metrics, dumps, `/why` and `/explain`, for operators and their tools, under Envoy's paths.
+//!
+//! It runs on the control thread. What it shows comes from the rooms below it, and what it changes goes through the closures in
+//! [`State`]; nothing here touches a request in flight. It is meant for loopback: see [`guard`] for what keeps browsers out.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::future::LocalBoxFuture;
+use serde_json::Value;
+use sidegate_xds::google::protobuf::Any;
+use tokio::time::Instant;
+use tracing::level_filters::LevelFilter;
+
+use crate::drain::{self, Phase};
+use crate::message::RequestHead;
+use crate::snapshot;
+use crate::telemetry::{ClusterState, Inputs, Metrics};
+
+mod config_dump;
+mod explain;
+mod guard;
+mod listen;
+mod pages;
+mod query;
+mod reply;
+mod status;
+
+pub(crate) use listen::{BindError, bind, run};
+
+/// What the admin server shows and may change.
+pub(crate) struct State {
+    /// Counters and the flight recorder.
+    pub(crate) metrics: Metrics,
+    /// What is in force.
+    pub(crate) snapshots: snapshot::Handle,
+    /// How far the shutdown is.
+    pub(crate) drain: drain::Watcher,
+    /// Who this is.
+    pub(crate) server: Server,
+    /// How far the start is.
+    pub(crate) stage: Box<dyn Fn() -> Stage>,
+    /// Every resource that came, for `/config_dump`.
+    pub(crate) resources: Box<dyn Fn() -> Vec<Resource>>,
+    /// Writes messages in Envoy's JSON form, one value each, in order.
+    pub(crate) render: Box<dyn Fn(Vec<Any>) -> LocalBoxFuture<'static, Result<Value, String>>>,
+    /// What would be done with the request on the listener of that name.
+    pub(crate) explain: Box<dyn Fn(&str, &RequestHead) -> Value>,
+    /// The log level in force.
+    pub(crate) level: Box<dyn Fn() -> LevelFilter>,
+    /// Puts another log level in force.
+    pub(crate) set_level: Box<dyn Fn(LevelFilter)>,
+    /// Begins to drain; `graceful` asks connections to finish rather than cut.
+    pub(crate) drain_listeners: Box<dyn Fn(bool)>,
+    /// Ends the process in order.
+    pub(crate) quit: Box<dyn Fn()>,
+}
+
+/// Who this proxy is, for `/server_info`.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    /// When it began.
+    pub(crate) started: Instant,
+    /// `node.id`.
+    pub(crate) node_id: String,
+    /// `node.cluster`.
+    pub(crate) node_cluster: String,
+    /// Worker threads.
+    pub(crate) concurrency: usize,
+    /// Where the configuration came from: a file, or the command line.
+    pub(crate) source: String,
+    /// The bootstrap, for `/config_dump`.
+    pub(crate) bootstrap: Any,
+}
+
+/// How far the start is, in Envoy's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nothing to serve by yet.
+    PreInitializing,
+    /// Waiting for the first listeners.
+    Initializing,
+    /// Serving.
+    Live,
+}
+
+/// A resource as it came, and what became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Resource {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// From the bootstrap, not from the control plane.
+    pub(crate) fixed: bool,
+    /// The form in force.
+    pub(crate) accepted: Option<Accepted>,
+    /// The refusal of a later form.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// The kinds of resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the xDS nouns")]
+pub(crate) enum Kind {
+    Cluster,
+    Endpoint,
+    Listener,
+    Route,
+}
+
+/// The form of a resource that is in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Accepted {
+    /// Its version; may be empty.
+    pub(crate) version: String,
+    /// Its bytes.
+    pub(crate) body: Arc<Any>,
+    /// When it came.
+    pub(crate) at: SystemTime,
+}
+
+/// The form of a resource that was refused.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    /// Its version; may be empty.
+    pub(crate) version: String,
+    /// Why.
+    pub(crate) message: String,
+    /// When it came.
+    pub(crate) at: SystemTime,
+}
+
+impl State {
+    /// The word for `/ready` and `/server_info`, and Envoy's number for it.
+    fn condition(&self) -> (&'static str, u64) {
+        if self.drain.phase() >= Phase::Lame {
+            return ("DRAINING", 1);
+        }
+        match (self.stage)() {
+            Stage::Live => ("LIVE", 0),
+            Stage::PreInitializing => ("PRE_INITIALIZING", 2),
+            Stage::Initializing => ("INITIALIZING", 3),
+        }
+    }
+
+    /// What a scrape needs of other rooms.
+    fn inputs(&self) -> Inputs {
+        use std::sync::atomic::Ordering::Relaxed;
+        let snapshot = self.snapshots.current();
+        let clusters = snapshot.clusters.values().map(|cluster| {
+            let endpoints = cluster.endpoints.load();
+            ClusterState {
+                name: cluster.name.clone(),
+                members: endpoints.all.len() as u64,
+                available: endpoints.available.len() as u64,
+                requests: cluster.live.requests.load(Relaxed).into(),
+                pending: cluster.live.pending.load(Relaxed).into(),
+            }
+        });
+        Inputs {
+            clusters: clusters.collect(),
+            listeners: snapshot.listeners.len() as u64,
+            concurrency: self.server.concurrency as u64,
+            state: self.condition().1,
+        }
+    }
+}
+
+/// State as connections share it.
+type Shared = Rc<State>;
+
+/// Whether only this host can reach the address.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ pub(crate) use cluster::{ClusterMetrics, ServiceName};
 pub(crate) use config::ConfigMetrics;
 pub(crate) use exposition::Exposition;
 pub(crate) use flight::{parse_reason_id, reason_id_text};
-pub(crate) use format::{FormatError, LogFormat};
+pub(crate) use format::{FormatError, LogFormat, rfc3339};
 pub(crate) use labels::LocalWorkload;
 pub(crate) use record::{Downstream, Record};
 pub(crate) use shard::{OpenConnection, Recorder};
@@ -122,6 +122,11 @@ impl Metrics {
     /// Why the proxy answered with that error, as long as it is remembered.
     pub(crate) fn why(&self, id: u64) -> Option<serde_json::Value> {
         self.shared.flight.why(id)
+    }
+
+    /// The latest error replies, newest first, in brief.
+    pub(crate) fn latest_reasons(&self, count: usize) -> Vec<serde_json::Value> {
+        self.shared.flight.latest(count)
     }
 
     /// Opens the log files again, after somebody has moved them.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -49,9 +49,9 @@ pub(super) struct Note {
 }
 
 impl Note {
-    pub(super) fn of(record: &Record) -> Box<Self> {
+    pub(super) fn of(record: &Record) -> Arc<Self> {
         let text = |bytes: &[u8]| sanitize(bytes, TEXT_LIMIT);
-        Box::new(Self {
+        Arc::new(Self {
             id: record.reason_id.unwrap_or_default(),
             reason: record.reason.unwrap_or(Reason::BadRequest),
             status: record.status.map(|status| status.as_u16()),
@@ -118,6 +118,15 @@ impl Note {
         })
     }
 
+    fn brief(&self) -> Value {
+        json!({
+            "id": reason_id_text(self.id),
+            "reason": self.reason.label(),
+            "when": rfc3339(self.at),
+            "summary": self.summary(),
+        })
+    }
+
     /// The whole story in a few sentences.
     fn summary(&self) -> String {
         let mut text =
@@ -149,7 +158,7 @@ impl Note {
 #[derive(Debug)]
 pub(super) struct FlightRecorder {
     next: AtomicU64,
-    ring: Mutex<VecDeque<Box<Note>>>,
+    ring: Mutex<VecDeque<Arc<Note>>>,
 }
 
 impl FlightRecorder {
@@ -164,8 +173,8 @@ impl FlightRecorder {
     }
 
     /// Keeps the note; says whether an older one had to go.
-    pub(super) fn remember(&self, note: Box<Note>) -> bool {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn remember(&self, note: Arc<Note>) -> bool {
+        let mut ring = self.lock();
         let oldest = if ring.len() >= CAPACITY { ring.pop_front() } else { None };
         ring.push_back(note);
         drop(ring);
@@ -173,12 +182,23 @@ impl FlightRecorder {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.lock().len()
+    }
+
+    // Stories are told outside the lock: a worker may be waiting to add one.
+
+    pub(super) fn latest(&self, count: usize) -> Vec<Value> {
+        let notes: Vec<_> = self.lock().iter().rev().take(count).cloned().collect();
+        notes.iter().map(|note| note.brief()).collect()
     }
 
     pub(super) fn why(&self, id: u64) -> Option<Value> {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.iter().rev().find(|note| note.id == id).map(|note| note.explain())
+        let note = self.lock().iter().rev().find(|note| note.id == id).cloned();
+        note.map(|note| note.explain())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Note>>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

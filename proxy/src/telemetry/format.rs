@@ -152,7 +152,7 @@ impl LogFormat {
 }
 
 /// A time as RFC 3339 with milliseconds, UTC: `%START_TIME%` without a format.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let mut text = Vec::new();
     time::write_rfc3339(time, &mut text);
     String::from_utf8(text).unwrap_or_default()
