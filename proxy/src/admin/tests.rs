@@ -277,6 +277,7 @@ async fn questions_are_checked_before_they_are_decided() {
         let listener = Arc::new(Listener {
             name: "edge".into(),
             addresses: vec![([127, 0, 0, 1], 80).into()],
+            bind: true,
             chain: Chain::Tcp(Arc::new(tcp)),
             max_connections: None,
             direction: Direction::Outbound,
