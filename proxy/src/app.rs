@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,9 +22,10 @@ use crate::settings::{Mode, Settings};
 use crate::snapshot::{Handle, Publisher};
 use crate::telemetry::Metrics;
 use crate::worker::Worker;
-use crate::{admin, compile, xds};
+use crate::{compile, xds};
 
 mod logging;
+mod operator;
 mod shutdown;
 
 use shutdown::Ended;
@@ -55,7 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// The running parts.
 struct Proxy {
-    drain: Drain,
+    drain: Rc<Drain>,
     balance: Arc<Balance>,
     workers: Vec<JoinHandle<()>>,
     metrics: Metrics,
@@ -73,12 +75,15 @@ impl Proxy {
             }
             return ExitCode::FAILURE;
         }
-        let drain = Drain::new();
+        let ledger = compiler.ledger();
+        let client = xds::Client::new(compiler, settings.ads.clone(), settings.node.clone(), metrics.clone());
+        let drain = Rc::new(Drain::new());
         let (commands, receivers): (Vec<_>, Vec<_>) =
             (0..settings.concurrency.get()).map(|_| mpsc::channel(COMMANDS)).unzip();
         let balance = Arc::new(Balance::new(commands.clone(), connection_limit()));
         let mut binder = Binder::new(snapshots.clone(), commands);
-        let proxy = match Self::spawn_workers(&snapshots, metrics, drain, balance, receivers) {
+        let spawned = Self::spawn_workers(&snapshots, metrics.clone(), drain.clone(), balance, receivers);
+        let proxy = match spawned {
             Ok(proxy) => proxy,
             Err(error) => {
                 eprintln!("cannot start a worker: {error}");
@@ -90,15 +95,21 @@ impl Proxy {
             errors.iter().for_each(|error| eprintln!("{error}"));
             return ExitCode::from(2);
         }
+        let status = client.status();
+        let parts = operator::Parts { metrics, snapshots, drain, ledger, status, log };
+        if let Err(error) = operator::start(&settings, parts) {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
         tokio::task::spawn_local(binder.run());
-        let _ = (log, compiler);
+        tokio::task::spawn_local(client.run());
         proxy.serve(&settings).await
     }
 
     fn spawn_workers(
         snapshots: &Handle,
         metrics: Metrics,
-        drain: Drain,
+        drain: Rc<Drain>,
         balance: Arc<Balance>,
         receivers: Vec<mpsc::Receiver<Command>>,
     ) -> std::io::Result<Self> {
@@ -143,7 +154,7 @@ fn run_worker(worker: Worker, index: usize, balance: Arc<Balance>, commands: mps
         Err(error) => return tracing::error!("worker {index} cannot start: {error}"),
     };
     runtime.block_on(async move {
-        let worker = std::rc::Rc::new(worker);
+        let worker = Rc::new(worker);
         let sweeper = worker.clone();
         tokio::task::spawn_local(async move {
             let mut ticks = tokio::time::interval(SWEEP);

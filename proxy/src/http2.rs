@@ -164,11 +164,11 @@ pub(crate) fn incoming(
     done: impl FnOnce() + 'static,
     feeder: Option<Pump>,
 ) -> Body {
+    let remaining = take_length(headers);
     if stream.is_end_stream() && feeder.is_none() {
         done();
         return Body::Empty;
     }
-    let remaining = take_length(headers);
     Body::stream(Incoming { stream, remaining, consumed: 0, data_ended: false, feeder, done: Some(done) })
 }
 

@@ -1,20 +1,22 @@
 //! A connection's byte stream. Everything works through `&self`: reading and writing may interleave within one task
 //! without splitting, and TLS slots in as another variant.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connection.
 #[derive(Debug)]
 pub struct Io {
-    stream: TcpStream,
+    /// Borrowed for the length of one call each time.
+    stream: RefCell<TcpStream>,
     /// The other end's address.
     pub peer: SocketAddr,
     /// Our address.
@@ -28,27 +30,28 @@ impl Io {
     /// When the socket is already disconnected.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-        Ok(Self { stream, peer, local })
+        Ok(Self { stream: RefCell::new(stream), peer, local })
     }
 
     /// Reads what is there, appending to the buffer (its spare capacity bounds the read); 0 is the end.
     pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
-        loop {
-            match self.stream.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_read_ready(context))?;
-                }
-                result => return Poll::Ready(result),
-            }
-        }
+        // tokio's own read knows that a short read has emptied the socket, and spares the system call that would say so.
+        pin!(self.stream.borrow_mut().read_buf(buffer)).poll(context)
+    }
+
+    /// Until there may be something to read. Needs no buffer.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        // An error is found by the read that follows.
+        self.stream.borrow().poll_read_ready(context).map(drop)
     }
 
     /// Writes a part of the data.
     pub fn poll_write(&self, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let stream = self.stream.borrow();
         loop {
-            match self.stream.try_write(data) {
+            match stream.try_write(data) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_write_ready(context))?;
+                    ready!(stream.poll_write_ready(context))?;
                 }
                 result => return Poll::Ready(result),
             }
@@ -61,10 +64,11 @@ impl Io {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let stream = self.stream.borrow();
         loop {
-            match self.stream.try_write_vectored(pieces) {
+            match stream.try_write_vectored(pieces) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_write_ready(context))?;
+                    ready!(stream.poll_write_ready(context))?;
                 }
                 result => return Poll::Ready(result),
             }
@@ -91,7 +95,8 @@ impl Io {
     /// One system call.
     pub fn is_stale(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        let socket = socket2::SockRef::from(&self.stream);
+        let stream = self.stream.borrow();
+        let socket = socket2::SockRef::from(&*stream);
         match socket.peek(&mut byte) {
             // Data or end of stream: either way no fresh connection.
             Ok(_) => true,
@@ -103,7 +108,7 @@ impl Io {
     pub fn is_known_stale(&self) -> bool {
         let mut byte = [0_u8; 1];
         // `try_read` asks the kernel only when the runtime has seen an event, which an idle connection has no business having.
-        match self.stream.try_read(&mut byte) {
+        match self.stream.borrow().try_read(&mut byte) {
             Ok(_) => true,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
@@ -112,14 +117,39 @@ impl Io {
     /// Closes our sending direction.
     pub fn shutdown_write(&self) {
         // Already closed by the other end is as good.
-        let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        let _ = socket2::SockRef::from(&*self.stream.borrow()).shutdown(std::net::Shutdown::Write);
     }
 
     /// Closing sends RST, so that the other end cannot mistake a cut response for a complete one.
     pub fn reset_on_close(&self) {
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(&*self.stream.borrow()).set_linger(Some(std::time::Duration::ZERO));
     }
 }
+
+thread_local! {
+    /// Receive buffers that no connection uses at the moment: idle connections hold none, busy ones do not allocate.
+    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A receive buffer, empty.
+pub fn take_buffer() -> BytesMut {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Gives a receive buffer back; what it holds is lost.
+pub fn give_buffer(mut buffer: BytesMut) {
+    if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BYTES {
+        buffer.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_BUFFERS {
+                spare.push(buffer);
+            }
+        });
+    }
+}
+
+const SPARE_BUFFERS: usize = 32;
+const SPARE_BYTES: usize = 128 * 1024;
 
 /// What is to leave on a connection: encoded bytes, then one piece of a body, then what ends the piece. One system call when the
 /// socket takes it.
@@ -208,14 +238,7 @@ impl AsyncRead for Gathered {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.ahead.is_empty() {
-            return loop {
-                match this.io.stream.try_read_buf(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        ready!(this.io.stream.poll_read_ready(context))?;
-                    }
-                    result => break Poll::Ready(result.map(|_| ())),
-                }
-            };
+            return Pin::new(&mut *this.io.stream.borrow_mut()).poll_read(context, buffer);
         }
         let count = this.ahead.len().min(buffer.remaining());
         buffer.put_slice(&this.ahead.split_to(count));

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::drain::{Phase, Watcher};
-use crate::io::Io;
+use crate::io::{Io, give_buffer, take_buffer};
 
 /// How long a CONNECT tunnel may be silent.
 pub(crate) const IDLE: Option<Duration> = Some(Duration::from_secs(3600));
@@ -84,13 +84,17 @@ impl<'a> Direction<'a> {
                 }
                 return Poll::Ready(());
             }
+            if self.from.poll_readable(context).is_pending() {
+                // A silent direction holds no buffer.
+                give_buffer(std::mem::take(&mut self.buffer));
+                return Poll::Pending;
+            }
+            if self.buffer.capacity() == 0 {
+                self.buffer = take_buffer();
+            }
             self.buffer.reserve(COPY_BUFFER);
             match self.from.poll_read(context, &mut self.buffer) {
-                // A silent direction holds no buffer.
-                Poll::Pending => {
-                    self.buffer = BytesMut::new();
-                    return Poll::Pending;
-                }
+                Poll::Pending => continue,
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(count)) => {
                     self.copied += count as u64;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 
 use crate::http1::{BodyDecoder, Decoded, Framing, Limits};
-use crate::io::Io;
+use crate::io::{Io, give_buffer, take_buffer};
 use crate::message::{BodyError, BodyStream, Frame};
 
 /// The receiving side of a connection.
@@ -45,11 +45,22 @@ impl Inbound {
         self.io.poll_read(context, &mut state.buffer)
     }
 
-    /// Gives the buffer's memory back when it holds nothing.
-    pub(super) fn release_buffer(&self) {
+    /// Waits for something to read, holding no buffer meanwhile; then reads it. 0 is the end.
+    pub(super) fn poll_first(&self, context: &mut Context<'_>, count: usize) -> Poll<io::Result<usize>> {
         let mut state = self.state.borrow_mut();
         if state.buffer.is_empty() {
-            state.buffer = BytesMut::new();
+            give_buffer(std::mem::take(&mut state.buffer));
+        }
+        loop {
+            ready!(self.io.poll_readable(context));
+            if state.buffer.capacity() == 0 {
+                state.buffer = take_buffer();
+            }
+            state.buffer.reserve(count);
+            if let Poll::Ready(read) = self.io.poll_read(context, &mut state.buffer) {
+                return Poll::Ready(read);
+            }
+            give_buffer(std::mem::take(&mut state.buffer));
         }
     }
 
@@ -74,6 +85,7 @@ impl Inbound {
             if self.state.borrow().buffer.len() >= READ_AHEAD {
                 return Poll::Pending;
             }
+            ready!(self.io.poll_readable(context));
             match ready!(self.poll_read(context, READ_AHEAD)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}

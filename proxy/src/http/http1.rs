@@ -136,12 +136,11 @@ impl Connection {
 
     /// Waits for the first byte of a request. An idle connection holds no buffer.
     async fn wait_for_request(&mut self, http: &Http) -> Result<(), NoHead> {
-        self.inbound.release_buffer();
         if self.worker.is_draining() {
             return Err(NoHead::Nothing);
         }
         let inbound = &self.inbound;
-        let first = poll_fn(|context| inbound.poll_read(context, HEAD_READ));
+        let first = poll_fn(|context| inbound.poll_first(context, HEAD_READ));
         let drain = &mut self.drain;
         tokio::select! {
             biased;

@@ -18,7 +18,7 @@ use crate::http1::{
     BodyDecoder, CHUNK_END, Decoded, Framing, Limits, ResponseEvent, ResponseParser, encode_chunk_header,
     encode_last_chunk, encode_request,
 };
-use crate::io::{Io, Outbox};
+use crate::io::{Io, Outbox, give_buffer};
 use crate::message::{Body, BodyError, BodyStream, Frame, Response};
 
 /// A connection, idle or taken by one exchange.
@@ -53,7 +53,7 @@ impl Connection {
 
     /// Gives memory back while nothing happens.
     pub(super) fn release_buffers(&mut self) {
-        self.buffer = BytesMut::new();
+        give_buffer(std::mem::take(&mut self.buffer));
         self.out = Outbox::default();
     }
 

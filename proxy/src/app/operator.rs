@@ -1,0 +1,134 @@
+//! What the operator sees and may change: hands the admin server its view of the other rooms.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sidegate_xds::resource::{ResourceType, to_any};
+use tokio::time::Instant;
+
+use super::logging::Level;
+use crate::admin::{self, Accepted, Kind, Refused, Resource, Server, Stage, State};
+use crate::compile::Ledger;
+use crate::drain::{Drain, Phase};
+use crate::settings::{Settings, render_child};
+use crate::snapshot::Handle;
+use crate::telemetry::Metrics;
+use crate::xds;
+
+/// What the operator's view is made of.
+pub(super) struct Parts {
+    pub(super) metrics: Metrics,
+    pub(super) snapshots: Handle,
+    pub(super) drain: Rc<Drain>,
+    pub(super) ledger: Ledger,
+    pub(super) status: xds::Status,
+    pub(super) log: Level,
+}
+
+/// The admin server's state.
+pub(super) fn state(settings: &Settings, parts: Parts) -> State {
+    let Parts { metrics, snapshots, drain, ledger, status, log } = parts;
+    let (explained, quitting, set) = (snapshots.clone(), drain.clone(), log.clone());
+    let stage = stage(settings, snapshots.clone(), ledger.clone(), status);
+    State {
+        metrics,
+        drain: drain.watch(),
+        server: server(settings),
+        stage: Box::new(stage),
+        resources: Box::new(move || resources(&ledger)),
+        render: Box::new(|messages| {
+            Box::pin(async { render_child(messages).await.map_err(|error| error.to_string()) })
+        }),
+        explain: Box::new(move |listener, head| {
+            crate::exchange::explain(&explained.current(), listener, head, 0)
+        }),
+        level: Box::new(move || log.get()),
+        set_level: Box::new(move |level| set.set(level)),
+        drain_listeners: Box::new(move |graceful| {
+            drain.advance(if graceful { Phase::Lame } else { Phase::Draining });
+        }),
+        quit: Box::new(move || quitting.advance(Phase::Lame)),
+        snapshots,
+    }
+}
+
+fn server(settings: &Settings) -> Server {
+    Server {
+        started: Instant::now(),
+        node_id: settings.node.id.clone(),
+        node_cluster: settings.node.cluster.clone(),
+        concurrency: settings.concurrency.get(),
+        source: settings.source.clone(),
+        bootstrap: to_any(&settings.bootstrap),
+    }
+}
+
+/// Live once every listener that was accepted is published; with a control plane, not before it has named the listeners.
+fn stage(
+    settings: &Settings,
+    snapshots: Handle,
+    ledger: Ledger,
+    status: xds::Status,
+) -> impl Fn() -> Stage + use<> {
+    let waits = settings.ads.as_ref().is_some_and(|ads| ads.listeners);
+    move || {
+        let report = status.read();
+        if waits && report.of(ResourceType::Listener).updated.is_none() {
+            return if report.connected_since.is_some() {
+                Stage::Initializing
+            } else {
+                Stage::PreInitializing
+            };
+        }
+        let snapshot = snapshots.current();
+        let missing = ledger
+            .entries(ResourceType::Listener)
+            .into_iter()
+            .any(|listener| listener.accepted.is_some() && !snapshot.listeners.contains_key(&listener.name));
+        if missing { Stage::Initializing } else { Stage::Live }
+    }
+}
+
+fn resources(ledger: &Ledger) -> Vec<Resource> {
+    let of = |kind: ResourceType| {
+        ledger.entries(kind).into_iter().map(move |entry| Resource {
+            kind: noun(kind),
+            name: Arc::clone(&entry.name),
+            fixed: entry.fixed,
+            accepted: entry.accepted.map(|accepted| Accepted {
+                version: accepted.version,
+                body: accepted.body,
+                at: accepted.at,
+            }),
+            refused: entry.refused.map(|refused| Refused {
+                version: refused.version,
+                message: refused.message,
+                at: refused.at,
+            }),
+        })
+    };
+    ResourceType::ALL.into_iter().flat_map(of).collect()
+}
+
+fn noun(kind: ResourceType) -> Kind {
+    match kind {
+        ResourceType::Cluster => Kind::Cluster,
+        ResourceType::Endpoint => Kind::Endpoint,
+        ResourceType::Listener => Kind::Listener,
+        ResourceType::Route => Kind::Route,
+    }
+}
+
+/// Binds the admin address and serves it for as long as the control thread lives.
+pub(super) fn start(settings: &Settings, parts: Parts) -> Result<(), admin::BindError> {
+    let Some(address) = settings.admin else { return Ok(()) };
+    let listener = admin::bind(address)?;
+    let state = state(settings, parts);
+    tokio::task::spawn_local(async move {
+        if let Err(error) = admin::run(listener, state).await {
+            tracing::error!("the admin server ended: {error}");
+        }
+    });
+    tracing::info!("admin on http://{address}");
+    Ok(())
+}
