@@ -45,7 +45,8 @@ pub async fn run(
             // The index has read nothing yet. Streams that wait are found again with the first view.
             continue;
         }
-        let scopes = if changed { publisher.all_scopes(&view) } else { publisher.snapshots.missing() };
+        let all = publisher.all_scopes(&view);
+        let scopes = if changed { all } else { publisher.snapshots.missing() };
         publisher.publish(&view, scopes, since).await;
     }
 }

@@ -73,7 +73,7 @@ async fn converse(
         surroundings.metrics.refused_streams.get_or_create(&CauseLabel { cause: "node" }).inc();
         tracing::warn!(reason = status.message(), "a stream was refused");
     })?;
-    tracing::info!(node = node.id, scope = ?node.scope, "proxy connected");
+    tracing::info!(node = node.id, "proxy connected: {}", node.title());
     let now = Instant::now();
     let snapshots = surroundings.snapshots.follow(&node.scope);
     let foreign = node.is_foreign();
@@ -86,6 +86,7 @@ async fn converse(
         id,
         metrics: surroundings.metrics,
         snapshots,
+        connected: now,
         unapplied: VecDeque::new(),
         pushed: false,
     };
@@ -102,6 +103,7 @@ struct Conversation {
     id: String,
     metrics: Metrics,
     snapshots: SnapshotReader,
+    connected: Instant,
     /// Generations that the client does not have yet, and when their changes were seen.
     unapplied: VecDeque<(u64, Instant)>,
     /// Whether anything was sent since the client last had everything.
@@ -212,7 +214,8 @@ impl Conversation {
             if self.unapplied.len() >= UNAPPLIED_LIMIT {
                 self.unapplied.pop_front();
             }
-            self.unapplied.push_back((snapshot.generation, snapshot.since));
+            // What changed before the proxy came does not count as its delay.
+            self.unapplied.push_back((snapshot.generation, snapshot.since.max(self.connected)));
             self.stream.on_snapshot(snapshot);
         }
     }

@@ -16,6 +16,15 @@ pub struct ProxyNode {
 }
 
 impl ProxyNode {
+    /// What it serves, for people: `gateway shop/web`.
+    pub fn title(&self) -> String {
+        let foreign = if self.is_foreign() { " (foreign)" } else { "" };
+        match &self.scope {
+            Scope::Gateway { gateway, .. } => format!("gateway {gateway}{foreign}"),
+            Scope::Sidecar { pod, .. } => format!("sidecar {pod}{foreign}"),
+        }
+    }
+
     /// Whether this is a data plane other than ours.
     pub fn is_foreign(&self) -> bool {
         match &self.scope {
