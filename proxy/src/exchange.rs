@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::Method;
 use http::uri::PathAndQuery;
@@ -21,6 +21,7 @@ use crate::worker::Worker;
 mod attempts;
 mod bodies;
 mod explain;
+mod mirror;
 mod prepare;
 mod reply;
 mod retry;
@@ -72,6 +73,8 @@ pub(crate) struct Served {
     pub(crate) response: Response,
     /// After a 2xx to CONNECT: the other side of the tunnel.
     pub(crate) tunnel: Option<Io>,
+    /// The route's own bound on silence, in place of the connection manager's.
+    pub(crate) idle: Option<Duration>,
     /// To be told how it ended.
     pub(crate) ending: Ending,
 }
@@ -228,7 +231,11 @@ impl<'a> Exchange<'a> {
             prepare::finish_response(http, &mut response.head);
         }
         self.ending.note_response(&response);
-        Served { response, tunnel: self.tunnel, ending: self.ending }
+        let idle = self.route.as_ref().and_then(|route| match &route.action {
+            Action::Forward(forward) => forward.idle_timeout,
+            _ => None,
+        });
+        Served { response, tunnel: self.tunnel, idle, ending: self.ending }
     }
 }
 

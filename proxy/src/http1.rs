@@ -29,7 +29,6 @@ pub use encode::{
     encode_request_with, encode_response,
 };
 pub use fault::{Fault, ParseError};
-pub use field::is_hop_by_hop;
 pub use request::RequestParser;
 pub use response::ResponseParser;
 

@@ -10,12 +10,21 @@ use http::header::{CONTENT_LENGTH, HOST, TE};
 use http::uri::PathAndQuery;
 
 use crate::message::{
-    Body, BodyError, BodyStream, Frame, Headers, RequestHead, ResponseHead, Scheme, Version,
+    Body, BodyError, BodyStream, Frame, Headers, RequestHead, ResponseHead, Scheme, Version, is_authority,
 };
 
 /// Fields that are about one HTTP/1.1 connection and have no place in HTTP/2 (RFC 9113 §8.2.2).
-const CONNECTION_FIELDS: [&str; 6] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te"];
+const CONNECTION_FIELDS: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+    "te",
+    "expect",
+    "proxy-authorization",
+    "proxy-authenticate",
+];
 
 /// Why a request head from HTTP/2 is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,9 +35,9 @@ pub(crate) enum HeadError {
     /// `host` differs from `:authority`, or there are several.
     #[error("`host` and `:authority` differ")]
     AuthorityMismatch,
-    /// User information in the authority (RFC 9113 §8.3.1).
-    #[error("the authority holds user information")]
-    UserInfo,
+    /// User information, or what no host can be (RFC 9113 §8.3.1).
+    #[error("the authority is no host and port")]
+    Authority,
 }
 
 /// The head of a request that came in.
@@ -50,8 +59,8 @@ pub(crate) fn request_head(parts: http::request::Parts) -> Result<RequestHead, H
         }
         (None, None) => return Err(HeadError::NoAuthority),
     };
-    if authority.as_str().contains('@') {
-        return Err(HeadError::UserInfo);
+    if !is_authority(authority.as_str().as_bytes()) {
+        return Err(HeadError::Authority);
     }
     let scheme = match uri.scheme {
         Some(scheme) if scheme == http::uri::Scheme::HTTPS => Scheme::Https,

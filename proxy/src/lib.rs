@@ -12,9 +12,9 @@ mod compile; // wire types die here: resources → snapshot, or named rejections
 
 // Request staircase: what happens to a byte.
 mod listener; // bind, accept, hand over
-mod detect; // what do the first bytes speak?
 mod tcp; // the opaque road
 mod http; // both server codecs; one call per request into `exchange`
+mod detect; // what do the first bytes speak?
 mod exchange; // the conductor of one request: route → filter → attempts → reply
 mod worker; // what one thread owns: snapshot reader, pools, recorder, randomness
 

@@ -82,6 +82,26 @@ impl Drop for Load {
     }
 }
 
+/// One connection's place among those of its listener, over all workers.
+struct ListenerPlace {
+    listener: Arc<Listener>,
+    /// How many there are with this one.
+    taken: u32,
+}
+
+impl ListenerPlace {
+    fn new(listener: &Arc<Listener>) -> Self {
+        let taken = listener.open.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { listener: listener.clone(), taken }
+    }
+}
+
+impl Drop for ListenerPlace {
+    fn drop(&mut self) {
+        self.listener.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One worker's accepting side.
 pub(crate) struct Acceptor {
     worker: Rc<Worker>,
@@ -188,10 +208,16 @@ impl Acceptor {
             io.reset_on_close();
             return;
         }
+        let place = ListenerPlace::new(listener);
+        if listener.max_connections.is_some_and(|most| place.taken > most) {
+            self.worker.recorder.downstream_overflow(&listener.name);
+            io.reset_on_close();
+            return;
+        }
         let connection = serve_connection(self.worker.clone(), listener.clone(), io);
         tokio::task::spawn_local(async move {
             connection.await;
-            drop(load);
+            drop((load, place));
         });
     }
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -46,6 +46,8 @@ pub struct Listener {
     pub chain: Chain,
     /// `connection_limit` network filter or listener bound; `None` is the process bound alone.
     pub max_connections: Option<u32>,
+    /// Connections open now, over all workers; carried over when the listener is updated.
+    pub open: Arc<AtomicU32>,
     /// Whether traffic through it is inbound (towards the workload): Istio's `reporter` label.
     pub direction: Direction,
 }
@@ -81,8 +83,6 @@ pub struct Http {
     pub filters: filter::Chain,
     /// `use_remote_address`: the peer is not trusted; its address is appended to `x-forwarded-for` and internal headers are stripped.
     pub use_remote_address: bool,
-    /// `xff_num_trusted_hops`.
-    pub xff_trusted_hops: u32,
     /// `generate_request_id`.
     pub generate_request_id: bool,
     /// `preserve_external_request_id`.
@@ -248,15 +248,22 @@ impl Handle {
     }
 }
 
+/// A snapshot as one worker holds it: the outer count is the worker's own, so that requests of different workers do not share one.
+#[allow(
+    clippy::redundant_allocation,
+    reason = "the `Arc`'s count is shared by all threads, the `Rc`'s is not"
+)]
+pub type Loaded = Rc<Arc<Snapshot>>;
+
 /// One worker's reading end: a load is one atomic read and a count that no other thread touches.
 pub struct Reader {
     shared: Arc<Shared>,
-    cached: RefCell<Rc<Arc<Snapshot>>>,
+    cached: RefCell<Loaded>,
 }
 
 impl Reader {
     /// The current snapshot. Call once per request, and keep what it returns for the whole of it.
-    pub fn load(&self) -> Rc<Arc<Snapshot>> {
+    pub fn load(&self) -> Loaded {
         let mut cached = self.cached.borrow_mut();
         if cached.version != self.shared.version.load(Ordering::Acquire) {
             *cached = Rc::new(self.shared.current.load_full());

@@ -27,7 +27,7 @@ mod status;
 mod subscription;
 mod transport;
 
-pub use status::{Report, Status, TypeReport};
+pub use status::Status;
 
 use backoff::Backoff;
 use resolver::{Answers, Resolver};

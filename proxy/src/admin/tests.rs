@@ -280,6 +280,7 @@ async fn questions_are_checked_before_they_are_decided() {
             bind: true,
             chain: Chain::Tcp(Arc::new(tcp)),
             max_connections: None,
+            open: Arc::default(),
             direction: Direction::Outbound,
         });
         sandbox.publisher.publish(Snapshot {

@@ -65,7 +65,6 @@ pub fn compile(
         routes: table,
         filters,
         use_remote_address: value::flag(manager.use_remote_address.as_ref(), false),
-        xff_trusted_hops: manager.xff_num_trusted_hops,
         generate_request_id: value::flag(manager.generate_request_id.as_ref(), true),
         preserve_external_request_id: manager.preserve_external_request_id,
         normalize_path: value::flag(manager.normalize_path.as_ref(), false),
@@ -99,6 +98,7 @@ fn refuse_unsupported(manager: &wire::HttpConnectionManager) -> Result<(), Probl
         ("original_ip_detection_extensions", !manager.original_ip_detection_extensions.is_empty()),
         ("early_header_mutation_extensions", !manager.early_header_mutation_extensions.is_empty()),
         ("skip_xff_append", manager.skip_xff_append),
+        ("xff_num_trusted_hops", manager.xff_num_trusted_hops > 0),
         ("always_set_request_id_in_response", manager.always_set_request_id_in_response),
         ("forward_client_cert_matcher", manager.forward_client_cert_matcher.is_some()),
         (

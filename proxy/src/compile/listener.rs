@@ -65,6 +65,7 @@ pub fn compile(wire: &wire::Listener, previous: Option<&Plan>, now: Instant) -> 
         bind,
         chain: compiled.chain,
         max_connections: compiled.max_connections,
+        open: previous.map(|previous| previous.listener.open.clone()).unwrap_or_default(),
         direction: match wire.traffic_direction() {
             TrafficDirection::Inbound => Direction::Inbound,
             TrafficDirection::Outbound | TrafficDirection::Unspecified => Direction::Outbound,

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method};
 use tokio::time::Instant;
 
 use super::bodies::{Received, with_deadline};
-use super::{Exchange, Reply, reply, retry};
+use super::{Exchange, Reply, mirror, reply, retry};
 use crate::cluster::{Cluster, Discovery, Endpoint, EndpointId, RequestClaim, RetryClaim, pick};
 use crate::error::Reason;
 use crate::message::{Body, Replay, Request, RequestHead, Response};
@@ -108,6 +108,7 @@ impl Exchange<'_> {
             retry_claim: None,
         };
         let (response, lease) = self.attempt_until_done(&mut plan).await?;
+        mirror::mirror(self.worker, self.snapshot, forward, &plan.head, || plan.body.again());
         self.ending.claims =
             Some(Claims { _request: request_claim, _retry: plan.retry_claim.take(), _lease: lease });
         let body = with_deadline(response.body, plan.deadline.at);
@@ -298,6 +299,10 @@ impl Exchange<'_> {
         forward: &Forward,
         head: &RequestHead,
     ) -> Result<Response, Reply> {
+        if !forward.terminate_connect {
+            let detail = "the route does not terminate CONNECT (connect_config)";
+            return Err(Reply::new(Reason::UpgradeRefused).detail(detail));
+        }
         let mut head = head.clone();
         let cluster = self.choose_cluster(forward, &mut head)?;
         let endpoint = if cluster.discovery == Discovery::Forward {
@@ -316,6 +321,15 @@ impl Exchange<'_> {
 }
 
 impl Source {
+    /// The whole body once more; `None` when it has not all come, or was too long to be kept.
+    fn again(&self) -> Option<Body> {
+        match self {
+            Self::Whole(Body::Full(data)) => Some(Body::Full(data.clone())),
+            Self::Whole(_) => Some(Body::Empty),
+            Self::Replay(replay) => replay.is_whole().then(|| replay.attempt()),
+        }
+    }
+
     fn can_repeat(&self) -> bool {
         match self {
             Self::Whole(_) => true,

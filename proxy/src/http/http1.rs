@@ -1,7 +1,6 @@
 //! The server loop of one HTTP/1.1 connection: head → exchange → response, in order, until either side is done.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use crate::http1::{
     encode_chunk_header, encode_last_chunk, encode_response,
 };
 use crate::io::{Io, Outbox};
-use crate::message::{Body, BodyError, Frame, Request, Response, Version};
+use crate::message::{Body, BodyError, Frame, Request, Response, Scheme, Version};
 use crate::relay;
 use crate::snapshot::Http;
 use crate::timer;
@@ -90,7 +89,7 @@ impl Connection {
                 return self.refuse(error.reason(), Some(error.to_string())).await;
             }
         };
-        if let Some(reason) = not_served(&event, &http) {
+        if let Some(reason) = not_served(&event, &http, self.downstream.scheme) {
             return self.refuse_request(event, reason).await;
         }
         self.served = self.served.saturating_add(1);
@@ -152,7 +151,8 @@ impl Connection {
         }
     }
 
-    fn begin_request(&mut self, event: RequestEvent, limits: &Limits) -> Request {
+    fn begin_request(&mut self, mut event: RequestEvent, limits: &Limits) -> Request {
+        event.head.scheme = self.downstream.scheme;
         let body = match event.framing {
             Framing::None | Framing::Length(0) => Body::Empty,
             framing => {
@@ -165,7 +165,8 @@ impl Connection {
 
     /// Runs the exchange, unless the client leaves before it is done.
     async fn run_exchange(&self, request: Request) -> Option<Served> {
-        let mut exchange = pin!(serve_exchange(&self.worker, &self.downstream, request));
+        // Boxed: an idle connection must not hold the room that an exchange needs.
+        let mut exchange = Box::pin(serve_exchange(&self.worker, &self.downstream, request));
         poll_fn(|context| {
             if let Poll::Ready(served) = exchange.as_mut().poll(context) {
                 return Poll::Ready(Some(served));
@@ -191,7 +192,8 @@ impl Connection {
         encode_response(&head, &framing, &options, &mut self.out.head);
         let body = if asked.method == Method::HEAD { Body::Empty } else { body };
         let mut sending = Sending { chunked: framing == Framing::Chunked, sent: 0, grpc_status: None };
-        let cut = self.send_body(body, &mut sending, http.timeouts.stream_idle).await;
+        let idle = served.idle.or(http.timeouts.stream_idle);
+        let cut = self.send_body(body, &mut sending, idle).await;
         served.ending.finish(sending.sent, sending.grpc_status, cut);
         if cut.is_some() {
             // The client must not take what it has for complete.
@@ -352,7 +354,11 @@ fn limits_of(http: &Http) -> Limits {
 }
 
 /// Requests that are understood and not served.
-fn not_served(event: &RequestEvent, http: &Http) -> Option<Reason> {
+fn not_served(event: &RequestEvent, http: &Http, scheme: Scheme) -> Option<Reason> {
+    // A client that takes us for a proxy may name another scheme: we would have to originate TLS for it.
+    if event.absolute_form && event.head.scheme != scheme {
+        return Some(Reason::BadRequest);
+    }
     if event.expect == Expect::Unknown {
         return Some(Reason::ExpectationFailed);
     }
@@ -390,6 +396,7 @@ impl Sending {
     /// Encodes a piece; true when it was the last.
     fn encode(&mut self, frame: Option<Result<Frame, BodyError>>, out: &mut Outbox) -> Result<bool, Reason> {
         match frame {
+            Some(Ok(Frame::Data(data))) if data.is_empty() => Ok(false),
             Some(Ok(Frame::Data(data))) => {
                 self.sent += data.len() as u64;
                 self.encode_data(data, out);

@@ -134,6 +134,8 @@ impl Stream {
                 refuse(&self.worker, &self.downstream, Some(head), Reason::UpgradeRefused, None)
             }
             Ok(mut head) => {
+                // What the transport is, whatever the client calls it.
+                head.scheme = self.downstream.scheme;
                 let body = incoming(stream, &mut head.headers, || (), None);
                 let Some(served) = self.run_exchange(Request { head, body }).await else { return };
                 served
@@ -156,7 +158,8 @@ impl Stream {
     }
 
     async fn send(mut self, served: Served, method: &Method, idle: Option<Duration>) {
-        let Served { response: Response { head, body }, ending, .. } = served;
+        let Served { response: Response { head, body }, ending, idle: own_idle, .. } = served;
+        let idle = own_idle.or(idle);
         let body = if *method == Method::HEAD { Body::Empty } else { body };
         let end = body.is_empty();
         let Ok(stream) = self.respond.send_response(outgoing_response(head, &body), end) else {

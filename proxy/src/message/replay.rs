@@ -44,6 +44,11 @@ impl Replay {
         Body::stream(Attempt { shared: self.shared.clone(), next: 0 })
     }
 
+    /// Whether the whole body has come and is kept.
+    pub fn is_whole(&self) -> bool {
+        self.shared.borrow().ended && self.can_repeat()
+    }
+
     /// Whether another attempt would send exactly the same bytes.
     pub fn can_repeat(&self) -> bool {
         let shared = self.shared.borrow();

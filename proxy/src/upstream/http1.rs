@@ -156,7 +156,7 @@ impl Flight {
             announced.saturating_sub(Duration::from_secs(1)).max(announced / 2)
         });
         let mut exchange = Streaming {
-            decoder: BodyDecoder::new(event.framing.clone(), &RESPONSE_LIMITS),
+            decoder: BodyDecoder::for_response(event.framing, &RESPONSE_LIMITS),
             reusable: event.keep_alive,
             connection: Some(connection),
             pump,
@@ -331,6 +331,8 @@ impl Pump {
         connection: &mut Connection,
     ) -> Result<(), PumpError> {
         match frame {
+            // An empty chunk would be the last one.
+            Some(Ok(Frame::Data(data))) if data.is_empty() => {}
             Some(Ok(Frame::Data(data))) => {
                 if self.chunked {
                     encode_chunk_header(data.len(), &mut connection.out.head);
