@@ -151,6 +151,12 @@ impl Metrics {
 
     fn totals(&self, inputs: &Inputs) -> totals::Totals {
         let shards = self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.shared.series_bound.is_reached() {
+            // A worker makes room only for itself; one that meets nothing new would hold its stale series for ever.
+            shards.iter().for_each(|shard| {
+                self.shared.series_bound.drop_stale(&shard.series);
+            });
+        }
         let mut totals = totals::Totals::gather(&shards, self.shared.clusters.all(), inputs);
         totals.config = self.shared.config.read();
         totals.series_overflow = self.shared.series_bound.overflowed();

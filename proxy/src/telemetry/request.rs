@@ -1,9 +1,10 @@
 //! Istio's request series: the key of one, its counters, and each worker's table of them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -135,17 +136,19 @@ fn cluster_id(record: &Record) -> u64 {
     record.cluster.as_ref().map_or(0, |cluster| cluster.id)
 }
 
-/// The bound on series over all workers.
+/// The bound on series: so many different label sets, however many workers count them. Asked only when a worker meets a label set
+/// that is new to it.
 #[derive(Debug)]
 pub(super) struct SeriesBound {
     bound: usize,
-    count: AtomicUsize,
+    /// Label sets in use, and by how many workers.
+    known: Mutex<BTreeMap<Labels, usize>>,
     overflowed: AtomicU64,
 }
 
 impl SeriesBound {
     pub(super) fn new(bound: usize) -> Self {
-        Self { bound, count: AtomicUsize::new(0), overflowed: 0.into() }
+        Self { bound, known: Mutex::default(), overflowed: AtomicU64::new(0) }
     }
 
     /// Notes that something was counted under the overflow series.
@@ -157,16 +160,50 @@ impl SeriesBound {
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    fn claim(&self) -> bool {
-        let claimed = self.count.fetch_add(1, Ordering::Relaxed) < self.bound;
-        if !claimed {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-        }
-        claimed
+    pub(super) fn is_reached(&self) -> bool {
+        self.lock().len() >= self.bound
     }
 
-    fn release(&self, count: usize) {
-        self.count.fetch_sub(count, Ordering::Relaxed);
+    /// Drops the worker's series of clusters that are gone; says whether there was one. They cannot be counted in any more.
+    pub(super) fn drop_stale(&self, shared: &SharedSeries) -> bool {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = shared.len();
+        shared.retain(|series| {
+            let stale = series.is_stale();
+            if stale {
+                self.release(&series.labels);
+            }
+            !stale
+        });
+        shared.len() < before
+    }
+
+    fn claim(&self, labels: &Labels) -> bool {
+        let mut known = self.lock();
+        if let Some(holders) = known.get_mut(labels) {
+            *holders += 1;
+            return true;
+        }
+        let fits = known.len() < self.bound;
+        if fits {
+            known.insert(labels.clone(), 1);
+        }
+        fits
+    }
+
+    fn release(&self, labels: &Labels) {
+        let mut known = self.lock();
+        let left = known.get_mut(labels).map_or(0, |holders| {
+            *holders = holders.saturating_sub(1);
+            *holders
+        });
+        if left == 0 {
+            known.remove(labels);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Labels, usize>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,16 +217,16 @@ pub(super) struct SeriesTable {
     by_hash: RefCell<FxHashMap<u64, Vec<Arc<Series>>>>,
     /// One for exchanges and one for connections.
     overflow: RefCell<[Option<Arc<Series>>; 2]>,
-    /// Overflowing records until the next look for series that can go.
-    until_sweep: Cell<u32>,
+    /// Records with new label sets that go to the overflow series unasked, so that a flood of them does not queue for the bound.
+    unasked: Cell<u32>,
 }
 
-/// Overflowing records between two looks for stale series.
-const SWEEP_EVERY: u32 = 10_000;
+/// See [`SeriesTable`].
+const UNASKED: u32 = 1_000;
 
 impl SeriesTable {
     pub(super) fn new() -> Self {
-        Self { by_hash: RefCell::default(), overflow: RefCell::default(), until_sweep: Cell::new(0) }
+        Self { by_hash: RefCell::default(), overflow: RefCell::default(), unasked: Cell::new(0) }
     }
 
     /// Counts the record in its series.
@@ -207,35 +244,47 @@ impl SeriesTable {
             return series.observe(record);
         }
         drop(by_hash);
-        if !bound.claim() && !(self.sweep(shared, bound) && bound.claim()) {
-            bound.note_overflow();
-            let mut overflow = self.overflow.borrow_mut();
-            let series = overflow[usize::from(protocol == Protocol::Tcp)]
-                .get_or_insert_with(|| publish(Labels::overflow(protocol), None, shared));
-            return series.observe(record);
+        match self.admit(record, protocol, shared, bound) {
+            Some(series) => {
+                series.observe(record);
+                self.by_hash.borrow_mut().entry(hash).or_default().push(series);
+            }
+            None => {
+                bound.note_overflow();
+                let mut overflow = self.overflow.borrow_mut();
+                overflow[usize::from(protocol == Protocol::Tcp)]
+                    .get_or_insert_with(|| publish(Labels::overflow(protocol), None, shared))
+                    .observe(record);
+            }
         }
-        let series = publish(Labels::of(record, protocol), record.cluster.as_ref(), shared);
-        series.observe(record);
-        self.by_hash.borrow_mut().entry(hash).or_default().push(series);
     }
 
-    /// Drops this worker's series of clusters that are gone; says whether there was one.
-    fn sweep(&self, shared: &SharedSeries, bound: &SeriesBound) -> bool {
-        let left = self.until_sweep.get();
-        self.until_sweep.set(left.checked_sub(1).unwrap_or(SWEEP_EVERY));
-        if left > 0 {
-            return false;
+    /// A new series, if the bound has room or room can be made.
+    #[cold]
+    fn admit(
+        &self,
+        record: &Record,
+        protocol: Protocol,
+        shared: &SharedSeries,
+        bound: &SeriesBound,
+    ) -> Option<Arc<Series>> {
+        if let Some(left) = self.unasked.get().checked_sub(1) {
+            self.unasked.set(left);
+            return None;
         }
-        let mut dropped = 0;
-        self.by_hash.borrow_mut().retain(|_, series| {
-            let before = series.len();
-            series.retain(|one| !one.is_stale());
-            dropped += before - series.len();
-            !series.is_empty()
-        });
-        shared.lock().unwrap_or_else(PoisonError::into_inner).retain(|series| !series.is_stale());
-        bound.release(dropped);
-        dropped > 0
+        let labels = Labels::of(record, protocol);
+        if !bound.claim(&labels) {
+            bound.drop_stale(shared);
+            self.by_hash.borrow_mut().retain(|_, series| {
+                series.retain(|one| !one.is_stale());
+                !series.is_empty()
+            });
+            if !bound.claim(&labels) {
+                self.unasked.set(UNASKED);
+                return None;
+            }
+        }
+        Some(publish(labels, record.cluster.as_ref(), shared))
     }
 }
 

@@ -213,11 +213,6 @@ impl Recorder {
         self.with(cluster, |block| block.retry_overflow.add(1));
     }
 
-    /// A request was refused because a limit towards the cluster is reached.
-    pub(crate) fn request_overflow(&self, cluster: &ClusterMetrics) {
-        self.with(cluster, |block| block.pending_overflow.add(1));
-    }
-
     /// A connection to an endpoint could not be made.
     pub(crate) fn connect_failed(&self, cluster: &ClusterMetrics, timeout: bool) {
         self.with(cluster, |block| {
@@ -290,6 +285,7 @@ impl Recorder {
             block.sent_bytes.add(record.bytes_received);
             let counter = match record.reason {
                 Some(Reason::RequestTimeout) => &block.timeouts,
+                Some(Reason::UpstreamOverflow) => &block.pending_overflow,
                 Some(Reason::RetriesExhausted) => &block.retries_exhausted,
                 Some(Reason::NoHealthyEndpoint) => &block.no_endpoint,
                 Some(Reason::UpstreamReset | Reason::UpstreamBodyReset) => &block.resets,

@@ -2,24 +2,19 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A file or a standard stream.
+/// A file or a standard stream. The stream is written by a descriptor of our own: a reader that stalls must not hold up whoever else
+/// writes to it through the standard library's lock.
 #[derive(Debug)]
 pub(super) struct Sink {
     path: Arc<str>,
-    open: Option<Target>,
+    open: Option<File>,
     /// The last thing that reached the file was a part of a line.
     torn: bool,
     failing: bool,
-}
-
-#[derive(Debug)]
-enum Target {
-    Stdout,
-    Stderr,
-    File(File),
 }
 
 /// Lines of one batch, by what became of them.
@@ -64,60 +59,45 @@ impl Sink {
     }
 
     fn write_as_far_as_possible(&mut self, batch: &[u8], torn: bool) -> (usize, io::Result<()>) {
-        let target = match self.target() {
-            Ok(target) => target,
+        let file = match self.open() {
+            Ok(file) => file,
             Err(error) => return (0, Err(error)),
         };
-        if torn && let Err(error) = target.write_all(b"\n").1 {
+        if torn && let Err(error) = write_all(file, b"\n").1 {
             return (0, Err(error));
         }
-        target.write_all(batch)
+        write_all(file, batch)
     }
 
-    fn target(&mut self) -> io::Result<&mut Target> {
-        let target = match self.open.take() {
-            Some(target) => target,
+    fn open(&mut self) -> io::Result<&mut File> {
+        let file = match self.open.take() {
+            Some(file) => file,
             None => match &*self.path {
-                "/dev/stdout" => Target::Stdout,
-                "/dev/stderr" => Target::Stderr,
-                path => Target::File(OpenOptions::new().append(true).create(true).open(path)?),
+                "/dev/stdout" => io::stdout().as_fd().try_clone_to_owned()?.into(),
+                "/dev/stderr" => io::stderr().as_fd().try_clone_to_owned()?.into(),
+                path => OpenOptions::new().append(true).create(true).open(path)?,
             },
         };
-        Ok(self.open.insert(target))
+        Ok(self.open.insert(file))
     }
 }
 
 /// How long to wait for a stream that somebody else has made non-blocking.
 const BUSY: Duration = Duration::from_millis(5);
 
-impl Target {
-    /// Writes all, and says how far it came.
-    fn write_all(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
-        let mut written = 0;
-        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-            match self.write(rest) {
-                Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
-                Ok(count) => written += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(BUSY),
-                Err(error) => return (written, Err(error)),
-            }
-        }
-        (written, Ok(()))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                let count = stdout.write(bytes)?;
-                stdout.flush()?;
-                Ok(count)
-            }
-            Self::Stderr => io::stderr().lock().write(bytes),
-            Self::File(file) => file.write(bytes),
+/// Writes all, and says how far it came.
+fn write_all(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write(rest) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(BUSY),
+            Err(error) => return (written, Err(error)),
         }
     }
+    (written, Ok(()))
 }
 
 /// Line ends; values have none, so these are lines unless the format itself breaks them.
