@@ -5,15 +5,15 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
 use sidegate_xds::google::protobuf::Any;
+use sidegate_xds::resource::ResourceType;
 use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 
+use crate::compile::Entry;
 use crate::drain::{self, Phase};
 use crate::message::RequestHead;
 use crate::snapshot;
@@ -42,8 +42,8 @@ pub(crate) struct State {
     pub(crate) server: Server,
     /// How far the start is.
     pub(crate) stage: Box<dyn Fn() -> Stage>,
-    /// Every resource that came, for `/config_dump`.
-    pub(crate) resources: Box<dyn Fn() -> Vec<Resource>>,
+    /// Every resource of a kind as it came, and what became of it.
+    pub(crate) resources: Box<dyn Fn(ResourceType) -> Vec<Entry>>,
     /// Writes messages in Envoy's JSON form, one value each, in order.
     pub(crate) render: Box<dyn Fn(Vec<Any>) -> LocalBoxFuture<'static, Result<Value, String>>>,
     /// What would be done with the request on the listener of that name.
@@ -84,53 +84,6 @@ pub(crate) enum Stage {
     Initializing,
     /// Serving.
     Live,
-}
-
-/// A resource as it came, and what became of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Resource {
-    /// What it is.
-    pub(crate) kind: Kind,
-    /// Its name.
-    pub(crate) name: Arc<str>,
-    /// From the bootstrap, not from the control plane.
-    pub(crate) fixed: bool,
-    /// The form in force.
-    pub(crate) accepted: Option<Accepted>,
-    /// The refusal of a later form.
-    pub(crate) refused: Option<Refused>,
-}
-
-/// The kinds of resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the xDS nouns")]
-pub(crate) enum Kind {
-    Cluster,
-    Endpoint,
-    Listener,
-    Route,
-}
-
-/// The form of a resource that is in force.
-#[derive(Clone, Debug)]
-pub(crate) struct Accepted {
-    /// Its version; may be empty.
-    pub(crate) version: String,
-    /// Its bytes.
-    pub(crate) body: Arc<Any>,
-    /// When it came.
-    pub(crate) at: SystemTime,
-}
-
-/// The form of a resource that was refused.
-#[derive(Clone, Debug)]
-pub(crate) struct Refused {
-    /// Its version; may be empty.
-    pub(crate) version: String,
-    /// Why.
-    pub(crate) message: String,
-    /// When it came.
-    pub(crate) at: SystemTime,
 }
 
 impl State {

@@ -66,6 +66,7 @@ struct Proxy {
 impl Proxy {
     async fn start(settings: Settings, log: logging::Level) -> ExitCode {
         let metrics = Metrics::new(settings.concurrency.get());
+        metrics.set_local(operator::local_workload(&settings.node));
         let publisher = Publisher::new();
         let snapshots = publisher.handle();
         let mut compiler = Compiler::new(publisher, metrics.clone());

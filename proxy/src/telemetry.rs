@@ -29,10 +29,10 @@ pub(crate) use cluster::{ClusterMetrics, ServiceName};
 pub(crate) use config::ConfigMetrics;
 pub(crate) use exposition::Exposition;
 pub(crate) use flight::{parse_reason_id, reason_id_text};
-pub(crate) use format::{FormatError, LogFormat, rfc3339};
+pub(crate) use format::{LogFormat, rfc3339};
 pub(crate) use labels::LocalWorkload;
 pub(crate) use record::{Downstream, Record};
-pub(crate) use shard::{OpenConnection, Recorder};
+pub(crate) use shard::Recorder;
 pub(crate) use totals::{ClusterState, Inputs};
 
 /// The name under which everything past a bound on series is counted.

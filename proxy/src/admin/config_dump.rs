@@ -3,16 +3,17 @@
 use http::StatusCode;
 use regex::Regex;
 use serde_json::{Map, Value, json};
-use sidegate_xds::google::protobuf::Any;
+use sidegate_xds::resource::ResourceType;
 
+use super::Shared;
 use super::query::Query;
 use super::reply::{Reply, json, text};
-use super::{Kind, Resource, Shared};
+use crate::compile::Entry;
 use crate::telemetry::rfc3339;
 
 /// One part of the dump: where resources of a kind stand in it.
 struct Section {
-    kind: Kind,
+    kind: ResourceType,
     /// `envoy.admin.v3.*`.
     message: &'static str,
     /// The field with those of the bootstrap.
@@ -25,28 +26,28 @@ struct Section {
 
 const SECTIONS: [Section; 4] = [
     Section {
-        kind: Kind::Cluster,
+        kind: ResourceType::Cluster,
         message: "ClustersConfigDump",
         fixed: "static_clusters",
         dynamic: "dynamic_active_clusters",
         entry: "cluster",
     },
     Section {
-        kind: Kind::Listener,
+        kind: ResourceType::Listener,
         message: "ListenersConfigDump",
         fixed: "static_listeners",
         dynamic: "dynamic_listeners",
         entry: "listener",
     },
     Section {
-        kind: Kind::Route,
+        kind: ResourceType::Route,
         message: "RoutesConfigDump",
         fixed: "static_route_configs",
         dynamic: "dynamic_route_configs",
         entry: "route_config",
     },
     Section {
-        kind: Kind::Endpoint,
+        kind: ResourceType::Endpoint,
         message: "EndpointsConfigDump",
         fixed: "static_endpoint_configs",
         dynamic: "dynamic_endpoint_configs",
@@ -72,76 +73,66 @@ pub(super) async fn answer(state: &Shared, query: &Query) -> Reply {
     }
     let endpoints =
         query.get("include_eds").is_some() || only.is_some_and(|field| field.contains("endpoint"));
-    let mut resources = (state.resources)();
-    resources.retain(|resource| {
-        (endpoints || resource.kind != Kind::Endpoint)
-            && names.as_ref().is_none_or(|names| names.is_match(&resource.name))
-    });
-    let mut messages = vec![state.server.bootstrap.clone()];
-    messages.extend(bodies(&resources));
+    let wanted = |entry: &Entry| names.as_ref().is_none_or(|names| names.is_match(&entry.name));
+    let parts: Vec<Part> = SECTIONS
+        .iter()
+        .filter(|section| endpoints || section.kind != ResourceType::Endpoint)
+        .map(|section| (section, (state.resources)(section.kind).into_iter().filter(wanted).collect()))
+        .collect();
+    let bodies = parts.iter().flat_map(|(_, entries)| entries).filter_map(|entry| entry.accepted.as_ref());
+    let messages = std::iter::once(state.server.bootstrap.clone())
+        .chain(bodies.map(|accepted| (*accepted.body).clone()))
+        .collect();
     let rendered = match (state.render)(messages).await {
         Ok(Value::Array(rendered)) => rendered,
         Ok(_) => return text(StatusCode::INTERNAL_SERVER_ERROR, "the dump came in no form that is known\n"),
         Err(error) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     };
-    json(StatusCode::OK, &shape(&resources, rendered, only, endpoints))
+    json(StatusCode::OK, &shape(&parts, rendered, only))
 }
 
-/// The bodies that are in force, in order.
-fn bodies(resources: &[Resource]) -> impl Iterator<Item = Any> {
-    resources
-        .iter()
-        .filter_map(|resource| resource.accepted.as_ref())
-        .map(|accepted| (*accepted.body).clone())
-}
+/// A section and what stands in it.
+type Part = (&'static Section, Vec<Entry>);
 
-/// Puts what was rendered (the bootstrap, then [`bodies`]) where Envoy has it.
-fn shape(resources: &[Resource], rendered: Vec<Value>, only: Option<&str>, endpoints: bool) -> Value {
+/// Puts what was rendered (the bootstrap, then every body in force) where Envoy has it.
+fn shape(parts: &[Part], rendered: Vec<Value>, only: Option<&str>) -> Value {
     let mut rendered = rendered.into_iter();
     let bootstrap = rendered.next();
-    let entries: Vec<(&Resource, Value)> =
-        resources.iter().map(|resource| (resource, entry(resource, &mut rendered))).collect();
-    let of = |section: &Section, fixed: bool| -> Vec<Value> {
-        let wanted = |resource: &Resource| resource.kind == section.kind && resource.fixed == fixed;
-        entries.iter().filter(|(resource, _)| wanted(resource)).map(|(_, entry)| entry.clone()).collect()
-    };
-    if let Some(field) = only {
-        let lists = SECTIONS
-            .iter()
-            .flat_map(|section| [(section.fixed, section, true), (section.dynamic, section, false)]);
-        let configs: Vec<Value> = lists
-            .filter(|(name, ..)| *name == field)
-            .flat_map(|(_, section, fixed)| of(section, fixed))
-            .collect();
-        return json!({ "configs": configs });
-    }
     let mut configs = vec![json!({ "@type": type_url("BootstrapConfigDump"), "bootstrap": bootstrap })];
-    for section in SECTIONS.iter().filter(|section| endpoints || section.kind != Kind::Endpoint) {
-        configs.push(json!({
-            "@type": type_url(section.message),
-            section.fixed: of(section, true),
-            section.dynamic: of(section, false),
-        }));
+    let mut chosen = Vec::new();
+    for (section, entries) in parts {
+        let (mut fixed, mut dynamic) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let list = if entry.fixed { &mut fixed } else { &mut dynamic };
+            list.push(show(section, entry, &mut rendered));
+        }
+        if only == Some(section.fixed) {
+            chosen = fixed;
+        } else if only == Some(section.dynamic) {
+            chosen = dynamic;
+        } else {
+            configs.push(json!({
+                "@type": type_url(section.message),
+                section.fixed: fixed,
+                section.dynamic: dynamic,
+            }));
+        }
     }
-    json!({ "configs": configs })
+    json!({ "configs": if only.is_some() { chosen } else { configs } })
 }
 
 fn type_url(message: &str) -> String {
     format!("type.googleapis.com/envoy.admin.v3.{message}")
 }
 
-fn entry(resource: &Resource, rendered: &mut impl Iterator<Item = Value>) -> Value {
-    let section = SECTIONS.iter().find(|section| section.kind == resource.kind);
-    let name = section.map_or("resource", |section| section.entry);
+fn show(section: &Section, resource: &Entry, rendered: &mut impl Iterator<Item = Value>) -> Value {
     let mut entry = Map::new();
     if let Some(accepted) = &resource.accepted {
-        entry.insert("version_info".into(), json!(accepted.version));
-        entry.insert(name.into(), rendered.next().unwrap_or_default());
+        if !resource.fixed {
+            entry.insert("version_info".into(), json!(accepted.version));
+        }
+        entry.insert(section.entry.into(), rendered.next().unwrap_or_default());
         entry.insert("last_updated".into(), json!(rfc3339(accepted.at)));
-    }
-    if resource.fixed {
-        entry.remove("version_info");
-        return entry.into();
     }
     let error = resource.refused.as_ref().map(|refused| {
         json!({
@@ -151,7 +142,7 @@ fn entry(resource: &Resource, rendered: &mut impl Iterator<Item = Value>) -> Val
         })
     });
     // A dynamic listener has states within; everything else is its own state.
-    if resource.kind == Kind::Listener {
+    if section.kind == ResourceType::Listener && !resource.fixed {
         let active = (!entry.is_empty()).then_some(entry);
         entry = Map::from_iter([("name".to_owned(), json!(&*resource.name))]);
         entry.extend(active.map(|active| ("active_state".to_owned(), active.into())));

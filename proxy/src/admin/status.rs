@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use sidegate_xds::resource::ResourceType;
 
+use super::State;
 use super::query::Query;
 use super::reply::{Reply, json, text};
-use super::{Kind, State};
 use crate::cluster::{Cluster, Discovery, Endpoint};
 
 /// `envoy.admin.v3.ServerInfo`.
@@ -60,12 +61,9 @@ pub(super) fn clusters(state: &State, query: &Query) -> Reply {
     let snapshot = state.snapshots.current();
     let mut clusters: Vec<_> = snapshot.clusters.values().collect();
     clusters.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-    let resources = (state.resources)();
-    let fixed: BTreeSet<&str> = resources
-        .iter()
-        .filter(|resource| resource.kind == Kind::Cluster && resource.fixed)
-        .map(|resource| &*resource.name)
-        .collect();
+    let entries = (state.resources)(ResourceType::Cluster);
+    let fixed: BTreeSet<Arc<str>> =
+        entries.into_iter().filter(|entry| entry.fixed).map(|entry| entry.name).collect();
     if query.get("format") == Some("json") {
         let statuses = clusters.iter().map(|cluster| cluster_json(cluster, fixed.contains(&*cluster.name)));
         return json(StatusCode::OK, &json!({ "cluster_statuses": statuses.collect::<Vec<_>>() }));

@@ -1,7 +1,8 @@
 //! The admin server over its own socket, asked as curl would ask.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,6 +11,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::cluster::{self, Endpoint, EndpointSet};
+use crate::compile::{Accepted, Refused};
 use crate::drain::Drain;
 use crate::snapshot::{Publisher, Snapshot};
 
@@ -26,7 +28,7 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn start(resources: Vec<Resource>) -> Self {
+    fn start(resources: Vec<(ResourceType, Entry)>) -> Self {
         let drain = Drain::new();
         let publisher = Publisher::new();
         let metrics = Metrics::new(1);
@@ -50,7 +52,10 @@ impl Sandbox {
             drain: quit,
             server,
             stage: Box::new(move || own_stage.get()),
-            resources: Box::new(move || resources.clone()),
+            resources: Box::new(move |kind| {
+                let of = resources.iter().filter(|(held, _)| *held == kind);
+                of.map(|(_, entry)| entry.clone()).collect()
+            }),
             render: Box::new(|messages| {
                 let rendered = messages.iter().map(|any| json!({ "@type": any.type_url })).collect::<Value>();
                 Box::pin(std::future::ready(Ok(rendered)))
@@ -99,7 +104,7 @@ impl Sandbox {
     }
 }
 
-async fn scenario(resources: Vec<Resource>, steps: impl AsyncFnOnce(Sandbox)) {
+async fn scenario(resources: Vec<(ResourceType, Entry)>, steps: impl AsyncFnOnce(Sandbox)) {
     LocalSet::new().run_until(async { steps(Sandbox::start(resources)).await }).await;
 }
 
@@ -121,10 +126,10 @@ fn web(metrics: &Metrics) -> Arc<cluster::Cluster> {
     })
 }
 
-fn resource(kind: Kind, name: &str, fixed: bool) -> Resource {
+fn resource(kind: ResourceType, name: &str, fixed: bool) -> (ResourceType, Entry) {
     let body = Arc::new(Any { type_url: format!("{kind:?}/{name}"), ..Any::default() });
     let accepted = Accepted { version: "7".into(), body, at: SystemTime::UNIX_EPOCH };
-    Resource { kind, name: name.into(), fixed, accepted: Some(accepted), refused: None }
+    (kind, Entry { name: name.into(), fixed, accepted: Some(accepted), refused: None })
 }
 
 #[tokio::test]
@@ -149,8 +154,8 @@ async fn readiness_follows_start_and_shutdown() {
 
 #[tokio::test]
 async fn clusters_show_endpoints_and_their_health() {
-    let mut fixed = resource(Kind::Cluster, "outbound|80||web", true);
-    fixed.accepted = None;
+    let mut fixed = resource(ResourceType::Cluster, "outbound|80||web", true);
+    fixed.1.accepted = None;
     scenario(vec![fixed], async |sandbox| {
         let cluster = web(&sandbox.metrics);
         sandbox.publisher.publish(Snapshot {
@@ -185,18 +190,18 @@ async fn clusters_show_endpoints_and_their_health() {
 
 #[tokio::test]
 async fn the_dump_has_envoys_shape() {
-    let mut refused = resource(Kind::Listener, "edge", false);
-    refused.refused =
+    let mut refused = resource(ResourceType::Listener, "edge", false);
+    refused.1.refused =
         Some(Refused { version: "8".into(), message: "no filter chain".into(), at: SystemTime::UNIX_EPOCH });
-    let mut never = resource(Kind::Route, "bad", false);
-    never.accepted = None;
+    let mut never = resource(ResourceType::Route, "bad", false);
+    never.1.accepted = None;
     let resources = vec![
-        resource(Kind::Cluster, "a", true),
-        resource(Kind::Cluster, "b", false),
-        resource(Kind::Endpoint, "b", false),
+        resource(ResourceType::Cluster, "a", true),
+        resource(ResourceType::Cluster, "b", false),
+        resource(ResourceType::Endpoint, "b", false),
         refused,
         never,
-        resource(Kind::Route, "edge", false),
+        resource(ResourceType::Route, "edge", false),
     ];
     scenario(resources, async |sandbox| {
         let dump = sandbox.get_json("/config_dump").await;

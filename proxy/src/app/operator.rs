@@ -3,16 +3,18 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sidegate_xds::envoy::config::core::v3::Node;
+use sidegate_xds::google::protobuf::value::Kind;
 use sidegate_xds::resource::{ResourceType, to_any};
 use tokio::time::Instant;
 
 use super::logging::Level;
-use crate::admin::{self, Accepted, Kind, Refused, Resource, Server, Stage, State};
+use crate::admin::{self, Server, Stage, State};
 use crate::compile::Ledger;
 use crate::drain::{Drain, Phase};
 use crate::settings::{Settings, render_child};
 use crate::snapshot::Handle;
-use crate::telemetry::Metrics;
+use crate::telemetry::{LocalWorkload, Metrics};
 use crate::xds;
 
 /// What the operator's view is made of.
@@ -35,7 +37,7 @@ pub(super) fn state(settings: &Settings, parts: Parts) -> State {
         drain: drain.watch(),
         server: server(settings),
         stage: Box::new(stage),
-        resources: Box::new(move || resources(&ledger)),
+        resources: Box::new(move |kind| ledger.entries(kind)),
         render: Box::new(|messages| {
             Box::pin(async { render_child(messages).await.map_err(|error| error.to_string()) })
         }),
@@ -89,34 +91,17 @@ fn stage(
     }
 }
 
-fn resources(ledger: &Ledger) -> Vec<Resource> {
-    let of = |kind: ResourceType| {
-        ledger.entries(kind).into_iter().map(move |entry| Resource {
-            kind: noun(kind),
-            name: Arc::clone(&entry.name),
-            fixed: entry.fixed,
-            accepted: entry.accepted.map(|accepted| Accepted {
-                version: accepted.version,
-                body: accepted.body,
-                at: accepted.at,
-            }),
-            refused: entry.refused.map(|refused| Refused {
-                version: refused.version,
-                message: refused.message,
-                at: refused.at,
-            }),
-        })
+/// The workload that this proxy stands beside, or the gateway that it is, as its node's metadata says.
+pub(super) fn local_workload(node: &Node) -> LocalWorkload {
+    let text = |key: &str| {
+        let value = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(key)?.kind.as_ref());
+        match value {
+            Some(Kind::StringValue(text)) if !text.is_empty() => Some(Arc::from(&**text)),
+            _ => None,
+        }
     };
-    ResourceType::ALL.into_iter().flat_map(of).collect()
-}
-
-fn noun(kind: ResourceType) -> Kind {
-    match kind {
-        ResourceType::Cluster => Kind::Cluster,
-        ResourceType::Endpoint => Kind::Endpoint,
-        ResourceType::Listener => Kind::Listener,
-        ResourceType::Route => Kind::Route,
-    }
+    let name = ["WORKLOAD_NAME", "GATEWAY", "POD_NAME"].into_iter().find_map(text);
+    LocalWorkload { namespace: text("NAMESPACE").unwrap_or_default(), workload: name.unwrap_or_default() }
 }
 
 /// Binds the admin address and serves it for as long as the control thread lives.

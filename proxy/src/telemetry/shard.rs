@@ -183,11 +183,6 @@ impl Recorder {
         self.ended(record, Protocol::Tcp, logs);
     }
 
-    /// A connection was ended before anything was asked on it, for this reason.
-    pub(crate) fn connection_refused(&self, reason: Reason) {
-        self.count_reason(reason);
-    }
-
     /// A connection to an endpoint was made.
     pub(crate) fn upstream_opened(&self, cluster: &ClusterMetrics) {
         self.with(cluster, |block| block.opened.add(1));

@@ -218,10 +218,10 @@ fn reasons_are_counted_each_under_its_own_label() {
         assert_eq!(*reason as usize, index, "Reason::ALL stands in declaration order");
         recorder.exchange_ended(Record { reason: Some(*reason), ..record() }, &[]);
     }
-    recorder.connection_refused(Reason::IdleTimeout);
+    recorder.downstream_overflow(&"edge".into());
     let page = page(&metrics, Exposition::Classic);
     for reason in Reason::ALL {
-        let expected = if reason == Reason::IdleTimeout { 2.0 } else { 1.0 };
+        let expected = if reason == Reason::DownstreamOverflow { 2.0 } else { 1.0 };
         let label = format!(r#"{{reason="{}"}}"#, reason.label());
         assert_eq!(value(&page, "sidegate_reasons_total", &[&label]), expected);
     }
