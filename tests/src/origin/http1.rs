@@ -1,0 +1,88 @@
+//! An origin's HTTP/1.1 connection.
+
+use std::io;
+
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::{Answer, Framing, Side, Then};
+use crate::message::{Received, values};
+use crate::wire::{End, Wire, end_of, push_chunked, push_fields};
+
+pub(super) async fn serve(socket: TcpStream, side: Side) -> io::Result<()> {
+    let mut wire = Wire::new(socket);
+    for nth in 1.. {
+        let Some(received) = read(&mut wire, &side, nth).await? else { break };
+        let answer = (side.script)(&received);
+        let is_head = received.method == "HEAD";
+        side.log.receive(received);
+        if let Some(gate) = &answer.gate {
+            tokio::select! {
+                () = gate.opened() => {}
+                () = wire.gone() => {
+                    side.log.abandon();
+                    return Ok(());
+                }
+            }
+        }
+        write(&mut wire, &answer, is_head).await.inspect_err(|_| side.log.abandon())?;
+        if answer.then == Then::Close {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn read(wire: &mut Wire, side: &Side, nth: usize) -> io::Result<Option<Received>> {
+    let Some(head) = wire.head().await? else { return Ok(None) };
+    let mut words = head.start.split(' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    let mut received = Received {
+        method: word(),
+        target: word(),
+        authority: values(&head.fields, "host").join(","),
+        headers: head.fields,
+        connection: side.number,
+        nth,
+        ..Received::default()
+    };
+    if received.header("expect").is_some() {
+        wire.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    let end = end_of(&received.headers, End::None);
+    received.trailers = wire.body(end, &mut received.body).await?;
+    Ok(Some(received))
+}
+
+async fn write(wire: &mut Wire, answer: &Answer, is_head: bool) -> io::Result<()> {
+    if let Some(raw) = &answer.raw {
+        return wire.write(raw).await;
+    }
+    let mut out = format!("HTTP/1.1 {} Scripted\r\n", answer.status).into_bytes();
+    push_fields(&answer.headers, &mut out);
+    let bodiless = matches!(answer.status, 204 | 304);
+    match answer.framing {
+        Framing::Length if !bodiless => {
+            out.extend(format!("Content-Length: {}\r\n", answer.body.len()).into_bytes());
+        }
+        Framing::Chunked => out.extend(b"Transfer-Encoding: chunked\r\n"),
+        Framing::Length | Framing::UntilClose => {}
+    }
+    out.extend(b"\r\n");
+    if is_head || bodiless {
+        return wire.write(&out).await;
+    }
+    if answer.framing == Framing::Chunked && answer.pace.is_none() {
+        push_chunked(&answer.body, &answer.trailers, &mut out);
+        return wire.write(&out).await;
+    }
+    wire.write(&out).await?;
+    let (pieces, pause) = answer.pieces();
+    for (index, piece) in pieces.into_iter().enumerate() {
+        if index > 0 {
+            sleep(pause).await;
+        }
+        wire.write(piece).await?;
+    }
+    Ok(())
+}

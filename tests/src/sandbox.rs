@@ -1,0 +1,59 @@
+//! A folder and addresses of a scenario's own.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use tempfile::TempDir;
+
+/// A scenario's folder; it goes with its value.
+#[derive(Debug)]
+pub struct Sandbox {
+    folder: TempDir,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sandbox {
+    /// An empty one.
+    ///
+    /// # Panics
+    /// When the system has no room for a folder.
+    pub fn new() -> Self {
+        Self { folder: TempDir::with_prefix("sidegate-").expect("a temporary folder") }
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file in it and tells where it is.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).expect("a file in the sandbox");
+        path
+    }
+}
+
+/// A free port on a loopback address that nobody else in this run gets, so that the port stays free until it is used. Systems
+/// with one loopback address share that.
+///
+/// # Panics
+/// When no port is free.
+pub fn address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    // Two runs at once meet only when their process numbers agree here, and then the ports still differ.
+    let run = u8::try_from(64 + std::process::id() % 128).unwrap_or(64);
+    let own = Ipv4Addr::new(127, run, high, low);
+    let listener = TcpListener::bind((own, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    listener.and_then(|listener| listener.local_addr()).expect("a free loopback port")
+}
