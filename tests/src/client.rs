@@ -46,7 +46,7 @@ pub async fn call_over(protocol: Protocol, address: SocketAddr, request: &Call) 
         Protocol::Http1 => call(address, request).await,
         Protocol::Http2 => {
             let answered = async { Http2::connect(address).await?.call(request).await };
-            let answered: Result<Response, h2::Error> = wait::within("a response", answered).await;
+            let answered: io::Result<Response> = wait::within("a response", answered).await;
             answered.unwrap_or_else(|error| panic!("no response to {request:?}: {error}"))
         }
     }

@@ -57,3 +57,16 @@ pub fn address() -> SocketAddr {
     let listener = TcpListener::bind((own, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     listener.and_then(|listener| listener.local_addr()).expect("a free loopback port")
 }
+
+/// A free port of 127.0.0.1, for what listens nowhere else; below those that the system gives to outgoing connections.
+///
+/// # Panics
+/// When no port is free.
+pub fn local_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 18_000).unwrap_or(0);
+    (0..18_000)
+        .map(|_| 12_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a free port of 127.0.0.1")
+}

@@ -1,6 +1,7 @@
 //! An HTTP/2 client connection, by prior knowledge.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -24,12 +25,12 @@ impl Http2 {
     ///
     /// # Errors
     /// When the other side does not listen or does not speak HTTP/2.
-    pub async fn connect(address: SocketAddr) -> Result<Self, h2::Error> {
-        let socket = TcpStream::connect(address).await.map_err(h2::Error::from_io)?;
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect(address).await?;
         let _ = socket.set_nodelay(true);
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
-        let (sender, connection) = builder.handshake(socket).await?;
+        let (sender, connection) = builder.handshake(socket).await.map_err(io::Error::other)?;
         // Errors of the connection are errors of its streams too.
         let driver = tokio::spawn(async move { drop(connection.await) });
         Ok(Self { sender, driver })
@@ -39,7 +40,11 @@ impl Http2 {
     ///
     /// # Errors
     /// When the stream ends before a response head.
-    pub async fn call(&self, call: &Call) -> Result<Response, h2::Error> {
+    pub async fn call(&self, call: &Call) -> io::Result<Response> {
+        self.exchange(call).await.map_err(io::Error::other)
+    }
+
+    async fn exchange(&self, call: &Call) -> Result<Response, h2::Error> {
         let mut sender = self.sender.clone().ready().await?;
         let only_head = call.body.is_none() && call.trailers.is_empty();
         let (response, mut stream) = sender.send_request(request(call), only_head)?;

@@ -1,0 +1,13 @@
+//! Scenarios over real processes. Each is its topology, what is done, and what must be seen.
+
+mod admin; // what the admin page says of what happened
+mod config; // what an edit does, and what it must not do
+mod demo; // `sidegate demo`
+mod drain; // ending in order
+mod framing; // what a gate must refuse (R5)
+mod interop; // the same scenario, served by Envoy
+mod limits; // rate limits, circuit breakers, timeouts
+mod pools; // stale connections, retries, exactly once (D8, D9)
+mod protocols; // HTTP/1.1 and HTTP/2 on either side, opaque TCP, explicit proxy
+mod routing; // which route, and what it changes
+mod start; // what ends before it serves, and what it says

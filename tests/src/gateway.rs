@@ -1,0 +1,276 @@
+//! Our proxy under a static configuration, written in the few words in which scenarios differ.
+
+use std::net::SocketAddr;
+
+use serde_json::{Map, Value, json};
+
+use crate::client::{self, Protocol};
+use crate::message::{Call, Response};
+use crate::process::{Process, program};
+use crate::sandbox::{Sandbox, address};
+use crate::wait;
+
+/// A configuration in the making: one listener, with HTTP routes or opaque TCP.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    clusters: Vec<Value>,
+    virtual_hosts: Value,
+    /// What is laid over the connection manager.
+    http: Map<String, Value>,
+    /// The cluster that everything goes to, unread.
+    tcp: Option<String>,
+    admin: bool,
+    flags: Vec<String>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Gateway {
+    /// Without routes and clusters.
+    pub fn new() -> Self {
+        Self {
+            clusters: Vec::new(),
+            virtual_hosts: json!([]),
+            http: Map::new(),
+            tcp: None,
+            admin: false,
+            flags: vec!["--concurrency".to_owned(), "1".to_owned()],
+        }
+    }
+
+    /// Every request goes to one cluster, `app`.
+    pub fn to(endpoints: &[SocketAddr]) -> Self {
+        Self::new().cluster("app", endpoints).routes("[{match: {prefix: /}, route: {cluster: app}}]")
+    }
+
+    /// As [`Gateway::to`]; upstream speaks HTTP/2.
+    pub fn to_http2(endpoints: &[SocketAddr]) -> Self {
+        Self::new().cluster_http2("app", endpoints).routes("[{match: {prefix: /}, route: {cluster: app}}]")
+    }
+
+    /// Every connection goes to these endpoints, unread.
+    pub fn opaque(endpoints: &[SocketAddr]) -> Self {
+        Self { tcp: Some("app".to_owned()), ..Self::new().cluster("app", endpoints) }
+    }
+
+    /// A cluster that speaks HTTP/1.1.
+    #[must_use]
+    pub fn cluster(self, name: &str, endpoints: &[SocketAddr]) -> Self {
+        self.cluster_with(name, endpoints, "{}")
+    }
+
+    /// A cluster that speaks HTTP/2.
+    #[must_use]
+    pub fn cluster_http2(self, name: &str, endpoints: &[SocketAddr]) -> Self {
+        let options = json!({"typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        }});
+        self.cluster_with(name, endpoints, &options.to_string())
+    }
+
+    /// A cluster with these fields laid over it (YAML).
+    #[must_use]
+    pub fn cluster_with(mut self, name: &str, endpoints: &[SocketAddr], fields: &str) -> Self {
+        let endpoints: Vec<Value> = endpoints.iter().map(|end| json!({"endpoint": {"address": socket(*end)}})).collect();
+        let mut cluster = json!({"name": name});
+        if !endpoints.is_empty() {
+            let assignment = json!({"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]});
+            overlay(&mut cluster, json!({"type": "STATIC", "load_assignment": assignment}));
+        }
+        overlay(&mut cluster, yaml(fields));
+        self.clusters.push(cluster);
+        self
+    }
+
+    /// The routes of the one virtual host `*` (a YAML list).
+    #[must_use]
+    pub fn routes(self, routes: &str) -> Self {
+        let routes = yaml(routes);
+        self.virtual_hosts(&json!([{"name": "all", "domains": ["*"], "routes": routes}]).to_string())
+    }
+
+    /// All virtual hosts (a YAML list).
+    #[must_use]
+    pub fn virtual_hosts(mut self, hosts: &str) -> Self {
+        self.virtual_hosts = yaml(hosts);
+        self
+    }
+
+    /// Fields of the connection manager (YAML).
+    #[must_use]
+    pub fn http(mut self, fields: &str) -> Self {
+        if let Value::Object(fields) = yaml(fields) {
+            self.http.extend(fields);
+        }
+        self
+    }
+
+    /// With an admin page.
+    #[must_use]
+    pub fn with_admin(mut self) -> Self {
+        self.admin = true;
+        self
+    }
+
+    /// More flags; of a flag that is given twice, the last one counts.
+    #[must_use]
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// Two worker threads.
+    #[must_use]
+    pub fn two_workers(mut self) -> Self {
+        self.flags = vec!["--concurrency".to_owned(), "2".to_owned()];
+        self
+    }
+
+    /// The configuration, for a listener and perhaps an admin page at these addresses.
+    pub fn bootstrap(&self, listener: SocketAddr, admin: Option<SocketAddr>) -> Value {
+        let filter = match &self.tcp {
+            Some(cluster) => typed(
+                "envoy.filters.network.tcp_proxy",
+                "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                json!({"stat_prefix": "tcp", "cluster": cluster}),
+            ),
+            None => self.connection_manager(),
+        };
+        let mut bootstrap = json!({"static_resources": {
+            "listeners": [{
+                "name": "main",
+                "address": socket(listener),
+                "filter_chains": [{"filters": [filter]}],
+            }],
+            "clusters": self.clusters,
+        }});
+        if let Some(admin) = admin {
+            overlay(&mut bootstrap, json!({"admin": {"address": socket(admin)}}));
+        }
+        bootstrap
+    }
+
+    fn connection_manager(&self) -> Value {
+        let mut manager = json!({
+            "stat_prefix": "main",
+            "route_config": {"name": "main", "virtual_hosts": self.virtual_hosts},
+            "http_filters": [router()],
+        });
+        overlay(&mut manager, Value::Object(self.http.clone()));
+        typed(
+            "envoy.filters.network.http_connection_manager",
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            manager,
+        )
+    }
+
+    /// Starts a proxy and waits until it accepts.
+    pub async fn start(self, sandbox: &Sandbox) -> Proxy {
+        let mut proxy = self.start_unprobed(sandbox);
+        proxy.accepting().await;
+        proxy
+    }
+
+    /// Starts a proxy.
+    fn start_unprobed(self, sandbox: &Sandbox) -> Proxy {
+        let listener = address();
+        let admin = self.admin.then(address);
+        let bootstrap = self.bootstrap(listener, admin);
+        let config = sandbox.write("bootstrap.json", &bootstrap.to_string());
+        let mut arguments = vec!["-c".to_owned(), config.display().to_string()];
+        arguments.extend(self.flags);
+        let process = Process::start(sandbox, "proxy", &program("sidegate-proxy"), arguments);
+        Proxy { process, address: listener, admin }
+    }
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Its process.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+    admin: Option<SocketAddr>,
+}
+
+impl Proxy {
+    async fn accepting(&mut self) {
+        let address = self.address;
+        let process = &mut self.process;
+        wait::until("the proxy listens", async || {
+            assert!(process.is_running(), "the proxy ended");
+            tokio::net::TcpStream::connect(address).await.ok()
+        })
+        .await;
+    }
+
+    /// One request over HTTP/1.1 on a connection of its own.
+    pub async fn call(&self, call: &Call) -> Response {
+        client::call(self.address, call).await
+    }
+
+    /// One request over either protocol on a connection of its own.
+    pub async fn call_over(&self, protocol: Protocol, call: &Call) -> Response {
+        client::call_over(protocol, self.address, call).await
+    }
+
+    /// A GET over HTTP/1.1.
+    pub async fn get(&self, target: &str) -> Response {
+        self.call(&Call::get(target)).await
+    }
+
+    /// A GET of the admin page.
+    ///
+    /// # Panics
+    /// When the proxy was started without one.
+    pub async fn admin(&self, target: &str) -> Response {
+        client::call(self.admin.expect("a proxy started with_admin"), &Call::get(target)).await
+    }
+
+    /// Asks the admin page to do something.
+    ///
+    /// # Panics
+    /// When the proxy was started without one.
+    pub async fn admin_post(&self, target: &str) -> Response {
+        client::call(self.admin.expect("a proxy started with_admin"), &Call::post(target, "")).await
+    }
+}
+
+/// A `core.v3.Address`.
+pub fn socket(address: SocketAddr) -> Value {
+    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+}
+
+/// The router filter.
+pub fn router() -> Value {
+    typed("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", json!({}))
+}
+
+/// A named extension with its type.
+pub fn typed(name: &str, kind: &str, mut config: Value) -> Value {
+    config["@type"] = json!(format!("type.googleapis.com/{kind}"));
+    json!({"name": name, "typed_config": config})
+}
+
+/// YAML or JSON as a value.
+///
+/// # Panics
+/// When it is neither.
+pub fn yaml(text: &str) -> Value {
+    serde_yaml::from_str(text).unwrap_or_else(|error| panic!("no YAML: {error}\n{text}"))
+}
+
+/// Fields of one object replace those of another.
+fn overlay(base: &mut Value, fields: Value) {
+    if let (Value::Object(base), Value::Object(fields)) = (base, fields) {
+        base.extend(fields);
+    }
+}
