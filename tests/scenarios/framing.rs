@@ -16,8 +16,8 @@ async fn gate(sandbox: &Sandbox) -> (Origin, Proxy) {
     (origin, proxy)
 }
 
-/// Sends bytes, ends our direction, and gives the statuses of everything that comes back.
-async fn statuses(proxy: &Proxy, bytes: &[u8]) -> Vec<u16> {
+/// Sends bytes, and gives the statuses of everything that comes back.
+async fn statuses(proxy: &Proxy, name: &str, bytes: &[u8]) -> Vec<u16> {
     let mut client = Http1::connect(proxy.address).await.unwrap();
     // The refusal may come, and the connection close, before everything is written.
     let _ = client.send(bytes).await;
@@ -27,7 +27,7 @@ async fn statuses(proxy: &Proxy, bytes: &[u8]) -> Vec<u16> {
             statuses.push(response.status);
         }
     };
-    wait::within("the end of the connection", reading).await;
+    wait::within(&format!("the end of the connection after {name}"), reading).await;
     statuses
 }
 
@@ -85,7 +85,7 @@ async fn ambiguous_requests_are_refused_and_nothing_behind_them_runs() {
     ];
     for (name, mut bytes) in table {
         bytes.push_str("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
-        let seen = statuses(&proxy, bytes.as_bytes()).await;
+        let seen = statuses(&proxy, name, bytes.as_bytes()).await;
         assert!(seen.len() == 1 && REFUSED.contains(&seen[0]), "{name}: answered {seen:?}");
         assert_eq!(origin.count(), 0, "{name}: reached the origin as {:?}", origin.received());
     }

@@ -1,1 +1,81 @@
-//! Later.
+//! What ends before it serves, and what it says: one clear line, and the right code.
+
+use std::path::Path;
+
+use sidegate_tests::control::ControlPlane;
+use sidegate_tests::gateway::Gateway;
+use sidegate_tests::manifests::gateway;
+use sidegate_tests::process::run;
+use sidegate_tests::sandbox::{Sandbox, address};
+
+/// The examples that come with the source.
+fn shop() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shop").display().to_string()
+}
+
+#[tokio::test]
+async fn every_mistake_of_a_bootstrap_is_told_at_once() {
+    let sandbox = Sandbox::new();
+    let text = "
+node: {idd: x}
+static_resources:
+  clusters:
+  - {name: app, connect_timeout: soon}
+  - {name: web, lb_policy: FASTEST}
+";
+    let config = sandbox.write("bootstrap.yaml", text).display().to_string();
+    for mode in ["serve", "validate"] {
+        let finished = run("sidegate-proxy", ["-c", &config, "--mode", mode]).await;
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        for path in ["node.idd", "static_resources.clusters[0].connect_timeout", "static_resources.clusters[1].lb_policy"] {
+            assert!(finished.err.contains(path), "{path} is not told: {}", finished.err);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_one_line_and_code_2() {
+    let sandbox = Sandbox::new();
+    let proxy = Gateway::new().start(&sandbox).await;
+    let config = Gateway::new().bootstrap(proxy.address, None).to_string();
+    let second = run("sidegate-proxy", ["--config-yaml", &config]).await;
+    assert_eq!(second.code, Some(2), "{second:?}");
+    assert!(second.err.contains(&proxy.address.to_string()), "{second:?}");
+
+    let control = ControlPlane::start(&sandbox, &[("gateway.yaml", gateway(address()))]).await;
+    let second = run("sidegate", control.flags()).await;
+    assert_eq!(second.code, Some(2), "{second:?}");
+    let said: Vec<&str> = second.err.lines().filter(|line| line.starts_with("sidegate:")).collect();
+    assert!(said.len() == 1 && said[0].contains(&control.xds.to_string()), "{second:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_code_2() {
+    let missing = "/nowhere/at/all";
+    for arguments in [vec!["serve", "--manifests", missing], vec!["validate", missing]] {
+        let finished = run("sidegate", &arguments).await;
+        assert_eq!(finished.code, Some(2), "{arguments:?}: {finished:?}");
+        assert!(finished.err.contains(missing), "{finished:?}");
+    }
+    let finished = run("sidegate-proxy", ["-c", missing]).await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.err.contains(missing), "{finished:?}");
+    let nobody = format!("http://{}", address());
+    let finished = run("sidegate", ["status", "--address", &nobody]).await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.err.contains(&nobody), "{finished:?}");
+}
+
+#[tokio::test]
+async fn the_examples_are_valid_and_a_mistake_in_them_is_found() {
+    let finished = run("sidegate", ["validate", &shop()]).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+
+    let sandbox = Sandbox::new();
+    let source = std::fs::read_to_string(Path::new(&shop()).join("web.yaml")).unwrap();
+    sandbox.write("web.yaml", &source.replace("targetPort", "targetPrt"));
+    let finished = run("sidegate", ["validate", &sandbox.path().display().to_string()]).await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let said = format!("{}{}", finished.out, finished.err);
+    assert!(said.contains("targetPrt") && said.contains("web.yaml"), "{said}");
+}

@@ -25,7 +25,7 @@ pub async fn call(address: SocketAddr, call: &Call) -> Response {
 /// # Errors
 /// When the connection fails before a response head.
 pub async fn try_call(address: SocketAddr, call: &Call) -> io::Result<Response> {
-    wait::within("a response", async { Http1::connect(address).await?.call(call).await }).await
+    try_call_over(Protocol::Http1, address, call).await
 }
 
 /// Which of the two protocols.
@@ -41,13 +41,21 @@ pub enum Protocol {
 ///
 /// # Panics
 /// When no response comes.
-pub async fn call_over(protocol: Protocol, address: SocketAddr, request: &Call) -> Response {
-    match protocol {
-        Protocol::Http1 => call(address, request).await,
-        Protocol::Http2 => {
-            let answered = async { Http2::connect(address).await?.call(request).await };
-            let answered: io::Result<Response> = wait::within("a response", answered).await;
-            answered.unwrap_or_else(|error| panic!("no response to {request:?}: {error}"))
+pub async fn call_over(protocol: Protocol, address: SocketAddr, call: &Call) -> Response {
+    let answered = try_call_over(protocol, address, call).await;
+    answered.unwrap_or_else(|error| panic!("no response to {call:?}: {error}"))
+}
+
+/// As [`call_over`], giving errors back.
+///
+/// # Errors
+/// When the connection or the stream fails before a response head.
+pub async fn try_call_over(protocol: Protocol, address: SocketAddr, call: &Call) -> io::Result<Response> {
+    let answered = async {
+        match protocol {
+            Protocol::Http1 => Http1::connect(address).await?.call(call).await,
+            Protocol::Http2 => Http2::connect(address).await?.call(call).await,
         }
-    }
+    };
+    wait::within("a response", answered).await
 }
