@@ -15,10 +15,11 @@ use sidegate_tests::wait;
 
 /// A control plane, and our proxy as its gateway `shop/public`, in sync.
 struct Edge {
-    sandbox: Sandbox,
     control: ControlPlane,
     proxy: Process,
     address: SocketAddr,
+    /// Last, so that the logs are there until the processes have ended.
+    sandbox: Sandbox,
 }
 
 impl Edge {
@@ -30,7 +31,7 @@ impl Edge {
         let control = ControlPlane::start(&sandbox, &all).await;
         let proxy = DataPlane::Sidegate.start(&sandbox, &control).await;
         control.synced(1).await;
-        let edge = Self { sandbox, control, proxy, address: listener };
+        let edge = Self { control, proxy, address: listener, sandbox };
         wait::until("the gateway listens", async || tokio::net::TcpStream::connect(listener).await.ok()).await;
         edge
     }

@@ -228,19 +228,19 @@ impl Proxy {
     }
 
     /// A GET of the admin page.
-    ///
-    /// # Panics
-    /// When the proxy was started without one.
     pub async fn admin(&self, target: &str) -> Response {
-        client::call(self.admin.expect("a proxy started with_admin"), &Call::get(target)).await
+        self.ask_admin(Call::get(target)).await
     }
 
     /// Asks the admin page to do something.
-    ///
-    /// # Panics
-    /// When the proxy was started without one.
     pub async fn admin_post(&self, target: &str) -> Response {
-        client::call(self.admin.expect("a proxy started with_admin"), &Call::post(target, "")).await
+        self.ask_admin(Call::post(target, "")).await
+    }
+
+    async fn ask_admin(&self, call: Call) -> Response {
+        let admin = self.admin.expect("a proxy started with_admin");
+        // By its own name: the page answers to no other, lest a browser be led to it.
+        client::call(admin, &call.host(&admin.to_string())).await
     }
 }
 

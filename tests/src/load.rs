@@ -73,17 +73,18 @@ impl Load {
 
     /// Waits until so many more answers were good.
     pub async fn more(&self, number: usize) {
-        let target = self.counts().good + number;
-        wait::until("more good answers", async || (self.counts().good >= target).then_some(())).await;
+        self.grows("good answers", number, |counts| counts.good).await;
     }
 
     /// Waits until a backend has answered so many more times.
     pub async fn more_of(&self, body: &str, number: usize) {
-        let target = self.counts().of(body) + number;
-        wait::until(&format!("more answers of {body}"), async || {
-            (self.counts().of(body) >= target).then_some(())
-        })
-        .await;
+        self.grows(&format!("answers of {body}"), number, |counts| counts.of(body)).await;
+    }
+
+    async fn grows(&self, what: &str, number: usize, count: impl Fn(&Counts) -> usize) {
+        let target = count(&self.counts()) + number;
+        let grown = timeout(DEADLINE, wait::until(what, async || (count(&self.counts()) >= target).then_some(())));
+        assert!(grown.await.is_ok(), "not {number} more {what} within {DEADLINE:?}: {:?}", self.counts());
     }
 
     /// Sends no more, waits for what is on its way, and counts.
@@ -136,3 +137,5 @@ async fn one(address: SocketAddr, pool: &Mutex<Vec<Http1>>, call: &Call) -> Resu
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Shorter than the patience of what is awaited inside, so that the counts are told.
+const DEADLINE: Duration = Duration::from_secs(15);

@@ -184,6 +184,8 @@ impl Connection {
         let framing = framing_of(asked, head.status, &body);
         let request_done = self.inbound.body_is_done();
         let keep_alive = asked.keep_alive
+            // What follows a CONNECT that was refused may be meant for the tunnel: it must not run as a request (A16).
+            && asked.method != Method::CONNECT
             && framing != Framing::UntilClose
             && (request_done || !self.inbound.awaits_continue.get())
             && !self.worker.is_draining();
