@@ -104,7 +104,12 @@ async fn the_log_level_changes_while_it_runs() {
 async fn a_proxy_that_ends_is_not_ready() {
     let sandbox = Sandbox::new();
     let origin = Origin::named("ok").await;
-    let gateway = Gateway::to(&[origin.address()]).with_admin().flags(&["--shutdown-delay-s", "2", "--drain-time-s", "2"]);
+    let gateway = Gateway::to(&[origin.address()]).with_admin().flags(&[
+        "--shutdown-delay-s",
+        "2",
+        "--drain-time-s",
+        "2",
+    ]);
     let mut proxy = gateway.start(&sandbox).await;
     wait::until_equal("readiness", 200, async || proxy.admin("/ready").await.status).await;
     proxy.process.terminate();

@@ -32,7 +32,8 @@ impl Edge {
         let proxy = DataPlane::Sidegate.start(&sandbox, &control).await;
         control.synced(1).await;
         let edge = Self { control, proxy, address: listener, sandbox };
-        wait::until("the gateway listens", async || tokio::net::TcpStream::connect(listener).await.ok()).await;
+        wait::until("the gateway listens", async || tokio::net::TcpStream::connect(listener).await.ok())
+            .await;
         edge
     }
 
@@ -70,7 +71,8 @@ async fn an_edit_moves_the_traffic_and_fails_none() {
     let load = edge.load();
     load.more(50).await;
     assert_eq!(new.count(), 0);
-    edge.apply("web.yaml", &split("[{name: old, port: 80, weight: 1}, {name: new, port: 80, weight: 1}]")).await;
+    edge.apply("web.yaml", &split("[{name: old, port: 80, weight: 1}, {name: new, port: 80, weight: 1}]"))
+        .await;
     load.more_of("new", 20).await;
     load.more_of("old", 20).await;
     edge.apply("web.yaml", &all_to("new")).await;
@@ -132,12 +134,14 @@ async fn an_endpoint_that_dies_unannounced_fails_no_get_and_repeats_no_post() {
 #[tokio::test]
 async fn what_is_broken_leaves_the_last_good_form_in_force_and_is_told() {
     let app = Origin::named("app").await;
-    let edge = Edge::start(&[("app.yaml", service("app", &[app.address()])), ("web.yaml", all_to("app"))]).await;
+    let edge =
+        Edge::start(&[("app.yaml", service("app", &[app.address()])), ("web.yaml", all_to("app"))]).await;
     let load = edge.load();
     let good = all_to("app");
     let broken = [
         ("no YAML", "kind: [HTTPRoute".to_owned(), "web.yaml"),
-        ("unknown field", good.replace("backendRefs", "backendRef"), "backendRef"),
+        // The rest of the object is in force, and here that is the same.
+        ("unknown field", good.replace("backendRefs", "patience: 5s, backendRefs"), "patience"),
         ("wrong type", good.replace("port: 80", "port: eighty"), "port"),
     ];
     for (what, text, told) in broken {
@@ -216,8 +220,11 @@ async fn a_proxy_may_start_before_its_control_plane() {
     let app = Origin::named("app").await;
     let (listener, xds) = (address(), address());
     let _proxy = DataPlane::Sidegate.start_for(&sandbox, xds).await;
-    let files =
-        [("gateway.yaml", gateway(listener)), ("app.yaml", service("app", &[app.address()])), ("web.yaml", all_to("app"))];
+    let files = [
+        ("gateway.yaml", gateway(listener)),
+        ("app.yaml", service("app", &[app.address()])),
+        ("web.yaml", all_to("app")),
+    ];
     let control = ControlPlane::start_at(&sandbox, &files, xds, address()).await;
     control.synced(1).await;
     let status = async || {

@@ -60,7 +60,8 @@ async fn while_it_is_announced_everything_is_still_served() {
     let gateway = Gateway::to(&[origin.address()]).flags(&["--shutdown-delay-s", "1", "--drain-time-s", "5"]);
     let mut proxy = gateway.start(&sandbox).await;
     proxy.process.terminate();
-    wait::until("the announcement", async || proxy.process.log().contains("shutting down").then_some(())).await;
+    wait::until("the announcement", async || proxy.process.log().contains("shutting down").then_some(()))
+        .await;
     assert_eq!(proxy.get("/").await.status, 200);
     assert_eq!(proxy.process.ended().await.code(), Some(0));
 }
@@ -71,7 +72,8 @@ async fn a_second_sigterm_ends_it_now() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::http1(move |_| Answer::text("never").after(&held)).await;
-    let gateway = Gateway::to(&[origin.address()]).flags(&["--shutdown-delay-s", "0", "--drain-time-s", "600"]);
+    let gateway =
+        Gateway::to(&[origin.address()]).flags(&["--shutdown-delay-s", "0", "--drain-time-s", "600"]);
     let mut proxy = gateway.start(&sandbox).await;
     let mut client = Http1::connect(proxy.address).await.unwrap();
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();

@@ -18,7 +18,7 @@ async fn gate(sandbox: &Sandbox) -> (Origin, Proxy) {
 
 /// Sends bytes, and gives the statuses of everything that comes back.
 async fn statuses(proxy: &Proxy, name: &str, bytes: &[u8]) -> Vec<u16> {
-    let mut client = Http1::connect(proxy.address).await.unwrap();
+    let mut client = Http1::connect(proxy.address).await.expect("the proxy listens");
     // The refusal may come, and the connection close, before everything is written.
     let _ = client.send(bytes).await;
     let mut statuses = Vec::new();
@@ -56,9 +56,15 @@ async fn ambiguous_requests_are_refused_and_nothing_behind_them_runs() {
         ("xchunked", format!("{head}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n")),
         ("chunked, identity", format!("{head}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n")),
         ("gzip, chunked", format!("{head}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
-        ("chunked twice", format!("{head}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")),
+        (
+            "chunked twice",
+            format!("{head}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ),
         ("chunked with VT", format!("{head}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n")),
-        ("chunked on HTTP/1.0", "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned()),
+        (
+            "chunked on HTTP/1.0",
+            "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        ),
         ("folded line", format!("{head}X-A: 1\r\n two\r\nContent-Length: 0\r\n\r\n")),
         ("bare LF", "GET / HTTP/1.1\nHost: a\n\n".to_owned()),
         ("one bare LF", "GET / HTTP/1.1\r\nHost: a\nX-A: 1\r\n\r\n".to_owned()),
@@ -80,7 +86,10 @@ async fn ambiguous_requests_are_refused_and_nothing_behind_them_runs() {
         ("target too long", format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(40_000))),
         ("too many fields", format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")),
         ("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n".to_owned()),
-        ("unknown upgrade", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n".to_owned()),
+        (
+            "unknown upgrade",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n".to_owned(),
+        ),
         ("unknown expectation", format!("{head}Expect: 200-ok\r\nContent-Length: 0\r\n\r\n")),
     ];
     for (name, mut bytes) in table {
@@ -111,7 +120,9 @@ async fn a_broken_chunk_ends_the_request_on_both_sides() {
         ("LF at the end", "5\r\nhello\r\n0\n\n"),
     ];
     for (name, body) in table {
-        let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+        let bytes = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+        );
         let mut client = Http1::connect(proxy.address).await.unwrap();
         let _ = client.send(bytes.as_bytes()).await;
         let _ = client.finish().await;
@@ -119,8 +130,16 @@ async fn a_broken_chunk_ends_the_request_on_both_sides() {
         while let Ok(response) = wait::within(name, client.response("POST")).await {
             statuses.push(response.status);
         }
-        assert!(statuses.iter().all(|status| REFUSED.contains(status)) && statuses.len() <= 1, "{name}: {statuses:?}");
-        assert_eq!(origin.count(), 0, "{name}: the origin took it for a whole request: {:?}", origin.received());
+        assert!(
+            statuses.iter().all(|status| REFUSED.contains(status)) && statuses.len() <= 1,
+            "{name}: {statuses:?}"
+        );
+        assert_eq!(
+            origin.count(),
+            0,
+            "{name}: the origin took it for a whole request: {:?}",
+            origin.received()
+        );
     }
 }
 
@@ -131,7 +150,9 @@ async fn a_body_is_a_body_whatever_the_method_and_whatever_it_says() {
     let inner = "GET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
     for method in ["GET", "OPTIONS", "DELETE", "POST"] {
         let mut client = Http1::connect(proxy.address).await.unwrap();
-        for call in [Call::new(method, "/outer").body(inner), Call::new(method, "/outer").body(inner).chunked()] {
+        for call in
+            [Call::new(method, "/outer").body(inner), Call::new(method, "/outer").body(inner).chunked()]
+        {
             let response = client.call(&call).await.unwrap();
             assert_eq!((response.status, response.text().as_str()), (200, inner), "{method}");
             let next = client.call(&Call::get("/next")).await.unwrap();

@@ -106,10 +106,10 @@ async fn routes_by_host_path_and_header(listener: SocketAddr) {
 }
 
 async fn splits_by_weight(listener: SocketAddr) {
-    let mut client = client::Http1::connect(listener).await.unwrap();
+    let mut client = client::Http1::connect(listener).await.expect("the gateway listens");
     let mut second = 0;
     for _ in 0..400 {
-        let response = client.call(&Call::get("/").host("split.test")).await.unwrap();
+        let response = client.call(&Call::get("/").host("split.test")).await.expect("an answer");
         second += usize::from(response.text() == "two");
     }
     // 5 σ of 400 times 25 % is 43.
@@ -126,7 +126,10 @@ async fn answers_grpc(listener: SocketAddr) {
 async fn follows_edits(control: &ControlPlane, listener: SocketAddr, [one, two]: [&Origin; 2]) {
     let load = Load::start(listener, 100, Call::get("/").host("edited.test"));
     load.more_of("one", 20).await;
-    let to_two = routes().replace("[edited.test]\n  rules: [{backendRefs: [{name: one,", "[edited.test]\n  rules: [{backendRefs: [{name: two,");
+    let to_two = routes().replace(
+        "[edited.test]\n  rules: [{backendRefs: [{name: one,",
+        "[edited.test]\n  rules: [{backendRefs: [{name: two,",
+    );
     assert_ne!(to_two, routes());
     control.apply("routes.yaml", &to_two, 1).await;
     load.more_of("two", 20).await;

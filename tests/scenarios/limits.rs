@@ -39,7 +39,8 @@ async fn a_rate_limit_counts_over_all_workers() {
         ),
     );
     let filters = serde_json::json!({"http_filters": [limit, router()]});
-    let proxy = Gateway::to(&[origin.address()]).http(&filters.to_string()).two_workers().start(&sandbox).await;
+    let proxy =
+        Gateway::to(&[origin.address()]).http(&filters.to_string()).two_workers().start(&sandbox).await;
     let mut statuses = Vec::new();
     for _ in 0..60 {
         // A new connection each, so that both workers get some.

@@ -62,7 +62,8 @@ async fn a_post_that_may_have_been_processed_is_not_sent_again() {
             502 => bad += 1,
             _ => panic!("POST {number}: {response:?}"),
         }
-        let delivered = origin.received().iter().filter(|received| received.header("x-id") == Some(&id)).count();
+        let delivered =
+            origin.received().iter().filter(|received| received.header("x-id") == Some(&id)).count();
         assert_eq!(delivered, 1, "POST {number}, answered {}", response.status);
     }
     assert!(good > 0 && bad > 0, "{good} good, {bad} bad");
@@ -83,7 +84,11 @@ async fn another_endpoint_is_tried_where_the_route_says_so() {
         .await;
     for number in 0..100 {
         let response = proxy.get("/").await;
-        assert_eq!((response.status, response.text().as_str()), (200, "good"), "request {number}: {response:?}");
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "good"),
+            "request {number}: {response:?}"
+        );
     }
     assert!(sick.count() > 0 && rude.count() > 0, "the bad ones were asked too");
 }
@@ -103,7 +108,9 @@ async fn what_is_no_response_is_a_502_and_spoils_nothing() {
     let origin = Origin::http1(|received| match received.target.as_str() {
         "/garbage" => Answer::raw("SSH-2.0-OpenSSH_9.7\r\n\r\n"),
         "/two-lengths" => Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        "/both" => Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        "/both" => {
+            Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+        }
         "/nul" => Answer::raw("HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 0\r\n\r\n"),
         "/bare-cr" => Answer::raw("HTTP/1.1 200 OK\r\nX-A: a\rX-B: b\r\nContent-Length: 0\r\n\r\n"),
         "/status" => Answer::raw("HTTP/1.1 1000 What\r\nContent-Length: 0\r\n\r\n"),
@@ -129,14 +136,18 @@ async fn a_body_that_breaks_off_never_looks_complete() {
     let script = |received: &Received| match received.target.as_str() {
         "/length" => Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"),
         "/chunked" => Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n"),
-        _ => Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\nxyz\r\n\r\n"),
+        _ => {
+            Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\nxyz\r\n\r\n")
+        }
     };
     let origin = Origin::http1(script).await;
     let proxy = Gateway::to(&[origin.address()]).start(&sandbox).await;
     for target in ["/length", "/chunked", "/bad-chunk"] {
         for protocol in [Protocol::Http1, Http2] {
             match client::try_call_over(protocol, proxy.address, &Call::get(target)).await {
-                Ok(response) => assert!(!response.complete || response.status == 502, "{target}: {response:?}"),
+                Ok(response) => {
+                    assert!(!response.complete || response.status == 502, "{target}: {response:?}")
+                }
                 // A stream that is reset may take its head along.
                 Err(error) => assert_eq!(protocol, Http2, "{target}: {error}"),
             }

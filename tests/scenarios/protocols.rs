@@ -58,7 +58,8 @@ async fn carries(downstream: Protocol, upstream: Protocol) {
     let trailers = origin.last().trailers;
     assert_eq!(trailers, [("x-checksum".to_owned(), "17".to_owned())]);
 
-    let grpc = Call::post("/grpc", "\0\0\0\0\0").header("content-type", "application/grpc").header("te", "trailers");
+    let grpc =
+        Call::post("/grpc", "\0\0\0\0\0").header("content-type", "application/grpc").header("te", "trailers");
     let grpc = proxy.call_over(downstream, &grpc).await;
     assert_eq!((grpc.status, grpc.trailer("grpc-status")), (200, Some("5")), "{grpc:?}");
 }
@@ -69,7 +70,9 @@ fn answer(received: &Received) -> Answer {
         "/304" => Answer::status(304),
         "/echo" => Answer::echo(received),
         "/trailers" => Answer::echo(received).trailer("x-sum", "42"),
-        "/grpc" => Answer::text("\0\0\0\0\0").header("content-type", "application/grpc").trailer("grpc-status", "5"),
+        "/grpc" => {
+            Answer::text("\0\0\0\0\0").header("content-type", "application/grpc").trailer("grpc-status", "5")
+        }
         _ => Answer::text("plain").header("x-theirs", "yes"),
     }
 }
@@ -101,8 +104,14 @@ async fn ten_mebibytes_go_both_ways() {
         let sandbox = Sandbox::new();
         let (origin, proxy) = pair(&sandbox, upstream, Answer::echo).await;
         let back = proxy.call_over(downstream, &Call::post("/", body.clone())).await;
-        assert!(origin.last().body == body, "{downstream:?} to {upstream:?}: what went up is not what was sent");
-        assert!(back.body == body && back.complete, "{downstream:?} to {upstream:?}: what came down is not that");
+        assert!(
+            origin.last().body == body,
+            "{downstream:?} to {upstream:?}: what went up is not what was sent"
+        );
+        assert!(
+            back.body == body && back.complete,
+            "{downstream:?} to {upstream:?}: what came down is not that"
+        );
     }
 }
 
@@ -132,7 +141,12 @@ async fn header_names_keep_their_case_over_http1() {
 #[tokio::test]
 async fn what_is_for_one_hop_stays_on_it() {
     let sandbox = Sandbox::new();
-    let script = |_: &Received| Answer::text("").header("Connection", "x-theirs").header("X-Theirs", "1").header("Keep-Alive", "timeout=60");
+    let script = |_: &Received| {
+        Answer::text("")
+            .header("Connection", "x-theirs")
+            .header("X-Theirs", "1")
+            .header("Keep-Alive", "timeout=60")
+    };
     let (origin, proxy) = pair(&sandbox, H1, script).await;
     let call = Call::get("/")
         .header("Connection", "x-mine, keep-alive")
@@ -160,7 +174,9 @@ async fn the_edge_believes_nobody() {
         .header("x-forwarded-proto", "https");
     proxy.call(&call).await;
     let received = origin.last();
-    assert!(!received.headers.iter().any(|(name, _)| name.to_ascii_lowercase().starts_with("x-envoy-upstream")));
+    assert!(
+        !received.headers.iter().any(|(name, _)| name.to_ascii_lowercase().starts_with("x-envoy-upstream"))
+    );
     assert_eq!(received.header("x-envoy-retry-on"), None);
     assert_eq!(received.header("x-forwarded-for"), Some("6.6.6.6, 127.0.0.1"));
     assert_eq!(received.header("x-forwarded-proto"), Some("http"));
@@ -184,7 +200,10 @@ async fn a_trace_goes_on_or_begins() {
     let continued = received.header("traceparent").unwrap_or_default();
     assert!(continued.contains(trace) && !continued.contains("b7ad6b7169203331"), "{continued}");
 
-    let b3 = Call::get("/").header("x-b3-traceid", trace).header("x-b3-spanid", "b7ad6b7169203331").header("x-b3-sampled", "1");
+    let b3 = Call::get("/")
+        .header("x-b3-traceid", trace)
+        .header("x-b3-spanid", "b7ad6b7169203331")
+        .header("x-b3-sampled", "1");
     proxy.call(&b3).await;
     let received = origin.last();
     assert_eq!(received.header("x-b3-traceid"), Some(trace));
@@ -201,7 +220,10 @@ async fn a_client_that_expects_100_gets_it_before_it_sends() {
     let sandbox = Sandbox::new();
     let (origin, proxy) = pair(&sandbox, H1, Answer::echo).await;
     let mut client = Http1::connect(proxy.address).await.unwrap();
-    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+    client
+        .send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        .await
+        .unwrap();
     let interim = wait::within("100", client.read(b"HTTP/1.1 100 Continue\r\n\r\n".len())).await.unwrap();
     assert!(interim.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&interim));
     client.send(b"hello").await.unwrap();

@@ -69,7 +69,11 @@ async fn redirects_and_direct_responses_need_no_upstream() {
         .start(&sandbox)
         .await;
     let moved = proxy.get("/old/page?q=1").await;
-    assert_eq!((moved.status, moved.header("location")), (302, Some("http://new.test/new/page?q=1")), "{moved:?}");
+    assert_eq!(
+        (moved.status, moved.header("location")),
+        (302, Some("http://new.test/new/page?q=1")),
+        "{moved:?}"
+    );
     let secure = proxy.get("/secure").await;
     assert_eq!((secure.status, secure.header("location")), (301, Some("https://app.test/secure")));
     let direct = proxy.get("/teapot").await;
@@ -144,7 +148,15 @@ async fn the_path_is_made_canonical_before_it_is_routed() {
         .http("{normalize_path: true, merge_slashes: true, path_with_escaped_slashes_action: REJECT_REQUEST}")
         .start(&sandbox)
         .await;
-    for target in ["/secret", "/a/../secret", "//secret", "/./secret", "/a/%2e%2e/secret", "/%73ecret", "/a/b/../../secret/x"] {
+    for target in [
+        "/secret",
+        "/a/../secret",
+        "//secret",
+        "/./secret",
+        "/a/%2e%2e/secret",
+        "/%73ecret",
+        "/a/b/../../secret/x",
+    ] {
         assert_eq!(proxy.get(target).await.status, 403, "{target}");
     }
     for target in ["/a%2f..%2fsecret", "/a%5c..%5csecret"] {

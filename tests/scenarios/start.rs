@@ -27,7 +27,11 @@ static_resources:
     for mode in ["serve", "validate"] {
         let finished = run("sidegate-proxy", ["-c", &config, "--mode", mode]).await;
         assert_eq!(finished.code, Some(1), "{finished:?}");
-        for path in ["node.idd", "static_resources.clusters[0].connect_timeout", "static_resources.clusters[1].lb_policy"] {
+        for path in [
+            "node.idd",
+            "static_resources.clusters[0].connect_timeout",
+            "static_resources.clusters[1].lb_policy",
+        ] {
             assert!(finished.err.contains(path), "{path} is not told: {}", finished.err);
         }
     }

@@ -113,7 +113,8 @@ impl ControlPlane {
         self.until(&what, |status| {
             let current = status["generation"].as_u64()?;
             let all = status["proxies"].as_array()?;
-            let good = all.iter().filter(|proxy| proxy["applied_generation"].as_u64() >= Some(current)).count();
+            let good =
+                all.iter().filter(|proxy| proxy["applied_generation"].as_u64() >= Some(current)).count();
             (current >= generation && good >= proxies).then_some(())
         })
         .await;
@@ -142,7 +143,9 @@ fn start(sandbox: &Sandbox, folder: &std::path::Path, xds: SocketAddr, admin: So
 
 fn flags(folder: &str, xds: SocketAddr, admin: SocketAddr) -> Vec<String> {
     let (xds, admin) = (xds.to_string(), admin.to_string());
-    ["serve", "--manifests", folder, "--xds-address", &xds, "--admin-address", &admin].map(str::to_owned).to_vec()
+    ["serve", "--manifests", folder, "--xds-address", &xds, "--admin-address", &admin]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 async fn fetch(admin: SocketAddr) -> Option<Value> {

@@ -78,7 +78,8 @@ impl Gateway {
     /// A cluster with these fields laid over it (YAML).
     #[must_use]
     pub fn cluster_with(mut self, name: &str, endpoints: &[SocketAddr], fields: &str) -> Self {
-        let endpoints: Vec<Value> = endpoints.iter().map(|end| json!({"endpoint": {"address": socket(*end)}})).collect();
+        let endpoints: Vec<Value> =
+            endpoints.iter().map(|end| json!({"endpoint": {"address": socket(*end)}})).collect();
         let mut cluster = json!({"name": name});
         if !endpoints.is_empty() {
             let assignment = json!({"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]});

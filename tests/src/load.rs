@@ -83,7 +83,8 @@ impl Load {
 
     async fn grows(&self, what: &str, number: usize, count: impl Fn(&Counts) -> usize) {
         let target = count(&self.counts()) + number;
-        let grown = timeout(DEADLINE, wait::until(what, async || (count(&self.counts()) >= target).then_some(())));
+        let grown =
+            timeout(DEADLINE, wait::until(what, async || (count(&self.counts()) >= target).then_some(())));
         assert!(grown.await.is_ok(), "not {number} more {what} within {DEADLINE:?}: {:?}", self.counts());
     }
 

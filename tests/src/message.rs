@@ -5,7 +5,11 @@ pub type Fields = Vec<(String, String)>;
 
 /// Every value of a field, by name in any case.
 pub fn values<'a>(fields: &'a Fields, name: &str) -> Vec<&'a str> {
-    fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+    fields
+        .iter()
+        .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
+        .collect()
 }
 
 /// What an origin received.

@@ -310,7 +310,9 @@ impl Answer {
 
     fn pieces(&self) -> (Vec<&[u8]>, Duration) {
         match self.pace {
-            Some((pieces, pause)) => (self.body.chunks(self.body.len().div_ceil(pieces).max(1)).collect(), pause),
+            Some((pieces, pause)) => {
+                (self.body.chunks(self.body.len().div_ceil(pieces).max(1)).collect(), pause)
+            }
             None => (vec![&self.body], Duration::ZERO),
         }
     }

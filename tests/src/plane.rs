@@ -26,7 +26,9 @@ impl DataPlane {
             return Some(Self::Envoy(path.into()));
         }
         assert!(std::env::var_os("CI").is_none(), "{ENVOY} is not set, and a CI must test against Envoy");
-        eprintln!("SKIPPED: {ENVOY} is not set, so nothing is tested against Envoy; `cargo xtask test` sets it");
+        eprintln!(
+            "SKIPPED: {ENVOY} is not set, so nothing is tested against Envoy; `cargo xtask test` sets it"
+        );
         None
     }
 

@@ -20,7 +20,10 @@ pub fn program(name: &str) -> PathBuf {
     // target/<profile>/deps/scenarios-<hash> → target/<profile>/<name>
     let found = here.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
     found.unwrap_or_else(|| {
-        panic!("{name} was not found beside {}: run `cargo xtask test`, or `cargo build` first", here.display())
+        panic!(
+            "{name} was not found beside {}: run `cargo xtask test`, or `cargo build` first",
+            here.display()
+        )
     })
 }
 
@@ -134,7 +137,8 @@ pub struct Finished {
 pub async fn run<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = A>) -> Finished {
     let mut command = Command::new(program(name));
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = wait::within(&format!("the end of {name}"), command.output()).await.expect("a started program");
+    let output =
+        wait::within(&format!("the end of {name}"), command.output()).await.expect("a started program");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

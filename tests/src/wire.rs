@@ -101,7 +101,8 @@ impl Wire {
             if line.is_empty() {
                 return Ok(fields);
             }
-            let (name, value) = line.split_once(':').ok_or_else(|| io::Error::other(format!("no field: {line:?}")))?;
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| io::Error::other(format!("no field: {line:?}")))?;
             fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
         }
     }

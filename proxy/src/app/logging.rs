@@ -1,5 +1,7 @@
 //! The program's own log, on stderr; its level can be changed while it runs (`/logging`).
 
+use std::io::{self, IsTerminal as _};
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -14,7 +16,7 @@ pub(super) struct Level {
 /// Starts logging. A second start in one process (tests) keeps the first.
 pub(super) fn start(level: LevelFilter) -> Level {
     let (filter, handle) = reload::Layer::new(level);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false);
     // Already initialised: then that one serves.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     Level { handle }

@@ -51,7 +51,8 @@ impl Http1 {
         loop {
             let Some(head) = self.wire.head().await? else { return Err(io::ErrorKind::UnexpectedEof.into()) };
             let status = head.start.split(' ').nth(1).and_then(|text| text.parse().ok());
-            response.status = status.ok_or_else(|| io::Error::other(format!("no status line: {:?}", head.start)))?;
+            response.status =
+                status.ok_or_else(|| io::Error::other(format!("no status line: {:?}", head.start)))?;
             response.headers = head.fields;
             if response.status >= 200 || response.status == 101 {
                 break;

@@ -107,5 +107,4 @@ async fn write(respond: &mut SendResponse<Bytes>, answer: &Answer) -> Result<(),
     }
 }
 
-
 const WINDOW: u32 = 1024 * 1024;
