@@ -31,6 +31,7 @@ pub(super) enum Namespaces<'a> {
     All,
     Same,
     Selected(&'a Selector),
+    Nowhere,
 }
 
 impl<'a> Namespaces<'a> {
@@ -39,7 +40,8 @@ impl<'a> Namespaces<'a> {
         match (from, selector) {
             (Some(From_::All), _) => Self::All,
             (Some(From_::Selector), Some(selector)) => Self::Selected(selector),
-            _ => Self::Same,
+            (Some(From_::Selector), None) => Self::Nowhere,
+            (Some(From_::Same) | None, _) => Self::Same,
         }
     }
 
@@ -47,6 +49,7 @@ impl<'a> Namespaces<'a> {
         match self {
             Self::All => true,
             Self::Same => gateway == route,
+            Self::Nowhere => false,
             Self::Selected(selector) => selects(selector, &namespace_labels(view, route)),
         }
     }

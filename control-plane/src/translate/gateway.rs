@@ -46,7 +46,10 @@ pub(super) fn translate(build: &mut Build<'_>, name: &Name, resources: &mut Reso
         let port = Port { gateway: name, number: *port, addresses: &addresses, listeners: &listeners };
         port.translate(build, &routes, &attachments, resources);
     }
-    for route in &routes {
+    for (index, route) in routes.iter().enumerate() {
+        if attachments.iter().all(|attachment| attachment.route != index) {
+            route::examine(build, route);
+        }
         let accepted = Problem::new("Accepted", format!("attached to Gateway {name}"));
         let resolved = Problem::new("ResolvedRefs", "all references lead somewhere");
         build.verdicts.conclude(&route.subject, &[(ACCEPTED, accepted), (RESOLVED_REFS, resolved)]);

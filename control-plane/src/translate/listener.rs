@@ -1,6 +1,7 @@
 //! Envoy listeners: a gateway's port, and the two kinds of a sidecar.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use sidegate_xds::envoy::config::core::v3::TrafficDirection;
 use sidegate_xds::envoy::config::listener::v3::{
@@ -22,6 +23,10 @@ use sidegate_xds::resource::to_any;
 
 use super::policy::RATE_LIMIT_FILTER;
 use super::{cluster, wire};
+
+/// How long a stream may be quiet where streams are to live long: inside of the mesh, and on GRPCRoutes. (A gateway's other
+/// streams have Envoy's default of 5 minutes.)
+pub(super) const QUIET_STREAM: Duration = Duration::from_secs(3600);
 
 /// What stands between the connection manager and the router.
 #[derive(Debug, Default)]
@@ -66,6 +71,7 @@ pub(super) fn inbound(address: IpAddr, port: u16, routes: RouteConfiguration) ->
     let name = format!("inbound|{port}||");
     let manager = HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::RouteConfig(routes)),
+        stream_idle_timeout: Some(wire::duration(QUIET_STREAM)),
         ..manager(&name, Filters::default(), &["websocket"])
     };
     Listener { address: wire::socket(address, port), ..listener(&name, TrafficDirection::Inbound, &manager) }
@@ -75,6 +81,7 @@ pub(super) fn inbound(address: IpAddr, port: u16, routes: RouteConfiguration) ->
 pub(super) fn outbound_proxy(name: &str, address: IpAddr, port: u16, filters: Filters) -> Listener {
     let manager = HttpConnectionManager {
         route_specifier: Some(by_rds(name)),
+        stream_idle_timeout: Some(wire::duration(QUIET_STREAM)),
         ..manager(name, filters, &["websocket", "CONNECT"])
     };
     Listener { address: wire::socket(address, port), ..listener(name, TrafficDirection::Outbound, &manager) }

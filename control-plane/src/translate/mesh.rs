@@ -3,7 +3,7 @@
 //! A route in the Service's own namespace is for everybody; one in another namespace is for the callers of that namespace,
 //! and there takes the place of the Service owner's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sidegate_xds::envoy::config::route::v3::Route as WireRoute;
 
@@ -41,8 +41,13 @@ impl<'a> MeshRoutes<'a> {
             mesh.claim(build, index, namespace);
         }
         mesh.prefer_own(namespace);
-        for index in mesh.claims.values().flatten().copied().collect::<std::collections::BTreeSet<_>>() {
-            mesh.compiled.insert(index, route::compile(build, &mesh.routes[index], None));
+        let claiming: BTreeSet<usize> = mesh.claims.values().flatten().copied().collect();
+        for (index, route) in mesh.routes.iter().enumerate() {
+            if claiming.contains(&index) {
+                mesh.compiled.insert(index, route::compile(build, route, None));
+            } else {
+                route::examine(build, route);
+            }
         }
         mesh
     }

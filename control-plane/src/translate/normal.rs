@@ -78,6 +78,8 @@ pub(super) struct Rule<'a> {
     pub(super) request_timeout: Option<&'a str>,
     pub(super) backend_timeout: Option<&'a str>,
     pub(super) retry: Option<Retry<'a>>,
+    /// Asked for, and not supported.
+    pub(super) session_persistence: bool,
 }
 
 /// One match.

@@ -243,8 +243,8 @@ impl Limit {
         Ok(Self { policy: policy.clone(), max_tokens, tokens_per_fill, fill_interval })
     }
 
-    /// The filter's configuration. Equal `stat_prefix`es mean the same bucket to our own proxy: a rule with several matches
-    /// is several routes on the wire, and one limit all the same.
+    /// The filter's configuration. The prefix names the policy and the place where it applies. A rule with several matches, or
+    /// with several hosts, is several routes on the wire with equal configurations; Envoy gives each a bucket of its own.
     pub(super) fn to_wire(&self, place: &str, grpc: bool) -> WireLimit {
         let always: Option<RuntimeFractionalPercent> = wire::always();
         WireLimit {

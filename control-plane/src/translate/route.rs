@@ -19,7 +19,7 @@ use super::normal::{self, Match, Route, RouteKind, Rule};
 use super::policy::{Limit, RATE_LIMIT_FILTER};
 use super::route_match::{self, Rank};
 use super::verdict::{ACCEPTED, PARTIALLY_INVALID, Problem};
-use super::{retry, wire};
+use super::{listener, retry, wire};
 
 /// How long a request may take when its HTTPRoute does not say: as Envoy's own default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,6 +52,13 @@ pub(super) fn compile(build: &mut Build<'_>, route: &Route<'_>, listener_port: O
         build.verdicts.note(&route.subject, ACCEPTED, Problem::new("UnsupportedValue", text));
     }
     compiled
+}
+
+/// Notes what is wrong with a route that is in force nowhere.
+pub(super) fn examine(build: &mut Build<'_>, route: &Route<'_>) {
+    let clusters = build.clusters.clone();
+    compile(build, route, None);
+    build.clusters = clusters;
 }
 
 fn matches(rule: &Rule<'_>, index: usize) -> Result<Vec<(RouteMatch, Rank)>, Problem> {
@@ -122,6 +129,10 @@ struct Outcome<'r> {
 
 fn outcome<'r>(build: &mut Build<'_>, route: &'r Route<'r>, index: usize) -> Result<Outcome<'r>, Problem> {
     let rule = &route.rules[index];
+    if rule.session_persistence {
+        let text = format!("spec.rules[{index}].sessionPersistence: not supported yet; it is ignored");
+        build.verdicts.note(&route.subject, PARTIALLY_INVALID, Problem::new("UnsupportedValue", text));
+    }
     // The backends first: what is wrong with them is worth saying even when a filter makes them unreachable.
     let (destination, services) = backend::destination(build, route, index);
     let plan = filter::plan(build, route, index)?;
@@ -190,6 +201,8 @@ impl Outcome<'_> {
         };
         let mut action = RouteAction {
             cluster_not_found_response_code: not_found.into(),
+            // A stream may be quiet for long without being dead.
+            idle_timeout: (kind == RouteKind::Grpc).then(|| wire::duration(listener::QUIET_STREAM)),
             timeout: Some(wire::duration(self.timeout)),
             retry_policy: self.retry.clone(),
             request_mirror_policies: self.plan.mirrors.clone(),

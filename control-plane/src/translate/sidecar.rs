@@ -20,7 +20,7 @@ use super::mesh::{self, MeshRoutes};
 use super::policy::RATE_LIMIT_FILTER;
 use super::verdict::{ACCEPTED, PROGRAMMED, Problem, Subject};
 use super::virtual_host::host;
-use super::{canonical, cluster, endpoint, retry, service, wire, workload};
+use super::{canonical, cluster, endpoint, hostname, retry, service, wire, workload};
 use crate::model::Name;
 use crate::snapshot::Resources;
 
@@ -61,7 +61,7 @@ fn inbound(
 ) {
     let pairs = match workload::inbound_ports(pod) {
         Ok(pairs) => pairs,
-        Err(problem) => return build.verdicts.note(subject, ACCEPTED, problem),
+        Err(problem) => return build.verdicts.note(subject, PROGRAMMED, problem),
     };
     for (app, sidecar) in pairs {
         let listener = listener::inbound(address, sidecar, inbound_routes(app));
@@ -116,7 +116,7 @@ fn outbound(
     let port = match workload::outbound_proxy(pod) {
         Ok(Some(port)) => port,
         Ok(None) => return,
-        Err(problem) => return build.verdicts.note(subject, ACCEPTED, problem),
+        Err(problem) => return build.verdicts.note(subject, PROGRAMMED, problem),
     };
     let routes = MeshRoutes::new(build, &name.namespace);
     let mut hosts = service_hosts(build, &name.namespace, &routes);
@@ -156,6 +156,12 @@ fn service_hosts(build: &mut Build<'_>, namespace: &str, routes: &MeshRoutes<'_>
     for (name, object) in services {
         // A name for something outside is no Service of the mesh: it passes, and DNS resolves it.
         if service::is_external_name(object) {
+            continue;
+        }
+        if !hostname::is_valid(&service::host(name)) {
+            let text = "metadata: its name makes no hostname, so that no app can ask for it";
+            let subject = Subject::new("Service", &object.metadata);
+            build.verdicts.note(&subject, ACCEPTED, Problem::new("Invalid", text));
             continue;
         }
         for (number, port) in service::ports(object) {

@@ -46,6 +46,7 @@ fn rule(rule: &GrpcRouteRules) -> Rule<'_> {
         request_timeout: None,
         backend_timeout: None,
         retry: None,
+        session_persistence: rule.session_persistence.is_some(),
     }
 }
 

@@ -57,6 +57,7 @@ fn rule(rule: &HttpRouteRules) -> Rule<'_> {
             backoff: retry.backoff.as_deref(),
             codes: retry.codes.clone().unwrap_or_default(),
         }),
+        session_persistence: rule.session_persistence.is_some(),
     }
 }
 

@@ -276,3 +276,19 @@ fn unusable_hostnames_are_named_and_never_widen_a_route() {
     assert!(shown.message("UnsupportedValue").contains("\"foo.*\""));
     assert_eq!(destination(&shown.routes("good.com")[0]), "outbound|80||web.shop");
 }
+
+#[test]
+fn what_is_wrong_with_a_route_is_said_even_where_it_is_not_in_force() {
+    let spec = "  parentRefs: [{name: public, namespace: edge, sectionName: none}]";
+    let yaml = GATEWAY.to_owned()
+        + SERVICES
+        + &route("web", spec).replace("name: web, port: 80", "name: none, port: 80");
+    let shown = gateway(&yaml);
+    assert_eq!(
+        shown.said("HTTPRoute shop/web"),
+        ["Accepted=false NoMatchingParent", "ResolvedRefs=false BackendNotFound"]
+    );
+    let good = gateway(&(GATEWAY.to_owned() + SERVICES + &route("web", spec)));
+    assert_eq!(good.said("HTTPRoute shop/web")[1], "ResolvedRefs=true ResolvedRefs");
+    assert!(good.0.resources.clusters.is_empty());
+}

@@ -123,7 +123,7 @@ fn a_pod_that_cannot_be_served_says_why() {
         ["sidegate.dev/inbound: '8080'", "sidegate.dev/inbound: '1:2,1:3'", "sidegate.dev/outbound-proxy: x"]
     {
         let shown = sidecar(&pod("10.0.0.1", annotation), "shop", "me");
-        assert!(shown.said("Pod shop/me").contains(&"Accepted=false Invalid".to_owned()), "{annotation}");
+        assert!(shown.said("Pod shop/me").contains(&"Programmed=false Invalid".to_owned()), "{annotation}");
         assert!(shown.0.resources.listeners.is_empty());
     }
 }
@@ -212,4 +212,12 @@ fn a_sidecar_has_a_cluster_for_every_service() {
             "outbound|80||web.shop.svc.cluster.local",
         ]
     );
+}
+
+#[test]
+fn a_service_whose_name_is_no_hostname_spoils_nothing() {
+    let shown =
+        mesh("kind: Service\nmetadata: {name: 'Web', namespace: shop}\nspec: {ports: [{port: 80}]}\n");
+    assert_eq!(shown.said("Service shop/Web"), ["Accepted=false Invalid"]);
+    assert!(shown.host("outbound-proxy", "web").is_some());
 }
