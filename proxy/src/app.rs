@@ -67,6 +67,7 @@ impl Proxy {
     async fn start(settings: Settings, log: logging::Level) -> ExitCode {
         let metrics = Metrics::new(settings.concurrency.get());
         metrics.set_local(operator::local_workload(&settings.node));
+        logging::reopen_on_signal(metrics.clone());
         let publisher = Publisher::new();
         let snapshots = publisher.handle();
         let mut compiler = Compiler::new(publisher, metrics.clone());

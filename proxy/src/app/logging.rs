@@ -2,10 +2,13 @@
 
 use std::io::{self, IsTerminal as _};
 
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
+
+use crate::telemetry::Metrics;
 
 /// Reads and changes the level.
 #[derive(Clone)]
@@ -20,6 +23,19 @@ pub(super) fn start(level: LevelFilter) -> Level {
     // Already initialised: then that one serves.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     Level { handle }
+}
+
+/// Opens access logs again at SIGUSR1, which is what log rotation sends (as to Envoy). On a thread with a `LocalSet`.
+pub(super) fn reopen_on_signal(metrics: Metrics) {
+    let mut rotated = match signal(SignalKind::user_defined1()) {
+        Ok(rotated) => rotated,
+        Err(error) => return tracing::warn!("cannot listen for SIGUSR1: {error}"),
+    };
+    tokio::task::spawn_local(async move {
+        while rotated.recv().await.is_some() {
+            metrics.reopen_logs();
+        }
+    });
 }
 
 impl Level {

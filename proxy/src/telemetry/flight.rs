@@ -139,8 +139,16 @@ impl Note {
         if let Some(cluster) = &self.cluster {
             text += &format!(" and went to cluster {cluster}");
         }
+        // One failure that is the reason itself needs no second sentence.
+        let mut failures = &self.failures[..];
+        if let [(Some(address), reason)] = failures
+            && *reason == self.reason
+        {
+            text += &format!(", endpoint {address}");
+            failures = &[];
+        }
         text += &format!(". {}.", advice::what(self.reason));
-        for (address, reason) in &self.failures {
+        for (address, reason) in failures {
             let place = address.map_or_else(|| "no endpoint".to_owned(), |address| address.to_string());
             text += &format!(" At {place}: {}.", advice::what(*reason));
         }

@@ -273,11 +273,14 @@ impl Recorder {
             if record.attempts > 1 && answered {
                 block.retry_success.add(1);
             }
+            if record.attempts > 0 {
+                block.sent_bytes.add(record.bytes_received);
+            }
+            // Without it what was sent to the client is the proxy's own reply.
             if let Some(time) = record.upstream_time {
                 block.time.observe_thousandths(micros(time));
+                block.received_bytes.add(record.bytes_sent);
             }
-            block.received_bytes.add(record.bytes_sent);
-            block.sent_bytes.add(record.bytes_received);
             let counter = match record.reason {
                 Some(Reason::RequestTimeout) => &block.timeouts,
                 Some(Reason::UpstreamOverflow) => &block.pending_overflow,

@@ -263,6 +263,27 @@ fn an_error_reply_is_explained_in_words() {
 }
 
 #[test]
+fn one_failure_is_told_once() {
+    let metrics = Metrics::new(1);
+    let recorder = metrics.recorder(0);
+    let id = recorder.next_reason_id();
+    let cluster = metrics.cluster("web", None);
+    let mut record = answered(&cluster, 503);
+    (record.reason, record.reason_id) = (Some(Reason::ConnectFailure), Some(id));
+    record.upstream_time = None;
+    record.attempt_failures = vec![(record.endpoint, Reason::ConnectFailure)];
+    recorder.exchange_ended(record, &[]);
+    assert_eq!(
+        metrics.why(id).unwrap()["summary"],
+        "GET shop.example/cart?item=1 came in at listener shop/edge/80, matched no route and went to cluster web, \
+         endpoint 10.0.0.9:8080. The connection to the endpoint was refused or failed. The answer was 503."
+    );
+    let page = page(&metrics, Exposition::Classic);
+    assert_eq!(value(&page, "envoy_cluster_upstream_cx_rx_bytes_total", &[]), 0.0, "the reply is our own");
+    assert_eq!(value(&page, "envoy_cluster_upstream_cx_tx_bytes_total", &[]), 10.0);
+}
+
+#[test]
 fn the_flight_recorder_keeps_the_newest_and_no_configured_replies() {
     let metrics = Metrics::new(1);
     let recorder = metrics.recorder(0);
