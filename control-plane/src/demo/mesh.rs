@@ -207,11 +207,16 @@ fn local(port: u16) -> SocketAddr {
 async fn take_turn() -> Option<File> {
     let file = File::open(std::env::current_exe().ok()?).ok()?;
     let deadline = Instant::now() + START_LIMIT;
+    let mut told = false;
     while Instant::now() < deadline {
         match file.try_lock() {
             Ok(()) => return Some(file),
-            Err(TryLockError::WouldBlock) => tokio::time::sleep(POLL_EVERY).await,
             Err(TryLockError::Error(_)) => return None,
+            Err(TryLockError::WouldBlock) if told => tokio::time::sleep(POLL_EVERY).await,
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("waiting until another demo has chosen its ports…");
+                told = true;
+            }
         }
     }
     None

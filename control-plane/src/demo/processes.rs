@@ -188,6 +188,7 @@ pub(super) struct ProcessError {
 }
 
 const DEATHS_HELD: usize = 32;
-const GRACE: Duration = Duration::from_secs(3);
+/// Nothing is worth draining when the demo ends: a proxy would go on accepting for seconds.
+const GRACE: Duration = Duration::from_millis(500);
 const TAIL_BYTES: u64 = 8 << 10;
 const TAIL_LINES: usize = 15;
