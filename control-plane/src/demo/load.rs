@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::sample::reason_in;
 use super::tally::{Answer, Failure, Outcome, SharedTally};
 use super::trace;
 
@@ -49,7 +50,7 @@ impl Load {
                 _ = stop.wait_for(|stop| *stop) => break,
             }
             while flights.try_join_next().is_some() {}
-            let window = self.tally.lock().window();
+            let window = self.tally.lock().send();
             match Arc::clone(&permits).try_acquire_owned() {
                 Ok(permit) => {
                     let load = Arc::clone(&self);
@@ -100,15 +101,7 @@ fn judge(response: &Response<bytes::Bytes>, trace_id: u128) -> Result<Answer, Fa
     let body = response.body();
     if response.status() != StatusCode::OK {
         let reason = response.headers().get("x-sidegate-reason").and_then(|reason| reason.to_str().ok());
-        let status = response.status().as_u16();
-        let text = String::from_utf8_lossy(&body[..body.len().min(EXCERPT)]);
-        return Err(Failure {
-            class: match reason.and_then(|reason| reason.split(';').next()) {
-                Some(reason) => format!("{status} {}", reason.trim()),
-                None => status.to_string(),
-            },
-            detail: format!("{status} {} {}", reason.unwrap_or_default(), text.trim()),
-        });
+        return Err(refused(response.status(), reason.unwrap_or_default(), &reason_in(body)));
     }
     let wrong = |what: &str| Failure {
         class: what.to_owned(),
@@ -124,6 +117,18 @@ fn judge(response: &Response<bytes::Bytes>, trace_id: u128) -> Result<Answer, Fa
         }
         _ => Err(wrong("200 without reviews")),
     }
+}
+
+/// The gateway's own answers carry a reason; what failed deeper is told by the apps, the innermost last.
+fn refused(status: StatusCode, reason: &str, text: &str) -> Failure {
+    let status = status.as_u16();
+    let innermost = text.rfind("http://").map_or("", |start| &text[start..]);
+    let class = match (reason.split(';').next().unwrap_or_default().trim(), innermost) {
+        ("", "") => status.to_string(),
+        ("", innermost) => format!("{status}: {innermost}"),
+        (reason, _) => format!("{status} {reason}"),
+    };
+    Failure { class, detail: format!("{status} {reason} {text}") }
 }
 
 fn innermost(answer: &Value) -> &Value {

@@ -1,7 +1,7 @@
 //! The running shop: control plane, gateway, and a sidecar and an app for each Pod, every one a process of its own.
 
 use std::fs::{File, TryLockError};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(super) struct Mesh {
     pub(super) expected: Expected,
     root: TempDir,
     turn: Option<File>,
+    /// The ports of the Pod that starts later, so that nobody takes them meanwhile.
+    reserved: Vec<TcpListener>,
 }
 
 impl Mesh {
@@ -43,9 +45,11 @@ impl Mesh {
         let layout = layout::choose(&manifests::wanted()?, can_listen)?;
         let root = tempfile::Builder::new().prefix("sidegate-demo-").tempdir().map_err(DemoError::folder)?;
         let manifests = Manifests::write_all(root.path(), &layout)?;
+        let reserved = reserve(&layout);
         let (processes, deaths) = Processes::new(root.path().join("logs"))?;
         let control = ControlPlane::new(layout.control_admin);
-        let mesh = Self { processes, manifests, layout, control, expected: Expected::new(), root, turn };
+        let mesh =
+            Self { processes, manifests, layout, control, expected: Expected::new(), root, turn, reserved };
         Ok((mesh, deaths))
     }
 
@@ -116,6 +120,12 @@ impl Mesh {
     /// Everything listens now: the next demo may choose its ports.
     pub(super) fn end_turn(&mut self) {
         self.turn = None;
+    }
+
+    /// Starts the Pod that replaces the lost one, at the ports that were held for it.
+    pub(super) async fn start_replacement(&mut self, pod: &ShopPod) -> Result<(), DemoError> {
+        self.reserved.clear();
+        self.start_pod(pod).await
     }
 
     /// A failed start or step, with the end of the log of the child to blame.
@@ -222,8 +232,19 @@ async fn take_turn() -> Option<File> {
     None
 }
 
+/// Listens where the replacement will; what cannot be held is found out when it starts.
+fn reserve(layout: &Layout) -> Vec<TcpListener> {
+    let Some(place) = layout.pods.get(manifests::REPLACEMENT) else { return Vec::new() };
+    let ports = [place.app, place.inbound, place.outbound].map(|port| SocketAddr::new(place.address, port));
+    ports
+        .into_iter()
+        .chain([local(place.admin)])
+        .filter_map(|address| TcpListener::bind(address).ok())
+        .collect()
+}
+
 fn can_listen(address: SocketAddr) -> bool {
-    std::net::TcpListener::bind(address).is_ok()
+    TcpListener::bind(address).is_ok()
 }
 
 /// The control plane among the processes.

@@ -71,7 +71,7 @@ impl Play<'_> {
         self.tally.lock().open_window(share(plan::FIRST_CANARY));
         let mut load_task = JoinSet::new();
         load_task.spawn(Arc::clone(&load).run(stopping));
-        self.say("traffic flows");
+        self.say(TRAFFIC);
         for (index, step) in steps.iter().enumerate() {
             tokio::time::sleep_until(began + step.at).await;
             self.mark(index, State::Running);
@@ -125,8 +125,10 @@ impl Play<'_> {
     /// One split ends, the next begins when every proxy has applied it. Requests in between count for neither.
     async fn move_canary(&mut self, percent: u32) -> Result<String, DemoError> {
         self.tally.lock().close_window();
-        // What was sent a moment ago is still to be split the old way.
-        tokio::time::sleep(IN_FLIGHT).await;
+        // What was sent a moment ago is still to be split the old way; every request ends within its deadline.
+        while !self.tally.lock().is_settled() {
+            tokio::time::sleep(SETTLE_EVERY).await;
+        }
         let done = self.swap(Action::Canary(percent), |mesh| mesh.manifests.set_canary(percent)).await?;
         self.tally.lock().open_window(share(percent));
         Ok(done)
@@ -136,6 +138,7 @@ impl Play<'_> {
     /// nobody answers at that address.
     async fn lose_pod(&mut self) -> Result<String, DemoError> {
         self.mesh.expected.remove(&format!("sidecar {}", manifests::LOST));
+        self.board.send_modify(|board| board.expected.clone_from(&self.mesh.expected));
         self.mesh.processes.kill(&mesh::app_process(manifests::LOST)).await?;
         tokio::time::sleep(plan::pause(self.duration)).await;
         self.mesh.processes.kill(&mesh::sidecar_process(manifests::LOST)).await?;
@@ -145,7 +148,7 @@ impl Play<'_> {
     async fn add_pod(&mut self) -> Result<String, DemoError> {
         let applied = self.swap(Action::AddPod, |mesh| mesh.manifests.add_replacement(&mesh.layout)).await?;
         let pod = manifests::replacement(&self.mesh.layout)?;
-        self.mesh.start_pod(&pod).await?;
+        self.mesh.start_replacement(&pod).await?;
         self.wait_applied("the replacement's first configuration", None, START_LIMIT).await?;
         self.mesh.wait_pod(&pod).await?;
         Ok(format!("{}; {applied}", pod.name))
@@ -232,7 +235,10 @@ impl Play<'_> {
     fn mark(&self, index: usize, state: State) {
         self.board.send_modify(|board| {
             if let Some(line) = board.lines.get_mut(index) {
-                board.doing = line.action.to_string();
+                board.doing = match state {
+                    State::Running => line.action.to_string(),
+                    State::Waiting | State::Done(_) => TRAFFIC.to_owned(),
+                };
                 line.state = state;
             }
         });
@@ -267,9 +273,10 @@ fn millis(duration: Duration) -> String {
     format!("{} ms", duration.as_millis())
 }
 
+const TRAFFIC: &str = "traffic flows";
 const START_LIMIT: Duration = Duration::from_secs(20);
 const APPLY_LIMIT: Duration = Duration::from_secs(10);
-const IN_FLIGHT: Duration = Duration::from_millis(100);
+const SETTLE_EVERY: Duration = Duration::from_millis(5);
 const WARM_REQUESTS: u32 = 20;
 const RETRY_EVERY: Duration = Duration::from_millis(50);
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);

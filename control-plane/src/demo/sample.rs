@@ -243,10 +243,23 @@ impl Upstream {
             self.client.send(request).await.map_err(|error| format!("{}: {error}", self.target))?;
         let body = response.body();
         if response.status() != StatusCode::OK {
-            let text = String::from_utf8_lossy(&body[..body.len().min(REASON_LIMIT)]);
-            return Err(format!("{} answered {}: {}", self.target, response.status().as_u16(), text.trim()));
+            return Err(format!(
+                "{} answered {}: {}",
+                self.target,
+                response.status().as_u16(),
+                reason_in(body)
+            ));
         }
         serde_json::from_slice(body).map_err(|error| format!("{} answered no JSON: {error}", self.target))
+    }
+}
+
+/// What a failed answer says: the `error` of an app like this one, else the text itself.
+pub(super) fn reason_in(body: &[u8]) -> String {
+    let answer: Option<Value> = serde_json::from_slice(body).ok();
+    match answer.as_ref().and_then(|answer| answer.get("error")).and_then(Value::as_str) {
+        Some(error) => error.to_owned(),
+        None => String::from_utf8_lossy(&body[..body.len().min(REASON_LIMIT)]).trim().to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::board::{Board, BoardReader, Line, State};
+use super::plan::Action;
 use super::tally::{Recent, SharedTally, Split, Tally};
 use super::words;
 
@@ -109,11 +110,12 @@ impl Told {
             news.push(format!("{:>5}  {}: {result}", words::clock(line.at), line.action));
         }
         self.done = finished.len();
+        // Steps are told when they are done; what comes between two of them was told before.
         let is_step = board.lines.iter().any(|line| line.action.to_string() == board.doing);
         if self.doing != board.doing && !is_step {
             news.push(format!("{}…", board.doing));
+            board.doing.clone_into(&mut self.doing);
         }
-        board.doing.clone_into(&mut self.doing);
         news
     }
 }
@@ -207,9 +209,9 @@ fn figures(board: &Board, tally: &Tally, recent: &Recent) -> Vec<Spans> {
             (Look::Dim, "  of the last seconds".to_owned()),
         ],
     ];
-    lines.extend(
-        tally.splits.last().map(|split| split_lines(split, tally.window().is_some())).into_iter().flatten(),
-    );
+    let is_moving = |line: &Line| matches!((line.action, &line.state), (Action::Canary(_), State::Running));
+    let moving = board.lines.iter().any(is_moving);
+    lines.extend(tally.splits.last().map(|split| split_lines(split, moving)).into_iter().flatten());
     let swaps = match board.swaps.last() {
         None => "no swap yet".to_owned(),
         Some(last) => {
@@ -225,9 +227,9 @@ fn figures(board: &Board, tally: &Tally, recent: &Recent) -> Vec<Spans> {
     lines
 }
 
-fn split_lines(split: &Split, open: bool) -> [Spans; 2] {
+fn split_lines(split: &Split, moving: bool) -> [Spans; 2] {
     let look = if split.kept() || split.requests < FEW { Look::Good } else { Look::Bad };
-    let trailing = if open { "" } else { ", changing" };
+    let trailing = if moving { ", moving on" } else { "" };
     [
         vec![
             (Look::Dim, "  configured  ".to_owned()),

@@ -76,6 +76,8 @@ pub(super) struct Tally {
     /// One entry for each split window, in order.
     pub(super) splits: Vec<Split>,
     open: Option<usize>,
+    /// Requests that were sent in a window and have not ended.
+    in_flight: u64,
     recent: VecDeque<Second>,
 }
 
@@ -91,15 +93,22 @@ impl Tally {
         self.open = None;
     }
 
-    /// The open window, to be noted by a request when it is sent.
-    pub(super) fn window(&self) -> Option<usize> {
+    /// A request is sent now; returns the open window, to be told when it ends.
+    pub(super) fn send(&mut self) -> Option<usize> {
+        self.in_flight += u64::from(self.open.is_some());
         self.open
+    }
+
+    /// Whether every request that was sent in a window has ended.
+    pub(super) fn is_settled(&self) -> bool {
+        self.in_flight == 0
     }
 
     /// Counts a request that ended `now`.
     pub(super) fn record(&mut self, outcome: Outcome, now: Instant) {
         let latency = now.saturating_duration_since(outcome.intended);
         self.requests += 1;
+        self.in_flight -= u64::from(outcome.window.is_some());
         self.latency.record(latency);
         match outcome.result {
             Ok(answer) => self.record_answer(&answer, outcome.window),
@@ -261,15 +270,17 @@ mod tests {
         let end = |tally: &mut Tally, window, result| {
             tally.record(Outcome { intended: now, window, result }, now);
         };
-        end(&mut tally, None, answer("v1"));
+        let before = tally.send();
+        end(&mut tally, before, answer("v1"));
         tally.open_window(0.5);
-        let first = tally.window();
+        let (first, slow) = (tally.send(), tally.send());
         end(&mut tally, first, answer("v2"));
         tally.close_window();
-        assert_eq!(tally.window(), None);
+        assert_eq!((tally.send(), tally.is_settled()), (None, false));
         tally.open_window(1.0);
         // Sent in the first window, answered in the second.
-        end(&mut tally, first, answer("v1"));
+        end(&mut tally, slow, answer("v1"));
+        assert!(tally.is_settled());
         assert_eq!(tally.splits, [split(0.5, 1, 2), split(1.0, 0, 0)]);
         assert_eq!(tally.requests, 3);
     }

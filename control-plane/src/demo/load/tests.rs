@@ -36,6 +36,12 @@ fn failures_are_classed_by_status_and_reason() {
     assert_eq!(failure.class, "503 no_endpoint");
     assert_eq!(failure.detail, "503 no_endpoint; id=42 no healthy endpoint");
     assert_eq!(judge(&response(404, ""), 1).unwrap_err().class, "404");
+    let deep =
+        r#"{"name":"web","error":"http://catalog/ answered 502: http://reviews/ answered 503: no endpoint"}"#;
+    assert_eq!(
+        judge(&response(502, deep), 1).unwrap_err().class,
+        "502: http://reviews/ answered 503: no endpoint"
+    );
 }
 
 #[test]
