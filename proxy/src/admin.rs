@@ -45,9 +45,9 @@ pub(crate) struct State {
     /// Every resource of a kind as it came, and what became of it.
     pub(crate) resources: Box<dyn Fn(ResourceType) -> Vec<Entry>>,
     /// Writes messages in Envoy's JSON form, one value each, in order.
-    pub(crate) render: Box<dyn Fn(Vec<Any>) -> LocalBoxFuture<'static, Result<Value, String>>>,
+    pub(crate) render: Box<Render>,
     /// What would be done with the request on the listener of that name.
-    pub(crate) explain: Box<dyn Fn(&str, &RequestHead) -> Value>,
+    pub(crate) explain: Box<Explain>,
     /// The log level in force.
     pub(crate) level: Box<dyn Fn() -> LevelFilter>,
     /// Puts another log level in force.
@@ -57,6 +57,12 @@ pub(crate) struct State {
     /// Ends the process in order.
     pub(crate) quit: Box<dyn Fn()>,
 }
+
+/// Messages → their JSON forms as one array, or what to tell the operator.
+pub(crate) type Render = dyn Fn(Vec<Any>) -> LocalBoxFuture<'static, Result<Value, String>>;
+
+/// A listener's name and a request → what would be done.
+pub(crate) type Explain = dyn Fn(&str, &RequestHead) -> Value;
 
 /// Who this proxy is, for `/server_info`.
 #[derive(Clone, Debug)]

@@ -4,17 +4,14 @@
 use std::net::IpAddr;
 
 use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 
-use super::reply::{Reply, text};
-
-/// Refuses what no operator's tool sends.
-pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Reply> {
+/// Refuses what no operator's tool sends, and says why.
+pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), &'static str> {
     // A name could be made to point here after the page was loaded from elsewhere (DNS rebinding); an address could not.
     let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
     if !host.is_some_and(is_local_name) {
-        let message = "the Host must be an IP address or localhost: reach the admin server by its address\n";
-        return Err(text(StatusCode::FORBIDDEN, message));
+        return Err("the Host must be an IP address or localhost: reach the admin server by its address\n");
     }
     if method == Method::GET || method == Method::HEAD {
         return Ok(());
@@ -24,7 +21,7 @@ pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Reply> {
     let foreign_origin = headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes() != own.as_bytes());
     let site = headers.get("sec-fetch-site").map(http::HeaderValue::as_bytes);
     if foreign_origin || !matches!(site, None | Some(b"same-origin" | b"none")) {
-        return Err(text(StatusCode::FORBIDDEN, "requests from other sites are refused\n"));
+        return Err("requests from other sites are refused\n");
     }
     Ok(())
 }

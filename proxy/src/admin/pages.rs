@@ -44,7 +44,7 @@ const PAGES: [(&str, Method, &str); 17] = [
 /// Answers a request.
 pub(super) async fn answer(state: &Shared, request: Request<Incoming>) -> Reply {
     if let Err(refusal) = guard::check(request.method(), request.headers()) {
-        return refusal;
+        return text(StatusCode::FORBIDDEN, refusal);
     }
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());

@@ -75,6 +75,9 @@ impl Collector for Totals {
     }
 }
 
+/// A family of request series: name, help, and where its number is.
+type Family<'a, T> = (&'static str, &'static str, fn(&'a RequestTotal) -> T);
+
 /// The page being written.
 struct Page<'a, 'b> {
     encoder: &'a mut DescriptorEncoder<'b>,
@@ -129,7 +132,7 @@ impl Totals {
             }
             Ok(())
         })?;
-        let families: [(&str, &str, fn(&RequestTotal) -> &HistogramTotal); 3] = [
+        let families: [Family<'_, &HistogramTotal>; 3] = [
             ("istio_request_duration_milliseconds", "Time until the response's end", |total| &total.duration),
             ("istio_request_bytes", "Body bytes of requests", |total| &total.request_bytes),
             ("istio_response_bytes", "Body bytes of responses", |total| &total.response_bytes),
@@ -146,7 +149,7 @@ impl Totals {
     }
 
     fn connections(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
-        let families: [(&str, &str, fn(&RequestTotal) -> f64); 3] = [
+        let families: [Family<'_, f64>; 3] = [
             ("istio_tcp_connections_closed", "TCP connections ended", |total| total.count as f64),
             ("istio_tcp_received_bytes", "Bytes received from clients", |total| total.request_bytes.sum()),
             ("istio_tcp_sent_bytes", "Bytes sent to clients", |total| total.response_bytes.sum()),
