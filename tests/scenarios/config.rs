@@ -215,6 +215,58 @@ async fn a_control_plane_that_dies_is_not_missed_and_is_followed_again() {
 }
 
 #[tokio::test]
+async fn edits_leave_connections_and_long_answers_alone() {
+    let long = "x".repeat(200_000);
+    let app = Origin::http1(move |received: &Received| match received.target.as_str() {
+        "/long" => Answer::text(&long).paced(40, std::time::Duration::from_millis(50)),
+        _ => Answer::text("app"),
+    })
+    .await;
+    let files = [("app.yaml", service("app", &[app.address()])), ("web.yaml", all_to("app"))];
+    let edge = Edge::start(&files).await;
+    let mut kept = client::Http1::connect(edge.address).await.unwrap();
+    let streams = client::Http2::connect(edge.address).await.unwrap();
+    let download = Call::get("/long").host("shop.test");
+    let edits = async {
+        wait::until_equal("requests at the origin", 1, async || app.count()).await;
+        for number in 0..10 {
+            // Another route, another Service and a header for the route in use.
+            let headers = format!(
+                "[{{filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {{set: [{{name: x-edit, value: '{number}'}}]}}}}],
+                    backendRefs: [{{name: app, port: 80}}]}}]"
+            );
+            edge.apply("web.yaml", &route("web", "[shop.test]", &headers)).await;
+            let other = format!("other-{number}");
+            edge.apply("other.yaml", &service(&other, &[address()])).await;
+            let response = kept.call(&Call::get("/").host("shop.test")).await.unwrap();
+            assert!(response.status == 200 && kept.is_reusable(), "after edit {number}: {response:?}");
+            assert_eq!(app.last().header("x-edit"), Some(number.to_string().as_str()));
+        }
+    };
+    let (download, ()) =
+        wait::within("the download", async { tokio::join!(streams.call(&download), edits) }).await;
+    let download = download.unwrap();
+    assert!(download.complete && download.body.len() == 200_000, "{} of 200,000 bytes", download.body.len());
+}
+
+#[tokio::test]
+async fn a_gateway_moves_to_another_port_and_back() {
+    let app = Origin::named("app").await;
+    let edge =
+        Edge::start(&[("app.yaml", service("app", &[app.address()])), ("web.yaml", all_to("app"))]).await;
+    let other = SocketAddr::new(edge.address.ip(), address().port());
+    for (from, to) in [(edge.address, other), (other, edge.address)] {
+        edge.apply("gateway.yaml", &gateway(to)).await;
+        let status = async |at| {
+            let call = Call::get("/").host("shop.test");
+            client::try_call(at, &call).await.ok().map(|response| response.status)
+        };
+        wait::until_equal("the answer at the new port", Some(200), async || status(to).await).await;
+        wait::until_equal("the answer at the old port", None, async || status(from).await).await;
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_may_start_before_its_control_plane() {
     let sandbox = Sandbox::new();
     let app = Origin::named("app").await;

@@ -208,3 +208,32 @@ async fn an_early_refusal_never_turns_a_body_into_a_request() {
         assert!(rest.is_empty(), "more was answered than asked: {}", String::from_utf8_lossy(&rest));
     }
 }
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_never_taken_for_whole() {
+    for upstream_is_http2 in [false, true] {
+        let sandbox = Sandbox::new();
+        let (origin, proxy) = match upstream_is_http2 {
+            false => gate(&sandbox).await,
+            true => {
+                let origin = Origin::http2(Answer::echo).await;
+                let proxy = Gateway::to_http2(&[origin.address()]).start(&sandbox).await;
+                (origin, proxy)
+            }
+        };
+        for upload in
+            ["Content-Length: 100\r\n\r\nonly this", "Transfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n"]
+        {
+            let mut client = Http1::connect(proxy.address).await.unwrap();
+            client.send(format!("POST /broken HTTP/1.1\r\nHost: a\r\n{upload}").as_bytes()).await.unwrap();
+            client.finish().await.unwrap();
+            wait::within("the end of the connection", async {
+                while client.readable().await.unwrap_or(false) {}
+            })
+            .await;
+        }
+        assert_eq!(proxy.get("/whole").await.status, 200);
+        let seen: Vec<String> = origin.received().into_iter().map(|received| received.target).collect();
+        assert_eq!(seen, ["/whole"], "upstream over HTTP/2: {upstream_is_http2}");
+    }
+}

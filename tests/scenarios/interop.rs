@@ -7,7 +7,7 @@ use sidegate_tests::control::ControlPlane;
 use sidegate_tests::load::Load;
 use sidegate_tests::manifests::{gateway, route, service, service_http2};
 use sidegate_tests::message::Call;
-use sidegate_tests::origin::{Answer, Origin};
+use sidegate_tests::origin::{Answer, Gate, Origin};
 use sidegate_tests::plane::DataPlane;
 use sidegate_tests::sandbox::{Sandbox, address};
 use sidegate_tests::wait;
@@ -28,6 +28,9 @@ async fn is_a_gateway(plane: DataPlane) {
     let sandbox = Sandbox::new();
     let listener = address();
     let (one, two) = (Origin::named("one").await, Origin::named("two").await);
+    let never = Gate::new();
+    let held = never.clone();
+    let slow = Origin::http1(move |_| Answer::text("never").after(&held)).await;
     let grpc = Origin::http2(|_| {
         Answer::text("\0\0\0\0\0").header("content-type", "application/grpc").trailer("grpc-status", "0")
     })
@@ -37,6 +40,7 @@ async fn is_a_gateway(plane: DataPlane) {
         ("one.yaml", service("one", &[one.address()])),
         ("two.yaml", service("two", &[two.address()])),
         ("grpc.yaml", service_http2("grpc", &[grpc.address()])),
+        ("slow.yaml", service("slow", &[slow.address()])),
         ("routes.yaml", routes()),
     ];
     let control = ControlPlane::start(&sandbox, &files).await;
@@ -46,6 +50,9 @@ async fn is_a_gateway(plane: DataPlane) {
 
     routes_by_host_path_and_header(listener).await;
     splits_by_weight(listener).await;
+    changes_headers(listener, &one).await;
+    keeps_to_time(listener).await;
+    limits_requests(listener).await;
     answers_grpc(listener).await;
     follows_edits(&control, listener, [&one, &two]).await;
 }
@@ -68,6 +75,10 @@ fn routes() -> String {
         route("wild", "['*.wild.test']", "[{backendRefs: [{name: two, port: 80}]}]"),
         route("split", "[split.test]", split),
         route("grpc", "[grpc.test]", "[{backendRefs: [{name: grpc, port: 80}]}]"),
+        route("headers", "[headers.test]", HEADERS),
+        route("slow", "[slow.test]", "[{timeouts: {request: 200ms}, backendRefs: [{name: slow, port: 80}]}]"),
+        route("limited", "[limited.test]", "[{backendRefs: [{name: one, port: 80}]}]"),
+        LIMIT.to_owned(),
         route("edited", "[edited.test]", "[{backendRefs: [{name: one, port: 80}]}]"),
     ];
     documents.join("---\n")
@@ -116,6 +127,32 @@ async fn splits_by_weight(listener: SocketAddr) {
     assert!((57..=143).contains(&second), "{second} of 400 is not a quarter");
 }
 
+async fn changes_headers(listener: SocketAddr, one: &Origin) {
+    let call = Call::get("/headers").host("headers.test").header("x-set", "theirs").header("x-add", "theirs");
+    let response = client::call(listener, &call.header("x-gone", "1")).await;
+    assert_eq!((response.status, response.header("x-answer")), (200, Some("ours")), "{response:?}");
+    let received =
+        one.received().into_iter().find(|received| received.target == "/headers").expect("the request");
+    assert_eq!((received.header("x-set"), received.header("x-gone")), (Some("ours"), None));
+    let added = sidegate_tests::message::values(&received.headers, "x-add").join(",");
+    assert_eq!(added.replace(' ', ""), "theirs,ours");
+}
+
+async fn keeps_to_time(listener: SocketAddr) {
+    let response = client::call(listener, &Call::get("/").host("slow.test")).await;
+    assert_eq!(response.status, 504, "{response:?}");
+}
+
+async fn limits_requests(listener: SocketAddr) {
+    let mut statuses = Vec::new();
+    for _ in 0..12 {
+        statuses.push(client::call(listener, &Call::get("/").host("limited.test")).await.status);
+    }
+    let good = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!(good, 5, "{statuses:?}");
+    assert!(statuses[5..].iter().all(|status| *status == 429), "{statuses:?}");
+}
+
 async fn answers_grpc(listener: SocketAddr) {
     let call = Call::post("/shop.Shop/Buy", "\0\0\0\0\0").host("grpc.test");
     let call = call.header("content-type", "application/grpc").header("te", "trailers");
@@ -144,3 +181,17 @@ async fn follows_edits(control: &ControlPlane, listener: SocketAddr, [one, two]:
     let counts = load.stop().await;
     assert_eq!(counts.failed, 0, "{:?}", counts.failures);
 }
+
+const HEADERS: &str = "[{backendRefs: [{name: one, port: 80}], filters: [
+    {type: RequestHeaderModifier, requestHeaderModifier: {
+      set: [{name: x-set, value: ours}], add: [{name: x-add, value: ours}], remove: [x-gone]}},
+    {type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-answer, value: ours}]}}]}]";
+
+const LIMIT: &str = "
+apiVersion: sidegate.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: limited, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: limited}]
+  local: {requests: 5, per: 1h}
+";

@@ -7,6 +7,7 @@ mod drain; // ending in order
 mod framing; // what a gate must refuse (R5)
 mod interop; // the same scenario, served by Envoy
 mod limits; // rate limits, circuit breakers, timeouts
+mod mesh; // app to app, through a sidecar on either side
 mod pools; // stale connections, retries, exactly once (D8, D9)
 mod protocols; // HTTP/1.1 and HTTP/2 on either side, opaque TCP, explicit proxy
 mod routing; // which route, and what it changes

@@ -94,6 +94,26 @@ async fn another_endpoint_is_tried_where_the_route_says_so() {
 }
 
 #[tokio::test]
+async fn a_large_upload_finds_the_endpoint_that_listens() {
+    let sandbox = Sandbox::new();
+    let good = Origin::http1(Answer::echo).await;
+    let proxy = Gateway::new()
+        .cluster_with("app", &[address(), good.address(), address()], BUDGET)
+        .routes(RETRY)
+        .start(&sandbox)
+        .await;
+    let body: Vec<u8> = (0..1024 * 1024_u32).map(|index| (index % 253) as u8).collect();
+    for number in 0..10 {
+        let call = Call::post("/", body.clone());
+        let call = if number % 2 == 0 { call } else { call.chunked() };
+        let response = proxy.call(&call).await;
+        assert_eq!(response.status, 200, "upload {number}: {response:?}");
+        assert!(response.body == body, "upload {number} came back otherwise");
+    }
+    assert_eq!(good.count(), 10, "every upload was delivered once");
+}
+
+#[tokio::test]
 async fn without_a_retry_policy_nothing_is_tried_again() {
     let sandbox = Sandbox::new();
     let sick = Origin::http1(|_| Answer::status(503)).await;

@@ -270,6 +270,27 @@ async fn streams_share_a_connection_without_waiting_for_each_other() {
 }
 
 #[tokio::test]
+async fn more_streams_than_a_connection_takes_wait_their_turn() {
+    for upstream in [H1, H2] {
+        let sandbox = Sandbox::new();
+        let (origin, proxy) = pair(&sandbox, upstream, |received| Answer::text(&received.target)).await;
+        let client = std::sync::Arc::new(Http2::connect(proxy.address).await.unwrap());
+        let mut calls = tokio::task::JoinSet::new();
+        for number in 0..400 {
+            let client = client.clone();
+            calls.spawn(async move {
+                let target = format!("/{number}");
+                let response = client.call(&Call::get(&target)).await.unwrap();
+                (response.status, response.text() == target)
+            });
+        }
+        let answers = wait::within("every answer", calls.join_all()).await;
+        assert!(answers.iter().all(|answer| *answer == (200, true)), "to {upstream:?}: {answers:?}");
+        assert_eq!(origin.count(), 400);
+    }
+}
+
+#[tokio::test]
 async fn a_goaway_loses_nothing() {
     let sandbox = Sandbox::new();
     let script = |received: &Received| match received.nth % 3 {

@@ -4,17 +4,17 @@
 //! where the system has them, so scenarios run beside each other; every process ends with the value that started it, and tells
 //! its log when the scenario failed. Nothing here sleeps to wait for something: [`wait::until`] polls with a deadline.
 
+pub mod plane; // a gateway under our control plane: our proxy, or Envoy
 pub mod control; // `sidegate serve` on a folder of manifests, and what it says
 pub mod gateway; // our proxy under a static configuration
 pub mod manifests; // short forms of Kubernetes objects
-pub mod plane; // a gateway under our control plane: our proxy, or Envoy
 
-pub mod client; // requests over HTTP/1.1 and HTTP/2
 pub mod load; // a steady load, counted
 pub mod origin; // upstreams that record what they get and answer by script
-
+pub mod client; // requests over HTTP/1.1 and HTTP/2
+mod wire; // HTTP/1.1 bytes, read without mercy and without judgement
 pub mod message; // requests and responses as scenarios see them
+
 pub mod process; // children, their logs, their ends
 pub mod sandbox; // a folder and addresses of a scenario's own
 pub mod wait; // polling with a deadline
-mod wire; // HTTP/1.1 bytes, read without mercy and without judgement

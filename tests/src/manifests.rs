@@ -76,3 +76,47 @@ spec:
 "
     )
 }
+
+/// A Pod with an app and a sidecar on one address: the app's port, the sidecar's inbound port, and its outbound proxy.
+pub fn pod(name: &str, app: SocketAddr, inbound: u16, outbound: u16) -> String {
+    let (ip, port) = (app.ip(), app.port());
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: shop
+  labels: {{app: {name}}}
+  annotations: {{sidegate.dev/inbound: '{port}:{inbound}', sidegate.dev/outbound-proxy: '{outbound}'}}
+spec: {{containers: [{{name: app, image: app, ports: [{{name: http, containerPort: {port}}}]}}]}}
+status: {{phase: Running, podIP: {ip}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80, targetPort: http}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: http, port: {port}, protocol: TCP}}]
+endpoints: [{{addresses: [{ip}], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {name}, namespace: shop}}}}]
+"
+    )
+}
+
+/// An HTTPRoute of a Service, followed by every sidecar.
+pub fn mesh_route(service: &str, rules: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {service}, namespace: shop}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: {service}, port: 80}}]
+  rules: {rules}
+"
+    )
+}

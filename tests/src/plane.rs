@@ -42,13 +42,7 @@ impl DataPlane {
     /// # Panics
     /// When `sidegate bootstrap` fails.
     pub async fn start_for(&self, sandbox: &Sandbox, xds: SocketAddr) -> Process {
-        let arguments = ["bootstrap", "gateway", "shop/public", "--xds", &xds.to_string(), "--admin-port"];
-        let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
-        arguments.push(local_port().to_string());
-        let bootstrap = run("sidegate", arguments).await;
-        assert_eq!(bootstrap.code, Some(0), "{}", bootstrap.err);
-        let config = sandbox.write("bootstrap.yaml", &bootstrap.out);
-        let config = config.display().to_string();
+        let config = bootstrap(sandbox, "gateway", "public", xds).await;
         match self {
             Self::Sidegate => {
                 let flags = ["-c", &config, "--concurrency", "1"];
@@ -60,6 +54,24 @@ impl DataPlane {
             }
         }
     }
+}
+
+/// Starts our proxy beside a Pod of the namespace `shop`; does not wait for anything.
+///
+/// # Panics
+/// When `sidegate bootstrap` fails.
+pub async fn sidecar(sandbox: &Sandbox, pod: &str, xds: SocketAddr) -> Process {
+    let config = bootstrap(sandbox, "sidecar", pod, xds).await;
+    Process::start(sandbox, pod, &program("sidegate-proxy"), ["-c", &config, "--concurrency", "1"])
+}
+
+/// Writes what `sidegate bootstrap` prints and tells where.
+async fn bootstrap(sandbox: &Sandbox, role: &str, name: &str, xds: SocketAddr) -> String {
+    let (target, xds, port) = (format!("shop/{name}"), xds.to_string(), local_port().to_string());
+    let arguments = ["bootstrap", role, &target, "--xds", &xds, "--admin-port", &port];
+    let bootstrap = run("sidegate", arguments).await;
+    assert_eq!(bootstrap.code, Some(0), "{}", bootstrap.err);
+    sandbox.write(&format!("{name}.yaml"), &bootstrap.out).display().to_string()
 }
 
 const ENVOY: &str = "SIDEGATE_TEST_ENVOY";
