@@ -5,7 +5,7 @@ use sidegate_xds::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use super::context::Build;
 use super::normal::{Backend, Filter, Reference, Route, Rule};
 use super::verdict::{ACCEPTED, PARTIALLY_INVALID, Problem, RESOLVED_REFS};
-use super::{filter, grants, service, wire};
+use super::{grants, header, service, wire};
 use crate::model::Name;
 
 /// The Gateway API's bound on a weight; it keeps their sum within Envoy's.
@@ -121,7 +121,7 @@ fn unsupported_filter(backend: &Backend<'_>) -> Option<Problem> {
         let at = |text: &str| Problem::new("UnsupportedValue", format!("filters[{index}]: {text}"));
         match filter {
             Filter::RequestHeaders(ops) | Filter::ResponseHeaders(ops) => {
-                filter::check_headers(ops).err().map(|text| at(&text))
+                header::check(ops).err().map(|text| at(&text))
             }
             Filter::Unsupported(name) => Some(at(&format!("{name} is not supported on a backendRef"))),
             Filter::Mirror(_) | Filter::Redirect(_) | Filter::Rewrite(_) => {
@@ -136,12 +136,12 @@ fn cluster_weight(name: String, weight: u32, backend: &Backend<'_>) -> ClusterWe
     for given in &backend.filters {
         match given {
             Filter::RequestHeaders(ops) => {
-                cluster.request_headers_to_add.extend(filter::headers_to_add(ops));
-                cluster.request_headers_to_remove.extend(filter::headers_to_remove(ops));
+                cluster.request_headers_to_add.extend(header::to_add(ops));
+                cluster.request_headers_to_remove.extend(header::to_remove(ops));
             }
             Filter::ResponseHeaders(ops) => {
-                cluster.response_headers_to_add.extend(filter::headers_to_add(ops));
-                cluster.response_headers_to_remove.extend(filter::headers_to_remove(ops));
+                cluster.response_headers_to_add.extend(header::to_add(ops));
+                cluster.response_headers_to_remove.extend(header::to_remove(ops));
             }
             Filter::Mirror(_) | Filter::Redirect(_) | Filter::Rewrite(_) | Filter::Unsupported(_) => {}
         }

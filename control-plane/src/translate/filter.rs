@@ -1,7 +1,6 @@
 //! Filters of a rule → changes of headers, mirrors, a redirect or a rewrite.
 
-use sidegate_xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use sidegate_xds::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use sidegate_xds::envoy::config::core::v3::HeaderValueOption;
 use sidegate_xds::envoy::config::route::v3::RedirectAction;
 use sidegate_xds::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
@@ -10,9 +9,9 @@ use sidegate_xds::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 use sidegate_xds::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use super::context::Build;
-use super::normal::{Filter, HeaderOps, Match, Mirror, PathMatch, Redirect, Rewrite, RewritePath, Route};
+use super::normal::{Filter, Match, Mirror, PathMatch, Redirect, Rewrite, RewritePath, Route};
 use super::verdict::{Problem, RESOLVED_REFS};
-use super::{backend, route_match, service, wire};
+use super::{backend, header, route_match, service, wire};
 
 /// What the filters of a rule do.
 #[derive(Debug, Default)]
@@ -38,14 +37,14 @@ pub(super) fn plan<'r>(
         let at = |text: String| Problem::new("UnsupportedValue", format!("filters[{position}]: {text}"));
         match filter {
             Filter::RequestHeaders(ops) => {
-                check_headers(ops).map_err(at)?;
-                plan.request_add.extend(headers_to_add(ops));
-                plan.request_remove.extend(headers_to_remove(ops));
+                header::check(ops).map_err(at)?;
+                plan.request_add.extend(header::to_add(ops));
+                plan.request_remove.extend(header::to_remove(ops));
             }
             Filter::ResponseHeaders(ops) => {
-                check_headers(ops).map_err(at)?;
-                plan.response_add.extend(headers_to_add(ops));
-                plan.response_remove.extend(headers_to_remove(ops));
+                header::check(ops).map_err(at)?;
+                plan.response_add.extend(header::to_add(ops));
+                plan.response_remove.extend(header::to_remove(ops));
             }
             Filter::Mirror(given) => {
                 let share = mirror_share(given).map_err(at)?;
@@ -72,59 +71,6 @@ pub(super) fn plan<'r>(
         return Err(Problem::new("IncompatibleFilters", text));
     }
     Ok(plan)
-}
-
-// ---- headers
-
-/// Whether a proxy accepts these changes.
-pub(super) fn check_headers(ops: &HeaderOps<'_>) -> Result<(), String> {
-    for (name, value) in ops.set.iter().chain(&ops.add) {
-        check_changed_name(name)?;
-        if value.bytes().any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
-            return Err(format!("the value of header {name} contains control characters"));
-        }
-    }
-    ops.remove.iter().try_for_each(|name| check_changed_name(name))
-}
-
-fn check_changed_name(name: &str) -> Result<(), String> {
-    check_header_name(name)?;
-    if name.eq_ignore_ascii_case("host") {
-        return Err("the Host header is changed by URLRewrite.hostname, not by a header modifier".to_owned());
-    }
-    Ok(())
-}
-
-/// Whether this is a name of a header (RFC 9110, token).
-pub(super) fn check_header_name(name: &str) -> Result<(), String> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if (1..=256).contains(&name.len()) && name.bytes().all(is_token) {
-        Ok(())
-    } else {
-        Err(format!("{name:?} is not a name of a header"))
-    }
-}
-
-/// `set` and `add`, in Envoy's form.
-pub(super) fn headers_to_add(ops: &HeaderOps<'_>) -> Vec<HeaderValueOption> {
-    let option = |(name, value): &(&str, &str), action: HeaderAppendAction| HeaderValueOption {
-        header: Some(HeaderValue {
-            key: (*name).to_owned(),
-            // Envoy reads values as format strings, in which a percent sign is written twice.
-            value: value.replace('%', "%%"),
-            ..HeaderValue::default()
-        }),
-        append_action: action.into(),
-        ..HeaderValueOption::default()
-    };
-    let set = ops.set.iter().map(|header| option(header, HeaderAppendAction::OverwriteIfExistsOrAdd));
-    let add = ops.add.iter().map(|header| option(header, HeaderAppendAction::AppendIfExistsOrAdd));
-    set.chain(add).collect()
-}
-
-/// `remove`, in Envoy's form.
-pub(super) fn headers_to_remove(ops: &HeaderOps<'_>) -> impl Iterator<Item = String> {
-    ops.remove.iter().map(|name| name.to_ascii_lowercase())
 }
 
 // ---- mirrors

@@ -9,7 +9,7 @@ use sidegate_xds::envoy::config::route::v3::{HeaderMatcher, QueryParameterMatche
 
 use super::normal::{Match, PathMatch, ValueMatch};
 use super::verdict::Problem;
-use super::{filter, wire};
+use super::{header, wire};
 
 /// How specific a match is, most significant first; the larger wins.
 ///
@@ -101,7 +101,7 @@ fn header_matches(given: &[ValueMatch<'_>]) -> Result<Vec<HeaderMatcher>, Proble
     for (index, header) in given.iter().enumerate() {
         let at = |text: String| unsupported(format!("headers[{index}]: {text}"));
         let name = header.name.to_ascii_lowercase();
-        filter::check_header_name(&name).map_err(at)?;
+        header::check_name(&name).map_err(at)?;
         // Of several entries for one header only the first counts (Gateway API).
         if !seen.insert(name.clone()) {
             continue;
