@@ -189,3 +189,6 @@ fn connection_limit(any: &Any) -> Result<Option<u32>, Problem> {
         limit => Ok(limit.filter(|_| enabled)),
     }
 }
+
+#[cfg(test)]
+mod tests;

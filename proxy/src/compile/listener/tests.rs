@@ -1,0 +1,208 @@
+use super::*;
+use crate::compile::fixture::yaml;
+use crate::message::EscapedSlashes;
+use crate::route::Target;
+use crate::snapshot::{Codec, Http};
+
+const ADDRESS: &str = "address: {socket_address: {address: 127.0.0.1, port_value: 80}}";
+const ROUTER: &str = "{name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+
+fn compiled(text: &str) -> Result<Plan, String> {
+    compile(&yaml(text), None, Instant::now()).map_err(|problem| problem.to_string())
+}
+
+/// A listener with one connection manager; `manager` stands inside its configuration.
+fn manager(manager: &str) -> String {
+    format!(
+        "
+name: l
+{ADDRESS}
+default_filter_chain:
+  filters:
+  - name: hcm
+    typed_config: {{
+      '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+      stat_prefix: s, http_filters: [{ROUTER}], rds: {{route_config_name: r, config_source: {{ads: {{}}}}}}{manager}}}
+"
+    )
+}
+
+fn http(text: &str) -> Arc<Http> {
+    match &compiled(&manager(text)).unwrap().listener.chain {
+        Chain::Http(http) => http.clone(),
+        Chain::Tcp(_) => panic!(),
+    }
+}
+
+fn refused(text: &str) -> String {
+    let error = compiled(&manager(text)).unwrap_err();
+    error.strip_prefix("default_filter_chain.filters[0] (hcm).").unwrap_or(&error).to_owned()
+}
+
+fn tcp(config: &str) -> String {
+    format!(
+        "
+name: l
+{ADDRESS}
+filter_chains:
+- filters:
+  - {{name: limit, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit, stat_prefix: s, max_connections: 7}}}}
+  - {{name: tcp, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: s{config}}}}}
+"
+    )
+}
+
+#[test]
+fn a_connection_manager_by_default() {
+    let plan = compiled(&manager("")).unwrap();
+    assert_eq!(plan.listener.addresses, ["127.0.0.1:80".parse().unwrap()]);
+    assert!(plan.listener.bind && plan.listener.max_connections.is_none());
+    assert_eq!(plan.listener.direction, Direction::Outbound);
+    let Routes::Discovered(name, patience) = &plan.routes else { panic!() };
+    assert_eq!((&**name, *patience), ("r", Some(Duration::from_secs(15))));
+    let http = http("");
+    assert_eq!((http.codec, &*http.routes, &*http.stat_prefix), (Codec::Auto, "r", "s"));
+    assert!(http.generate_request_id && !http.use_remote_address && !http.normalize_path && !http.tracing);
+    assert_eq!(http.timeouts.idle, Some(Duration::from_secs(3600)));
+    assert_eq!(http.timeouts.stream_idle, Some(Duration::from_secs(300)));
+    assert_eq!(
+        (http.max_header_bytes, http.max_header_count, http.max_concurrent_streams),
+        (65_536, 100, 100)
+    );
+    assert!(!http.allow_connect && http.upgrades.is_empty() && http.access_logs.is_empty());
+}
+
+#[test]
+fn a_connection_manager_in_full() {
+    let http = http(
+        ", codec_type: HTTP2, use_remote_address: true, xff_num_trusted_hops: 2, generate_request_id: false, normalize_path: true,
+      merge_slashes: true, path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD, tracing: {}, server_name: s, via: v,
+      server_header_transformation: PASS_THROUGH, stream_idle_timeout: 0s, request_timeout: 9s, request_headers_timeout: 3s,
+      max_request_headers_kb: 96, http_protocol_options: {accept_http_10: true},
+      http2_protocol_options: {max_concurrent_streams: 7},
+      common_http_protocol_options: {idle_timeout: 60s, max_headers_count: 50, max_requests_per_connection: 9},
+      upgrade_configs: [{upgrade_type: CONNECT}, {upgrade_type: WebSocket}, {upgrade_type: x, enabled: false}]",
+    );
+    assert_eq!((http.codec, http.escaped_slashes), (Codec::Http2, EscapedSlashes::UnescapeAndForward));
+    assert!(
+        http.use_remote_address && !http.generate_request_id && http.normalize_path && http.merge_slashes
+    );
+    assert!(http.tracing && http.pass_server_header && http.accept_http_10 && http.allow_connect);
+    assert_eq!(http.xff_trusted_hops, 2);
+    assert_eq!(http.upgrades, ["websocket".into()]);
+    assert_eq!((http.timeouts.stream_idle, http.timeouts.request), (None, Some(Duration::from_secs(9))));
+    assert_eq!(
+        (http.timeouts.idle, http.timeouts.headers),
+        (Some(Duration::from_secs(60)), Some(Duration::from_secs(3)))
+    );
+    assert_eq!((http.max_header_bytes, http.max_header_count), (98_304, 50));
+    assert_eq!((http.max_concurrent_streams, http.max_requests_per_connection), (7, Some(9)));
+    assert_eq!((http.server_name.as_deref(), http.via.as_deref()), (Some("s"), Some("v")));
+}
+
+#[test]
+fn refusals_of_connection_managers() {
+    for (text, expected) in [
+        (", skip_xff_append: true", "skip_xff_append: is not supported yet"),
+        (", local_reply_config: {}", "local_reply_config: is not supported yet"),
+        (", strip_any_host_port: true", "strip_any_host_port: is not supported yet"),
+        (", codec_type: HTTP3", "codec_type: HTTP3 is not supported yet"),
+        (
+            ", common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}",
+            "common_http_protocol_options.headers_with_underscores_action: is not supported yet",
+        ),
+        (
+            ", http_protocol_options: {allow_chunked_length: true}",
+            "http_protocol_options.allow_chunked_length: a message with both Content-Length and chunked encoding is always refused here",
+        ),
+    ] {
+        assert_eq!(refused(text), expected);
+    }
+    let inline = manager("").replace(
+        "rds: {route_config_name: r, config_source: {ads: {}}}",
+        "route_config: {virtual_hosts: [{name: v, domains: []}]}",
+    );
+    assert!(
+        compiled(&inline)
+            .unwrap_err()
+            .ends_with("route_config.virtual_hosts[0] (v).domains: needs at least one")
+    );
+    let files = manager("").replace("{ads: {}}", "{path: x}");
+    assert!(
+        compiled(&files)
+            .unwrap_err()
+            .ends_with("rds.config_source: files as a source are not supported yet: use ads")
+    );
+}
+
+#[test]
+fn an_opaque_chain() {
+    let plan = compiled(&tcp(", cluster: c, idle_timeout: 0s, max_connect_attempts: 3")).unwrap();
+    assert_eq!(plan.listener.max_connections, Some(7));
+    let Chain::Tcp(tcp_proxy) = &plan.listener.chain else { panic!() };
+    assert!(matches!(&tcp_proxy.target, Target::Cluster(name) if &**name == "c"));
+    assert_eq!((tcp_proxy.idle_timeout, tcp_proxy.max_connect_attempts), (None, 3));
+    let weighted = tcp(", weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, weight: 2}]}");
+    let Routes::Opaque(clusters) = compiled(&weighted).unwrap().routes else { panic!() };
+    assert_eq!(clusters.len(), 2);
+    assert!(compiled(&tcp("")).unwrap_err().ends_with("filters[1] (tcp).cluster: is required"));
+    let tunnel = tcp(", cluster: c, tunneling_config: {hostname: x}");
+    assert!(compiled(&tunnel).unwrap_err().ends_with("tunneling_config: is not supported yet"));
+}
+
+#[test]
+fn addresses_directions_and_binding() {
+    let text = format!(
+        "{}\ntraffic_direction: INBOUND\nbind_to_port: false\nadditional_addresses: [{{address: {{socket_address: {{address: '::1', port_value: 81}}}}}}]",
+        manager("")
+    );
+    let listener = compiled(&text).unwrap().listener;
+    assert_eq!(listener.addresses, ["127.0.0.1:80".parse().unwrap(), "[::1]:81".parse().unwrap()]);
+    assert_eq!((listener.bind, listener.direction), (false, Direction::Inbound));
+    assert_eq!(&*name(&yaml(ADDRESS)), "127.0.0.1_80", "a static listener without name has its address's");
+}
+
+#[test]
+fn listener_filters() {
+    let with = |kind: &str| {
+        let config = format!("'@type': type.googleapis.com/envoy.extensions.filters.listener.{kind}");
+        format!("{}\nlistener_filters: [{{name: f, typed_config: {{{config}}}}}]", manager(""))
+    };
+    compiled(&with("tls_inspector.v3.TlsInspector")).unwrap();
+    compiled(&with("http_inspector.v3.HttpInspector")).unwrap();
+    for kind in ["original_dst.v3.OriginalDst", "proxy_protocol.v3.ProxyProtocol"] {
+        assert_eq!(compiled(&with(kind)).unwrap_err(), "listener_filters[0] (f): is not supported yet");
+    }
+}
+
+#[test]
+fn refusals_of_listeners() {
+    let tls = "transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}";
+    let chain = |rest: &str| format!("name: l\n{ADDRESS}\nfilter_chains: [{{{rest}}}]");
+    for (text, expected) in [
+        (format!("name: l\n{ADDRESS}"), "filter_chains: needs a filter chain"),
+        (
+            chain("filter_chain_match: {server_names: [a]}"),
+            "filter_chains: several chains, or one with match criteria, are not supported yet",
+        ),
+        (chain("filters: []"), "filter_chains[0].filters: must end in http_connection_manager or tcp_proxy"),
+        (
+            chain(tls),
+            "filter_chains[0].transport_socket: TLS is not supported yet: this proxy serves and sends plaintext only",
+        ),
+        (
+            chain(
+                "filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC}}]",
+            ),
+            "filter_chains[0].filters[0] (x): envoy.extensions.filters.network.rbac.v3.RBAC is not supported by this proxy",
+        ),
+        (format!("{}\nuse_original_dst: true", manager("")), "use_original_dst: is not supported yet"),
+        (manager("").replace("127.0.0.1", "localhost"), "address.address: localhost is not an IP address"),
+        (
+            manager("").replace("port_value: 80", "port_value: 80, protocol: UDP"),
+            "address.protocol: only TCP is supported yet",
+        ),
+    ] {
+        assert_eq!(compiled(&text).unwrap_err(), expected);
+    }
+}
