@@ -4,6 +4,8 @@
 //! is named, and the last good form stays. Structure is published as a new snapshot; endpoints swap inside their cluster.
 //! It does no IO and asks no clock: the `xds` room brings both.
 
+#![allow(deprecated, reason = "control planes still send, and files still hold, older fields of Envoy's API")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,8 +31,6 @@ mod clusters;
 mod endpoint;
 mod extension;
 mod filter;
-#[cfg(test)]
-pub(crate) mod fixture;
 mod header;
 mod http;
 mod ledger;
@@ -42,9 +42,9 @@ mod routing;
 mod tcp;
 mod value;
 
-pub use cluster::Dns;
-pub use clusters::Resolvable;
-pub use ledger::{Accepted, Entry, Ledger, Refused};
+pub(crate) use cluster::Dns;
+pub(crate) use clusters::Resolvable;
+pub(crate) use ledger::{Accepted, Entry, Ledger, Refused};
 
 use clusters::Clusters;
 use problem::{Problem, fail};
@@ -52,37 +52,37 @@ use routing::Routing;
 
 /// A change of the resources of one type.
 #[derive(Clone, Debug)]
-pub struct Update {
+pub(crate) struct Update {
     /// The type.
-    pub kind: ResourceType,
+    pub(crate) kind: ResourceType,
     /// New and changed resources.
-    pub upserts: Vec<Resource>,
+    pub(crate) upserts: Vec<Resource>,
     /// Names of resources that are gone.
-    pub removals: Vec<String>,
+    pub(crate) removals: Vec<String>,
 }
 
 /// A resource as it came.
 #[derive(Clone, Debug)]
-pub struct Resource {
+pub(crate) struct Resource {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its version; says nothing, may be empty (T7).
-    pub version: String,
+    pub(crate) version: String,
     /// Its bytes.
-    pub body: Any,
+    pub(crate) body: Any,
 }
 
 /// What became of an update.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The resources that were refused.
-    pub rejections: Vec<Rejection>,
+    pub(crate) rejections: Vec<Rejection>,
     /// Whether a new snapshot was published.
-    pub published: bool,
+    pub(crate) published: bool,
 }
 
 /// The writer of the landing.
-pub struct Compiler {
+pub(crate) struct Compiler {
     publisher: Publisher,
     metrics: Metrics,
     ledger: Ledger,
@@ -94,7 +94,7 @@ pub struct Compiler {
 
 impl Compiler {
     /// A compiler of the empty configuration.
-    pub fn new(publisher: Publisher, metrics: Metrics) -> Self {
+    pub(crate) fn new(publisher: Publisher, metrics: Metrics) -> Self {
         Self {
             publisher,
             ledger: Ledger::default(),
@@ -106,7 +106,7 @@ impl Compiler {
     }
 
     /// What was accepted, for dumps and status.
-    pub fn ledger(&self) -> Ledger {
+    pub(crate) fn ledger(&self) -> Ledger {
         self.ledger.clone()
     }
 
@@ -114,7 +114,7 @@ impl Compiler {
     ///
     /// # Errors
     /// Every resource that was refused.
-    pub fn load_static(&mut self, bootstrap: &Bootstrap, now: Instant) -> Result<(), Vec<Rejection>> {
+    pub(crate) fn load_static(&mut self, bootstrap: &Bootstrap, now: Instant) -> Result<(), Vec<Rejection>> {
         let mut rejections = Vec::new();
         if let Some(resources) = &bootstrap.static_resources {
             for cluster in &resources.clusters {
@@ -181,7 +181,7 @@ impl Compiler {
     }
 
     /// Takes an update: the good resources are applied and published, the bad ones are named.
-    pub fn apply(&mut self, update: Update, now: Instant) -> Outcome {
+    pub(crate) fn apply(&mut self, update: Update, now: Instant) -> Outcome {
         let kind = update.kind;
         for name in &update.removals {
             self.remove(kind, name.as_str().into());
@@ -287,7 +287,7 @@ impl Compiler {
     }
 
     /// Takes the answers for a cluster's names.
-    pub fn resolved(
+    pub(crate) fn resolved(
         &mut self,
         cluster: &str,
         answers: &dyn Fn(&str) -> Vec<IpAddr>,
@@ -298,18 +298,18 @@ impl Compiler {
     }
 
     /// Lets go on what has waited long enough. Call at [`Compiler::deadline`]; at other times nothing happens.
-    pub fn expire(&mut self, now: Instant) -> Outcome {
+    pub(crate) fn expire(&mut self, now: Instant) -> Outcome {
         self.dirty |= self.clusters.expire(now);
         Outcome { rejections: Vec::new(), published: self.settle(now) }
     }
 
     /// When [`Compiler::expire`] has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         [self.clusters.deadline(), self.routing.deadline()].into_iter().flatten().min()
     }
 
     /// Names of the resources of a type that others refer to: what to subscribe to.
-    pub fn wanted(&self, kind: ResourceType) -> BTreeSet<Arc<str>> {
+    pub(crate) fn wanted(&self, kind: ResourceType) -> BTreeSet<Arc<str>> {
         match kind {
             ResourceType::Endpoint => self.clusters.wanted(),
             ResourceType::Route => self.routing.wanted(),
@@ -318,7 +318,7 @@ impl Compiler {
     }
 
     /// The clusters whose names are to be resolved.
-    pub fn resolvable(&self) -> Vec<Resolvable> {
+    pub(crate) fn resolvable(&self) -> Vec<Resolvable> {
         self.clusters.resolvable()
     }
 
@@ -345,7 +345,7 @@ impl Compiler {
 }
 
 /// Checks a bootstrap's own resources as the program would at its start.
-pub fn validate(bootstrap: &Bootstrap) -> Vec<Rejection> {
+pub(crate) fn validate(bootstrap: &Bootstrap) -> Vec<Rejection> {
     let mut compiler = Compiler::new(Publisher::new(), Metrics::new(0));
     compiler.load_static(bootstrap, Instant::now()).err().unwrap_or_default()
 }
@@ -368,4 +368,4 @@ fn rejection(kind: ResourceType, name: &str, problem: &Problem) -> Rejection {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

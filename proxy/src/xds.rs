@@ -27,14 +27,14 @@ mod status;
 mod subscription;
 mod transport;
 
-pub use status::Status;
+pub(crate) use status::Status;
 
 use backoff::Backoff;
 use resolver::{Answers, Resolver};
 use subscription::{Request, Subscriptions};
 
 /// The client of the control plane, and whatever else changes the configuration.
-pub struct Client {
+pub(crate) struct Client {
     compiler: Compiler,
     ads: Option<Ads>,
     subscriptions: Subscriptions,
@@ -55,7 +55,7 @@ struct Ended {
 
 impl Client {
     /// A client for the settings' control plane, if any: without one, only names are resolved.
-    pub fn new(compiler: Compiler, ads: Option<Ads>, node: Node, metrics: Metrics) -> Self {
+    pub(crate) fn new(compiler: Compiler, ads: Option<Ads>, node: Node, metrics: Metrics) -> Self {
         let (clusters, listeners) = ads.as_ref().map_or((false, false), |ads| (ads.clusters, ads.listeners));
         Self {
             compiler,
@@ -70,12 +70,12 @@ impl Client {
     }
 
     /// How the stream is doing, for admin.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.status.clone()
     }
 
     /// Follows the control plane until dropped.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         self.follow();
         if let Some(ads) = self.ads.take() {
             self.follow_control_plane(&ads).await;

@@ -14,7 +14,7 @@ use super::problem::{At, Problem, fail, unsupported};
 use crate::telemetry::{AccessLog, LogFormat};
 
 /// Checks the access logs of a connection manager or TCP proxy.
-pub fn compile(logs: &[wire::AccessLog]) -> Result<Vec<Arc<AccessLog>>, Problem> {
+pub(crate) fn compile(logs: &[wire::AccessLog]) -> Result<Vec<Arc<AccessLog>>, Problem> {
     let mut compiled = Vec::new();
     for (index, log) in logs.iter().enumerate() {
         let log = access_log(log).at(format_args!("access_log[{index}] ({})", log.name))?;
@@ -116,7 +116,7 @@ fn json(value: &Value) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::fixture::yaml;
+    use crate::compile::tests::fixture::yaml;
 
     fn compiled(config: &str) -> Result<Vec<Arc<AccessLog>>, String> {
         let text = format!("{{name: log, typed_config: {config}}}");

@@ -19,31 +19,33 @@ use crate::cluster::{Discovery, Limits, Policy, Protocol, Service};
 mod balancing;
 mod source;
 
-pub use balancing::{Balancing, Rule};
-pub use source::{Dns, Family, Source};
+pub(crate) use balancing::{Balancing, Rule};
+#[cfg(test)]
+use source::Family;
+pub(crate) use source::{Dns, Source};
 
 /// A checked cluster: all of it but what lives.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// `name`.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// The Kubernetes object behind it.
-    pub service: Option<Service>,
+    pub(crate) service: Option<Service>,
     /// How an endpoint is picked.
-    pub balancing: Balancing,
+    pub(crate) balancing: Balancing,
     /// What the endpoints speak.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// `connect_timeout`.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Bounds.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Where endpoints come from.
-    pub source: Source,
+    pub(crate) source: Source,
 }
 
 impl Plan {
     /// The source as the cluster shows it.
-    pub fn discovery(&self) -> Discovery {
+    pub(crate) fn discovery(&self) -> Discovery {
         match &self.source {
             Source::Static(_) => Discovery::Static,
             Source::Eds { name, .. } => Discovery::Eds(name.clone()),
@@ -53,7 +55,7 @@ impl Plan {
     }
 
     /// A fresh balancer.
-    pub fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         match self.balancing.rule {
             Rule::LeastRequest => Policy::LeastRequest,
             Rule::RoundRobin => Policy::RoundRobin(AtomicU32::new(0)),
@@ -63,7 +65,7 @@ impl Plan {
 }
 
 /// Checks a cluster.
-pub fn compile(cluster: &wire::Cluster) -> Result<Plan, Problem> {
+pub(crate) fn compile(cluster: &wire::Cluster) -> Result<Plan, Problem> {
     refuse_unsupported(cluster)?;
     let source = source::compile(cluster)?;
     let options = http_options(cluster)?;

@@ -16,7 +16,7 @@ use crate::telemetry::{Metrics, ServiceName};
 
 /// Every accepted cluster.
 #[derive(Debug)]
-pub struct Clusters {
+pub(crate) struct Clusters {
     metrics: Metrics,
     slots: BTreeMap<Arc<str>, Slot>,
     /// Assignments by their own name; an absent one was said not to exist.
@@ -40,21 +40,21 @@ enum Assigned {
 
 /// A cluster whose names are to be resolved.
 #[derive(Clone, Debug)]
-pub struct Resolvable {
+pub(crate) struct Resolvable {
     /// The cluster.
-    pub cluster: Arc<str>,
+    pub(crate) cluster: Arc<str>,
     /// What to resolve, and how often.
-    pub dns: Arc<Dns>,
+    pub(crate) dns: Arc<Dns>,
 }
 
 impl Clusters {
     /// No clusters; `metrics` makes the counters of those to come.
-    pub fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics) -> Self {
         Self { metrics, slots: BTreeMap::new(), assignments: BTreeMap::new() }
     }
 
     /// Takes a new or changed cluster. True when what requests see has changed.
-    pub fn accept(&mut self, plan: Plan, now: Instant) -> bool {
+    pub(crate) fn accept(&mut self, plan: Plan, now: Instant) -> bool {
         let plan = Arc::new(plan);
         let previous = self.slots.remove(&plan.name);
         let waited_out =
@@ -79,18 +79,18 @@ impl Clusters {
     }
 
     /// Removes a cluster. True when requests could use it.
-    pub fn remove(&mut self, name: &str) -> bool {
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
         self.slots.remove(name).is_some_and(|slot| slot.serving.is_some())
     }
 
     /// Takes an assignment. True when a warming cluster takes traffic now; endpoints alone swap in place.
-    pub fn assign(&mut self, name: &Arc<str>, assignment: Assignment) -> bool {
+    pub(crate) fn assign(&mut self, name: &Arc<str>, assignment: Assignment) -> bool {
         self.assignments.insert(name.clone(), Assigned::Known(assignment));
         self.assigned(name)
     }
 
     /// An assignment does not exist. What was assigned before stays (as in Envoy); clusters that wait stop waiting.
-    pub fn unassign(&mut self, name: &Arc<str>) -> bool {
+    pub(crate) fn unassign(&mut self, name: &Arc<str>) -> bool {
         self.assignments.entry(name.clone()).or_insert(Assigned::Absent);
         self.assigned(name)
     }
@@ -107,7 +107,7 @@ impl Clusters {
     }
 
     /// Takes the answers for a cluster's names: host → addresses. True when a warming cluster takes traffic now.
-    pub fn resolve(&mut self, cluster: &str, answers: &dyn Fn(&str) -> Vec<IpAddr>) -> bool {
+    pub(crate) fn resolve(&mut self, cluster: &str, answers: &dyn Fn(&str) -> Vec<IpAddr>) -> bool {
         let Some(slot) = self.slots.get_mut(cluster) else { return false };
         let Source::Dns(dns) = &slot.plan.source else { return false };
         let endpoints =
@@ -119,7 +119,7 @@ impl Clusters {
     }
 
     /// Clusters that have waited long enough take traffic without endpoints. True when there was one.
-    pub fn expire(&mut self, now: Instant) -> bool {
+    pub(crate) fn expire(&mut self, now: Instant) -> bool {
         let mut structure = false;
         for slot in self.slots.values_mut() {
             if slot.warming.as_ref().is_some_and(|patience| patience.is_over(now)) {
@@ -136,29 +136,29 @@ impl Clusters {
     }
 
     /// When the next cluster will have waited long enough.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.slots.values().filter_map(|slot| slot.warming.as_ref()?.deadline()).min()
     }
 
     /// Whether the cluster exists but takes no traffic yet.
-    pub fn is_warming(&self, name: &str) -> bool {
+    pub(crate) fn is_warming(&self, name: &str) -> bool {
         self.slots.get(name).is_some_and(|slot| slot.serving.is_none())
     }
 
     /// Whether the cluster exists.
-    pub fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.slots.contains_key(name)
     }
 
     /// The clusters that take traffic.
-    pub fn serving(&self) -> FxHashMap<Arc<str>, Arc<Cluster>> {
+    pub(crate) fn serving(&self) -> FxHashMap<Arc<str>, Arc<Cluster>> {
         let serving =
             self.slots.iter().filter_map(|(name, slot)| Some((name.clone(), slot.serving.clone()?)));
         serving.collect()
     }
 
     /// Names of the assignments that clusters are made of.
-    pub fn wanted(&self) -> BTreeSet<Arc<str>> {
+    pub(crate) fn wanted(&self) -> BTreeSet<Arc<str>> {
         let names = self.slots.values().filter_map(|slot| match &slot.plan.source {
             Source::Eds { name, .. } => Some(name.clone()),
             _ => None,
@@ -167,7 +167,7 @@ impl Clusters {
     }
 
     /// The clusters whose names are to be resolved.
-    pub fn resolvable(&self) -> Vec<Resolvable> {
+    pub(crate) fn resolvable(&self) -> Vec<Resolvable> {
         let resolvable = self.slots.iter().filter_map(|(name, slot)| match &slot.plan.source {
             Source::Dns(dns) => Some(Resolvable { cluster: name.clone(), dns: dns.clone() }),
             _ => None,
@@ -176,7 +176,7 @@ impl Clusters {
     }
 
     /// Forgets assignments that no cluster is made of.
-    pub fn forget_unwanted(&mut self, wanted: &BTreeSet<Arc<str>>) {
+    pub(crate) fn forget_unwanted(&mut self, wanted: &BTreeSet<Arc<str>>) {
         self.assignments.retain(|name, _| wanted.contains(name));
     }
 }

@@ -14,7 +14,7 @@ use crate::cluster::{Endpoint, EndpointSet, Origin};
 
 /// A checked assignment. `A` is a member's address: one to connect to, or a name still to be resolved.
 #[derive(Debug, PartialEq)]
-pub struct Assignment<A = SocketAddr> {
+pub(crate) struct Assignment<A = SocketAddr> {
     localities: Vec<Locality<A>>,
 }
 
@@ -35,15 +35,15 @@ struct Member<A> {
 }
 
 /// A name and port that stand for addresses.
-pub type Name = (Arc<str>, u16);
+pub(crate) type Name = (Arc<str>, u16);
 
 /// An assignment by IP addresses: from EDS, or of a static cluster.
-pub fn by_address(assignment: &wire::ClusterLoadAssignment) -> Result<Assignment, Problem> {
+pub(crate) fn by_address(assignment: &wire::ClusterLoadAssignment) -> Result<Assignment, Problem> {
     compile(assignment, &|endpoint| value::socket_address(endpoint.address.as_ref()))
 }
 
 /// An assignment by names: of a cluster that resolves them.
-pub fn by_name(assignment: &wire::ClusterLoadAssignment) -> Result<Assignment<Name>, Problem> {
+pub(crate) fn by_name(assignment: &wire::ClusterLoadAssignment) -> Result<Assignment<Name>, Problem> {
     compile(assignment, &|endpoint| value::host_and_port(endpoint.address.as_ref()))
 }
 
@@ -121,13 +121,13 @@ fn origin(fields: &sidegate_xds::google::protobuf::Struct) -> Origin {
 
 impl Assignment {
     /// One that says nothing: no endpoints.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { localities: Vec::new() }
     }
 
     /// The set for a cluster. Endpoints whose key is in `previous` are the same ones: unchanged as they stand, else inheriting.
     /// `None` when nothing differs from `previous`.
-    pub fn endpoints(&self, locality_weighted: bool, previous: &EndpointSet) -> Option<EndpointSet> {
+    pub(crate) fn endpoints(&self, locality_weighted: bool, previous: &EndpointSet) -> Option<EndpointSet> {
         let before: HashMap<_, _> = previous.all.iter().map(|endpoint| (endpoint.key(), endpoint)).collect();
         let mut seen = HashSet::new();
         let mut all = Vec::new();
@@ -214,7 +214,7 @@ const PRECISION: u64 = 1 << 10;
 
 impl Assignment<Name> {
     /// The names to resolve, each once.
-    pub fn names(&self) -> Vec<Name> {
+    pub(crate) fn names(&self) -> Vec<Name> {
         let mut names: Vec<Name> = Vec::new();
         for member in self.localities.iter().flat_map(|locality| &locality.members) {
             if !names.contains(&member.address) {
@@ -225,7 +225,7 @@ impl Assignment<Name> {
     }
 
     /// The same with each member replaced by one per address that its name stands for.
-    pub fn resolved(&self, addresses: impl Fn(&str) -> Vec<IpAddr>) -> Assignment {
+    pub(crate) fn resolved(&self, addresses: impl Fn(&str) -> Vec<IpAddr>) -> Assignment {
         let localities = self.localities.iter().map(|locality| Locality {
             priority: locality.priority,
             weight: locality.weight,

@@ -18,7 +18,7 @@ const TELEMETRY: [&str; 6] = [
 ];
 
 /// The message type inside an `Any`: without the URL's host, and the inner type of a `TypedStruct`.
-pub fn type_name(any: &Any) -> String {
+pub(crate) fn type_name(any: &Any) -> String {
     let name = any.type_url.rsplit('/').next().unwrap_or_default();
     if matches!(name, "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct") {
         let inner = TypedStruct::decode(any.value.as_slice()).unwrap_or_default();
@@ -28,7 +28,7 @@ pub fn type_name(any: &Any) -> String {
 }
 
 /// Whether leaving the extension out changes no request.
-pub fn is_telemetry(any: &Any) -> bool {
+pub(crate) fn is_telemetry(any: &Any) -> bool {
     TELEMETRY.contains(&type_name(any).as_str())
 }
 
@@ -40,7 +40,7 @@ struct TypedStruct {
 }
 
 /// Accepts a missing or plaintext transport socket; anything else would need TLS, which must never be left out silently.
-pub fn is_plaintext(socket: Option<&core::TransportSocket>) -> Result<(), Problem> {
+pub(crate) fn is_plaintext(socket: Option<&core::TransportSocket>) -> Result<(), Problem> {
     let Some(socket) = socket else { return Ok(()) };
     let Some(core::transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
         return match socket.name.as_str() {
@@ -58,7 +58,7 @@ pub fn is_plaintext(socket: Option<&core::TransportSocket>) -> Result<(), Proble
 }
 
 /// Accepts ADS as a source of configuration.
-pub fn is_ads(source: &core::ConfigSource) -> Result<(), Problem> {
+pub(crate) fn is_ads(source: &core::ConfigSource) -> Result<(), Problem> {
     match &source.config_source_specifier {
         Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)) => Ok(()),
         Some(ConfigSourceSpecifier::ApiConfigSource(_)) => {

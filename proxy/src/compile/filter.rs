@@ -28,14 +28,14 @@ const ROUTE_WRAPPER: &str = "envoy.config.route.v3.FilterConfig";
 /// The token buckets of one resource, by their place in it, so that an update of the resource that leaves a bucket's
 /// configuration alone does not refill it.
 #[derive(Debug, Default)]
-pub struct Buckets {
+pub(crate) struct Buckets {
     kept: HashMap<String, (Vec<u8>, Arc<LocalRateLimit>)>,
     made: HashMap<String, (Vec<u8>, Arc<LocalRateLimit>)>,
 }
 
 impl Buckets {
     /// Buckets for the next form of the resource that `previous` belongs to.
-    pub fn after(previous: Option<&Buckets>) -> Self {
+    pub(crate) fn after(previous: Option<&Buckets>) -> Self {
         Self { kept: previous.map(|buckets| buckets.made.clone()).unwrap_or_default(), made: HashMap::new() }
     }
 
@@ -58,15 +58,15 @@ impl Buckets {
 }
 
 /// What compiling filters needs from around it.
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// Now: new buckets are full now.
-    pub now: Instant,
+    pub(crate) now: Instant,
     /// The resource's buckets.
-    pub buckets: &'a mut Buckets,
+    pub(crate) buckets: &'a mut Buckets,
 }
 
 /// The chain of a connection manager; the router must be last and is left out.
-pub fn chain(filters: &[wire::HttpFilter], context: &mut Context<'_>) -> Result<Chain, Problem> {
+pub(crate) fn chain(filters: &[wire::HttpFilter], context: &mut Context<'_>) -> Result<Chain, Problem> {
     let mut chain = Chain::new();
     let last = filters.len().saturating_sub(1);
     for (index, filter) in filters.iter().enumerate() {
@@ -138,7 +138,7 @@ fn entry(filter: &wire::HttpFilter, context: &mut Context<'_>) -> Result<Option<
 
 /// One level of `typed_per_filter_config`; `place` names it for the buckets. Levels come most specific first:
 /// the first entry of a filter's name counts.
-pub fn overrides(
+pub(crate) fn overrides(
     configs: &HashMap<String, Any>,
     place: &str,
     context: &mut Context<'_>,

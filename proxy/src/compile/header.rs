@@ -10,7 +10,7 @@ use super::problem::{At, Problem, fail};
 use crate::route::{AppendAction, HeaderAddition, HeaderChanges};
 
 /// Changes of `<side>_to_add` and `<side>_to_remove`; `None` when there are none.
-pub fn changes(
+pub(crate) fn changes(
     side: &str,
     add: &[wire::HeaderValueOption],
     remove: &[String],

@@ -25,17 +25,17 @@ use crate::message::EscapedSlashes;
 use crate::snapshot::{Codec, Http, HttpTimeouts};
 
 /// A connection manager with what belongs to it.
-pub struct Manager {
+pub(crate) struct Manager {
     /// It.
-    pub http: Http,
+    pub(crate) http: Http,
     /// Where its routes are.
-    pub routes: Routes,
+    pub(crate) routes: Routes,
     /// The token buckets of its filters.
-    pub buckets: Buckets,
+    pub(crate) buckets: Buckets,
 }
 
 /// Checks a connection manager of the listener called `listener`.
-pub fn compile(
+pub(crate) fn compile(
     any: &Any,
     listener: &Arc<str>,
     previous: Option<&Plan>,

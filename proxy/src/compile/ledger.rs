@@ -11,54 +11,56 @@ use sidegate_xds::resource::ResourceType;
 ///
 /// The compiler writes; admin reads, on the same thread: the lock is never waited for.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    entries: Arc<Mutex<BTreeMap<(ResourceType, Arc<str>), Entry>>>,
+pub(crate) struct Ledger {
+    entries: Arc<Mutex<Entries>>,
 }
+
+type Entries = BTreeMap<(ResourceType, Arc<str>), Entry>;
 
 /// One resource.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// The last good form, with its version; `None` when there never was one.
-    pub accepted: Option<Accepted>,
+    pub(crate) accepted: Option<Accepted>,
     /// The refusal of a later form, if the last one that came was refused.
-    pub refused: Option<Refused>,
+    pub(crate) refused: Option<Refused>,
     /// From the bootstrap, not from the control plane.
-    pub fixed: bool,
+    pub(crate) fixed: bool,
 }
 
 /// A resource as accepted.
 #[derive(Clone, Debug)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The version that it came with; may be empty.
-    pub version: String,
+    pub(crate) version: String,
     /// Its bytes.
-    pub body: Arc<Any>,
+    pub(crate) body: Arc<Any>,
     /// When it came.
-    pub at: SystemTime,
+    pub(crate) at: SystemTime,
 }
 
 /// A resource as refused.
 #[derive(Clone, Debug)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// Why.
-    pub message: String,
+    pub(crate) message: String,
     /// The version that was refused.
-    pub version: String,
+    pub(crate) version: String,
     /// When it came.
-    pub at: SystemTime,
+    pub(crate) at: SystemTime,
 }
 
 impl Ledger {
     /// Every resource of a type, by name.
-    pub fn entries(&self, kind: ResourceType) -> Vec<Entry> {
+    pub(crate) fn entries(&self, kind: ResourceType) -> Vec<Entry> {
         let entries = self.lock();
         entries.iter().filter(|((held, _), _)| *held == kind).map(|(_, entry)| entry.clone()).collect()
     }
 
     /// One resource.
-    pub fn entry(&self, kind: ResourceType, name: &str) -> Option<Entry> {
+    pub(crate) fn entry(&self, kind: ResourceType, name: &str) -> Option<Entry> {
         self.lock().get(&(kind, name.into())).cloned()
     }
 
@@ -98,7 +100,7 @@ impl Ledger {
         self.lock().get(&(kind, name.clone())).is_some_and(|entry| entry.fixed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(ResourceType, Arc<str>), Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

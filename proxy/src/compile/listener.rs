@@ -27,18 +27,18 @@ const CONNECTION_LIMIT: &str = "envoy.extensions.filters.network.connection_limi
 
 /// A checked listener.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The listener.
-    pub listener: Arc<Listener>,
+    pub(crate) listener: Arc<Listener>,
     /// Where its routes are.
-    pub routes: Routes,
+    pub(crate) routes: Routes,
     /// The token buckets of its filters.
-    pub buckets: Buckets,
+    pub(crate) buckets: Buckets,
 }
 
 /// Where a listener's routes are.
 #[derive(Debug)]
-pub enum Routes {
+pub(crate) enum Routes {
     /// In the listener itself; the key is the table's name in the snapshot.
     Inline(Arc<str>, route::Plan),
     /// By RDS under this name; how long a new listener waits for it, `None` being for ever.
@@ -48,7 +48,7 @@ pub enum Routes {
 }
 
 /// Checks a listener. Buckets that `previous` has too are taken over.
-pub fn compile(wire: &wire::Listener, previous: Option<&Plan>, now: Instant) -> Result<Plan, Problem> {
+pub(crate) fn compile(wire: &wire::Listener, previous: Option<&Plan>, now: Instant) -> Result<Plan, Problem> {
     refuse_unsupported(wire)?;
     for (index, filter) in wire.listener_filters.iter().enumerate() {
         listener_filter(filter).at(format_args!("listener_filters[{index}] ({})", filter.name))?;
@@ -75,7 +75,7 @@ pub fn compile(wire: &wire::Listener, previous: Option<&Plan>, now: Instant) -> 
 }
 
 /// The name; a static listener may have none and then has its address's.
-pub fn name(wire: &wire::Listener) -> Arc<str> {
+pub(crate) fn name(wire: &wire::Listener) -> Arc<str> {
     let address = || value::host_and_port(wire.address.as_ref()).ok();
     match wire.name.as_str() {
         "" => address().map(|(host, port)| format!("{host}_{port}").into()).unwrap_or_default(),

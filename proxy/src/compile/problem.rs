@@ -4,19 +4,19 @@ use std::fmt;
 
 /// Why a resource was refused: a text with the path of the field in front.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     path: String,
     message: String,
 }
 
 impl Problem {
     /// A problem right here.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { path: String::new(), message: message.into() }
     }
 
     /// The same problem, seen from one field further out.
-    pub fn at(mut self, place: impl fmt::Display) -> Self {
+    pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
         self.path = if self.path.is_empty() { place.to_string() } else { format!("{place}.{}", self.path) };
         self
     }
@@ -32,7 +32,7 @@ impl fmt::Display for Problem {
 }
 
 /// Adds a field to the path of a result's problem.
-pub trait At<T> {
+pub(crate) trait At<T> {
     /// Names the field that the result came from; the text is only made when there is a problem.
     fn at(self, place: impl fmt::Display) -> Result<T, Problem>;
 }
@@ -44,12 +44,12 @@ impl<T> At<T> for Result<T, Problem> {
 }
 
 /// Shorthand for `Err(Problem::new(..))`.
-pub fn fail<T>(message: impl Into<String>) -> Result<T, Problem> {
+pub(crate) fn fail<T>(message: impl Into<String>) -> Result<T, Problem> {
     Err(Problem::new(message))
 }
 
 /// Refuses what would change the meaning of the configuration if it were left out: the first field of the list that is set.
-pub fn unsupported(fields: &[(&str, bool)]) -> Result<(), Problem> {
+pub(crate) fn unsupported(fields: &[(&str, bool)]) -> Result<(), Problem> {
     match fields.iter().find(|(_, set)| *set) {
         None => Ok(()),
         Some((field, _)) => Err(Problem::new("is not supported yet").at(field)),

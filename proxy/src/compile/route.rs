@@ -25,17 +25,17 @@ mod retry;
 
 /// A checked route configuration.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The table.
-    pub table: Arc<Table>,
+    pub(crate) table: Arc<Table>,
     /// The clusters that it names.
-    pub clusters: BTreeSet<Arc<str>>,
+    pub(crate) clusters: BTreeSet<Arc<str>>,
     /// Its token buckets.
-    pub buckets: Buckets,
+    pub(crate) buckets: Buckets,
 }
 
 /// Checks a route configuration. Buckets that `previous` has too are taken over.
-pub fn compile(
+pub(crate) fn compile(
     config: &wire::RouteConfiguration,
     previous: Option<&Plan>,
     now: tokio::time::Instant,

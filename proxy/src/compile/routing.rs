@@ -19,7 +19,7 @@ use crate::snapshot::Listener;
 
 /// Every accepted route table and listener.
 #[derive(Debug, Default)]
-pub struct Routing {
+pub(crate) struct Routing {
     tables: BTreeMap<Arc<str>, Slot<route::Plan>>,
     /// Tables that were said not to exist.
     absent: BTreeSet<Arc<str>>,
@@ -51,7 +51,7 @@ impl<P> Slot<P> {
 
 impl Routing {
     /// Takes a new or changed listener.
-    pub fn accept_listener(&mut self, plan: listener::Plan, now: Instant) {
+    pub(crate) fn accept_listener(&mut self, plan: listener::Plan, now: Instant) {
         let patience = match &plan.routes {
             Routes::Discovered(_, patience) => Patience::from(now, *patience),
             Routes::Inline(..) | Routes::Opaque(_) => Patience::from(now, Some(CLUSTERS)),
@@ -62,7 +62,7 @@ impl Routing {
     }
 
     /// Takes a new or changed table.
-    pub fn accept_table(&mut self, name: &Arc<str>, plan: route::Plan, now: Instant) {
+    pub(crate) fn accept_table(&mut self, name: &Arc<str>, plan: route::Plan, now: Instant) {
         let serving = self.tables.remove(name).and_then(|slot| slot.serving);
         self.absent.remove(name);
         let patience = Patience::from(now, Some(CLUSTERS));
@@ -70,30 +70,30 @@ impl Routing {
     }
 
     /// Removes a listener. True when it was serving.
-    pub fn remove_listener(&mut self, name: &str) -> bool {
+    pub(crate) fn remove_listener(&mut self, name: &str) -> bool {
         self.listeners.remove(name).is_some_and(|slot| slot.serving.is_some())
     }
 
     /// A table does not exist. One that was there keeps routing while a listener refers to it (as in Envoy);
     /// listeners that wait for one that never was stop waiting.
-    pub fn remove_table(&mut self, name: &Arc<str>) {
+    pub(crate) fn remove_table(&mut self, name: &Arc<str>) {
         if !self.tables.contains_key(name) {
             self.absent.insert(name.clone());
         }
     }
 
     /// The accepted form of a listener, for what its next form takes over.
-    pub fn listener(&self, name: &str) -> Option<&listener::Plan> {
+    pub(crate) fn listener(&self, name: &str) -> Option<&listener::Plan> {
         self.listeners.get(name).map(|slot| &*slot.accepted)
     }
 
     /// The accepted form of a table, for what its next form takes over.
-    pub fn table(&self, name: &str) -> Option<&route::Plan> {
+    pub(crate) fn table(&self, name: &str) -> Option<&route::Plan> {
         self.tables.get(name).map(|slot| &*slot.accepted)
     }
 
     /// Lets serve what has all that it waits for. True when anything changed.
-    pub fn settle(&mut self, clusters: &Clusters, now: Instant) -> bool {
+    pub(crate) fn settle(&mut self, clusters: &Clusters, now: Instant) -> bool {
         let warm = |names: &BTreeSet<Arc<str>>| !names.iter().any(|name| clusters.is_warming(name));
         let mut changed = false;
         for slot in self.tables.values_mut().filter(|slot| !slot.is_settled()) {
@@ -118,13 +118,13 @@ impl Routing {
     }
 
     /// When the next listener or table will have waited long enough.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let listeners = self.listeners.values().filter_map(Slot::deadline);
         listeners.chain(self.tables.values().filter_map(Slot::deadline)).min()
     }
 
     /// Names of the tables that listeners refer to: those that serve, and those that are accepted.
-    pub fn wanted(&self) -> BTreeSet<Arc<str>> {
+    pub(crate) fn wanted(&self) -> BTreeSet<Arc<str>> {
         let plans = self
             .listeners
             .values()
@@ -137,7 +137,7 @@ impl Routing {
     }
 
     /// Forgets tables that no listener refers to. True when one was serving.
-    pub fn forget_unwanted(&mut self, wanted: &BTreeSet<Arc<str>>) -> bool {
+    pub(crate) fn forget_unwanted(&mut self, wanted: &BTreeSet<Arc<str>>) -> bool {
         let before = self.tables.values().filter(|slot| slot.serving.is_some()).count();
         self.tables.retain(|name, _| wanted.contains(name));
         self.absent.retain(|name| wanted.contains(name));
@@ -145,7 +145,7 @@ impl Routing {
     }
 
     /// The tables that serve, inline ones under keys of their own.
-    pub fn serving_tables(&self) -> FxHashMap<Arc<str>, Arc<Table>> {
+    pub(crate) fn serving_tables(&self) -> FxHashMap<Arc<str>, Arc<Table>> {
         let discovered = self
             .tables
             .iter()
@@ -158,12 +158,12 @@ impl Routing {
     }
 
     /// The listeners that serve.
-    pub fn serving_listeners(&self) -> FxHashMap<Arc<str>, Arc<Listener>> {
+    pub(crate) fn serving_listeners(&self) -> FxHashMap<Arc<str>, Arc<Listener>> {
         self.serving_plans().map(|plan| (plan.listener.name.clone(), plan.listener.clone())).collect()
     }
 
     /// Accepted listeners.
-    pub fn accepted(&self) -> impl Iterator<Item = &listener::Plan> {
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = &listener::Plan> {
         self.listeners.values().map(|slot| &*slot.accepted)
     }
 

@@ -16,7 +16,7 @@ use crate::route::{Target, WeightedCluster};
 use crate::snapshot::Tcp;
 
 /// Checks a TCP proxy; also the clusters that it names. Hash policies have no effect: no balancer here hashes.
-pub fn compile(any: &Any) -> Result<(Tcp, BTreeSet<Arc<str>>), Problem> {
+pub(crate) fn compile(any: &Any) -> Result<(Tcp, BTreeSet<Arc<str>>), Problem> {
     let proxy: wire::TcpProxy = from_any(any).map_err(|error| Problem::new(error.to_string()))?;
     unsupported(&[
         ("on_demand", proxy.on_demand.is_some()),

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
-use super::fixture::*;
+pub(crate) mod fixture;
+
 use super::*;
 use crate::cluster::Discovery;
 use crate::route::Silent;
 use crate::snapshot::Chain;
+use fixture::*;
 
 const CLUSTER: ResourceType = ResourceType::Cluster;
 const ENDPOINT: ResourceType = ResourceType::Endpoint;

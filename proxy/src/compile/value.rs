@@ -14,7 +14,7 @@ use super::problem::{At, Problem, fail};
 use crate::route::StringMatch;
 
 /// A duration, which must not be negative.
-pub fn duration(value: &protobuf::Duration) -> Result<Duration, Problem> {
+pub(crate) fn duration(value: &protobuf::Duration) -> Result<Duration, Problem> {
     match (u64::try_from(value.seconds), u32::try_from(value.nanos)) {
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
         _ => fail("is not a duration of zero or more"),
@@ -22,7 +22,7 @@ pub fn duration(value: &protobuf::Duration) -> Result<Duration, Problem> {
 }
 
 /// A bound of time: absent is the default, zero is none.
-pub fn bound(
+pub(crate) fn bound(
     value: Option<&protobuf::Duration>,
     default: Option<Duration>,
 ) -> Result<Option<Duration>, Problem> {
@@ -31,7 +31,7 @@ pub fn bound(
 }
 
 /// A duration that must be there to wait for; zero is refused.
-pub fn interval(value: Option<&protobuf::Duration>, default: Duration) -> Result<Duration, Problem> {
+pub(crate) fn interval(value: Option<&protobuf::Duration>, default: Duration) -> Result<Duration, Problem> {
     match value.map(duration).transpose()? {
         None => Ok(default),
         Some(duration) if duration.is_zero() => fail("must be more than zero"),
@@ -40,22 +40,22 @@ pub fn interval(value: Option<&protobuf::Duration>, default: Duration) -> Result
 }
 
 /// A wrapped boolean.
-pub fn flag(value: Option<&protobuf::BoolValue>, default: bool) -> bool {
+pub(crate) fn flag(value: Option<&protobuf::BoolValue>, default: bool) -> bool {
     value.map_or(default, |value| value.value)
 }
 
 /// A wrapped number.
-pub fn number(value: Option<&protobuf::UInt32Value>) -> Option<u32> {
+pub(crate) fn number(value: Option<&protobuf::UInt32Value>) -> Option<u32> {
     value.map(|value| value.value)
 }
 
 /// Text, unless empty.
-pub fn text(value: &str) -> Option<Arc<str>> {
+pub(crate) fn text(value: &str) -> Option<Arc<str>> {
     (!value.is_empty()).then(|| value.into())
 }
 
 /// A fraction in parts per million, at most all.
-pub fn parts_per_million(fraction: &kind::FractionalPercent) -> u32 {
+pub(crate) fn parts_per_million(fraction: &kind::FractionalPercent) -> u32 {
     use kind::fractional_percent::DenominatorType;
     let scale = match fraction.denominator() {
         DenominatorType::Hundred => 10_000,
@@ -66,15 +66,15 @@ pub fn parts_per_million(fraction: &kind::FractionalPercent) -> u32 {
 }
 
 /// All of a million.
-pub const ALL: u32 = 1_000_000;
+pub(crate) const ALL: u32 = 1_000_000;
 
 /// A runtime fraction by its default value: there is no runtime layer to override it. `absent` when it says nothing.
-pub fn runtime_fraction(fraction: Option<&core::RuntimeFractionalPercent>, absent: u32) -> u32 {
+pub(crate) fn runtime_fraction(fraction: Option<&core::RuntimeFractionalPercent>, absent: u32) -> u32 {
     fraction.and_then(|fraction| fraction.default_value.as_ref()).map_or(absent, parts_per_million)
 }
 
 /// Host (an IP address or a name) and port.
-pub fn host_and_port(address: Option<&core::Address>) -> Result<(Arc<str>, u16), Problem> {
+pub(crate) fn host_and_port(address: Option<&core::Address>) -> Result<(Arc<str>, u16), Problem> {
     use core::address::Address;
     let socket = match address.and_then(|address| address.address.as_ref()) {
         Some(Address::SocketAddress(socket)) => socket,
@@ -100,7 +100,7 @@ pub fn host_and_port(address: Option<&core::Address>) -> Result<(Arc<str>, u16),
 }
 
 /// An IP address and port.
-pub fn socket_address(address: Option<&core::Address>) -> Result<SocketAddr, Problem> {
+pub(crate) fn socket_address(address: Option<&core::Address>) -> Result<SocketAddr, Problem> {
     let (host, port) = host_and_port(address)?;
     let parsed: Result<IpAddr, _> = host.parse();
     let address = parsed.map_err(|_| Problem::new(format!("{host} is not an IP address")).at("address"))?;
@@ -108,14 +108,14 @@ pub fn socket_address(address: Option<&core::Address>) -> Result<SocketAddr, Pro
 }
 
 /// A regular expression that must match the whole text, as everywhere in Envoy.
-pub fn whole_regex(regex: &matcher::RegexMatcher) -> Result<Box<Regex>, Problem> {
+pub(crate) fn whole_regex(regex: &matcher::RegexMatcher) -> Result<Box<Regex>, Problem> {
     // Compiled by itself first: `a)(b` must not become valid inside the group.
     part_regex(regex)?;
     Ok(Box::new(build(&format!(r"\A(?:{})\z", regex.regex))?))
 }
 
 /// A regular expression that may match anywhere (rewriting).
-pub fn part_regex(regex: &matcher::RegexMatcher) -> Result<Regex, Problem> {
+pub(crate) fn part_regex(regex: &matcher::RegexMatcher) -> Result<Regex, Problem> {
     build(&regex.regex)
 }
 
@@ -125,7 +125,7 @@ fn build(pattern: &str) -> Result<Regex, Problem> {
 }
 
 /// `StringMatcher`.
-pub fn string_match(wire: &matcher::StringMatcher) -> Result<StringMatch, Problem> {
+pub(crate) fn string_match(wire: &matcher::StringMatcher) -> Result<StringMatch, Problem> {
     use matcher::string_matcher::MatchPattern;
     let ignore_case = wire.ignore_case;
     let Some(pattern) = &wire.match_pattern else { return fail("match_pattern is required") };
@@ -140,12 +140,12 @@ pub fn string_match(wire: &matcher::StringMatcher) -> Result<StringMatch, Proble
 }
 
 /// The fields that Sidegate's control plane leaves for its proxies, when it made the resource.
-pub fn sidegate_metadata(metadata: Option<&core::Metadata>) -> Option<&protobuf::Struct> {
+pub(crate) fn sidegate_metadata(metadata: Option<&core::Metadata>) -> Option<&protobuf::Struct> {
     metadata?.filter_metadata.get("sidegate")
 }
 
 /// A field of a struct as text; whole numbers without a fraction.
-pub fn field(fields: &protobuf::Struct, name: &str) -> Option<Arc<str>> {
+pub(crate) fn field(fields: &protobuf::Struct, name: &str) -> Option<Arc<str>> {
     use protobuf::value::Kind;
     match fields.fields.get(name)?.kind.as_ref()? {
         Kind::StringValue(text) => Some(text.as_str().into()),

@@ -5,21 +5,21 @@ use std::time::Duration;
 /// Jittered exponential back-off. A response resets it; a connection alone does not, or a server that accepts and drops
 /// would be hammered.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The next wait; `roll` is uniform over 0..1. All of the interval is random: thousands of proxies lose a restarting
     /// control plane in the same moment.
-    pub fn next(&mut self, roll: f64) -> Duration {
+    pub(crate) fn next(&mut self, roll: f64) -> Duration {
         let ceiling = (LOWEST * 2).saturating_mul(1 << self.failures.min(8)).min(HIGHEST);
         self.failures = self.failures.saturating_add(1);
         LOWEST + (ceiling - LOWEST).mul_f64(roll.clamp(0.0, 1.0))
     }
 
     /// The control plane answered.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

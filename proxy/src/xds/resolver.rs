@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 use crate::compile::{Dns, Resolvable};
 
 /// Asks for a host's addresses.
-pub type Lookup =
+pub(crate) type Lookup =
     Arc<dyn Fn(Arc<str>) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync>;
 
 /// The system's resolver (`getaddrinfo`, on a thread of the runtime's pool).
-pub fn system() -> Lookup {
+pub(crate) fn system() -> Lookup {
     Arc::new(|host| {
         Box::pin(async move {
             let addresses = tokio::net::lookup_host((&*host, 0)).await?;
@@ -28,21 +28,21 @@ pub fn system() -> Lookup {
 
 /// The answers for a cluster's names.
 #[derive(Debug)]
-pub struct Answers {
+pub(crate) struct Answers {
     /// The cluster.
-    pub cluster: Arc<str>,
+    pub(crate) cluster: Arc<str>,
     addresses: HashMap<Arc<str>, Vec<IpAddr>>,
 }
 
 impl Answers {
     /// A host's addresses; none when it could not be resolved yet.
-    pub fn of(&self, host: &str) -> Vec<IpAddr> {
+    pub(crate) fn of(&self, host: &str) -> Vec<IpAddr> {
         self.addresses.get(host).cloned().unwrap_or_default()
     }
 }
 
 /// One task for each DNS cluster.
-pub struct Resolver {
+pub(crate) struct Resolver {
     lookup: Lookup,
     tasks: BTreeMap<Arc<str>, Task>,
     sender: mpsc::Sender<Answers>,
@@ -62,13 +62,13 @@ impl Drop for Task {
 
 impl Resolver {
     /// A resolver with nothing to do.
-    pub fn new(lookup: Lookup) -> Self {
+    pub(crate) fn new(lookup: Lookup) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         Self { lookup, tasks: BTreeMap::new(), sender, receiver }
     }
 
     /// Resolves these clusters' names from now on, and no others.
-    pub fn follow(&mut self, clusters: Vec<Resolvable>) {
+    pub(crate) fn follow(&mut self, clusters: Vec<Resolvable>) {
         self.tasks.retain(|name, _| clusters.iter().any(|wanted| wanted.cluster == *name));
         for Resolvable { cluster, dns } in clusters {
             let same = |task: &Task| Arc::ptr_eq(&task.dns, &dns) || task.dns == dns;
@@ -81,7 +81,7 @@ impl Resolver {
     }
 
     /// The next answers. Waits for ever when there is nothing to resolve.
-    pub async fn answers(&mut self) -> Answers {
+    pub(crate) async fn answers(&mut self) -> Answers {
         match self.receiver.recv().await {
             Some(answers) => answers,
             // Not reached: this resolver holds a sender itself.

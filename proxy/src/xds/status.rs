@@ -7,45 +7,45 @@ use sidegate_xds::resource::ResourceType;
 
 /// The stream's state. Cloning shares it: the `xds` task writes, admin reads, on the same thread.
 #[derive(Clone, Debug, Default)]
-pub struct Status {
+pub(crate) struct Status {
     report: Arc<Mutex<Report>>,
 }
 
 /// What is known about the stream.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// Where the control plane is, when there is a stream or an attempt at one.
-    pub server: Option<String>,
+    pub(crate) server: Option<String>,
     /// What the control plane calls itself.
-    pub control_plane: Option<String>,
+    pub(crate) control_plane: Option<String>,
     /// Since when there has been a stream; `None` while there is none.
-    pub connected_since: Option<SystemTime>,
+    pub(crate) connected_since: Option<SystemTime>,
     /// Why there is no stream, or why the last one ended.
-    pub last_failure: Option<String>,
+    pub(crate) last_failure: Option<String>,
     /// Every type, in the order of [`ResourceType::ALL`].
-    pub types: [TypeReport; 4],
+    pub(crate) types: [TypeReport; 4],
 }
 
 /// What is known about one type.
 #[derive(Clone, Debug, Default)]
-pub struct TypeReport {
+pub(crate) struct TypeReport {
     /// Resources held.
-    pub resources: usize,
+    pub(crate) resources: usize,
     /// The version of the last response, as the server calls it.
-    pub version: String,
+    pub(crate) version: String,
     /// When the last response came.
-    pub updated: Option<SystemTime>,
+    pub(crate) updated: Option<SystemTime>,
     /// Responses accepted.
-    pub accepted: u64,
+    pub(crate) accepted: u64,
     /// Responses refused, in whole or in part.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// The text of the last refusal; gone with the next response that is accepted.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
 }
 
 impl Status {
     /// What is known now.
-    pub fn read(&self) -> Report {
+    pub(crate) fn read(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -56,7 +56,7 @@ impl Status {
 
 impl Report {
     /// What is known about a type.
-    pub fn of(&self, kind: ResourceType) -> &TypeReport {
+    pub(crate) fn of(&self, kind: ResourceType) -> &TypeReport {
         &self.types[index(kind)]
     }
 

@@ -17,11 +17,11 @@ use crate::compile::{Resource, Update};
 use crate::error::Rejection;
 
 /// A request on the stream.
-pub type Request = wire::DeltaDiscoveryRequest;
+pub(crate) type Request = wire::DeltaDiscoveryRequest;
 
 /// What this client asks for and holds, of every type.
 #[derive(Debug)]
-pub struct Subscriptions {
+pub(crate) struct Subscriptions {
     node: Node,
     /// Whether a request was sent on this stream: only the first one names the node.
     introduced: bool,
@@ -59,7 +59,7 @@ struct Held {
 
 /// A response that waits for its verdict.
 #[derive(Debug)]
-pub struct Pending {
+pub(crate) struct Pending {
     kind: ResourceType,
     nonce: String,
     /// Name → what to hold once it is accepted.
@@ -70,7 +70,7 @@ pub struct Pending {
 
 impl Subscriptions {
     /// A client that holds nothing. `clusters` and `listeners`: whether those come from the server.
-    pub fn new(node: Node, clusters: bool, listeners: bool) -> Self {
+    pub(crate) fn new(node: Node, clusters: bool, listeners: bool) -> Self {
         let types = ResourceType::ALL.map(|kind| {
             let scope = match (kind, clusters, listeners) {
                 (ResourceType::Cluster, true, _) | (ResourceType::Listener, _, true) => Scope::Wildcard,
@@ -85,7 +85,7 @@ impl Subscriptions {
     }
 
     /// A stream opens: the first requests on it. Nothing of the stream before counts any more, its nonces least of all.
-    pub fn open(&mut self) -> Vec<Request> {
+    pub(crate) fn open(&mut self) -> Vec<Request> {
         self.introduced = false;
         self.open = true;
         let mut requests = Vec::new();
@@ -96,19 +96,19 @@ impl Subscriptions {
     }
 
     /// The stream is gone. What is held stays.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.open = false;
     }
 
     /// Says which resources of a by-name type are referred to now. The requests that follow from it, if a stream is open.
-    pub fn want(&mut self, kind: ResourceType, names: BTreeSet<Arc<str>>) -> Vec<Request> {
+    pub(crate) fn want(&mut self, kind: ResourceType, names: BTreeSet<Arc<str>>) -> Vec<Request> {
         let open = self.open;
         let request = self.subscription(kind).want(names, open);
         self.introduce(request.into_iter().collect())
     }
 
     /// Reads a response. `None` for one that nobody asked for: dropped without ACK, as Envoy does.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         response: wire::DeltaDiscoveryResponse,
         now: Instant,
@@ -119,7 +119,7 @@ impl Subscriptions {
     }
 
     /// The verdict on a response: which of its resources were refused. The one ACK or NACK that answers it.
-    pub fn answer(&mut self, pending: Pending, rejections: &[Rejection]) -> Request {
+    pub(crate) fn answer(&mut self, pending: Pending, rejections: &[Rejection]) -> Request {
         let Pending { kind, nonce, offered, removed, malformed } = pending;
         let subscription = self.subscription(kind);
         for name in removed {
@@ -142,7 +142,7 @@ impl Subscriptions {
     }
 
     /// Resources whose time is over: removals to apply.
-    pub fn expire(&mut self, now: Instant) -> Vec<Update> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Update> {
         let mut updates = Vec::new();
         for subscription in &mut self.types {
             let expired = subscription.expire(now);
@@ -154,13 +154,13 @@ impl Subscriptions {
     }
 
     /// When [`Subscriptions::expire`] has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let held = self.types.iter().flat_map(|subscription| subscription.held.values());
         held.filter_map(|held| held.until).min()
     }
 
     /// How many resources of a type are held.
-    pub fn held(&self, kind: ResourceType) -> usize {
+    pub(crate) fn held(&self, kind: ResourceType) -> usize {
         let subscription = self.types.iter().find(|subscription| subscription.kind == kind);
         subscription.map_or(0, |subscription| subscription.held.len())
     }

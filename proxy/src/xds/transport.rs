@@ -10,7 +10,7 @@ use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::settings::{Ads, AdsEndpoint};
 
 /// Connects and opens the stream; the error says what an operator needs to know.
-pub async fn open(
+pub(crate) async fn open(
     ads: Ads,
     endpoint: AdsEndpoint,
     requests: ReceiverStream<wire::DeltaDiscoveryRequest>,
@@ -54,7 +54,7 @@ fn channel(ads: &Ads, endpoint: &AdsEndpoint) -> Result<Endpoint, String> {
 }
 
 /// A status in one line.
-pub fn describe(status: &Status) -> String {
+pub(crate) fn describe(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => format!("{:?}: {}", status.code(), chain(source)),
         None => format!("{:?}: {}", status.code(), status.message()),

@@ -13,24 +13,24 @@ use crate::compile::problem::{At, Problem, fail};
 
 /// How endpoints are picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Balancing {
+pub(crate) struct Balancing {
     /// By which rule.
-    pub rule: Rule,
+    pub(crate) rule: Rule,
     /// Localities are weighed by their own weight first.
-    pub locality_weighted: bool,
+    pub(crate) locality_weighted: bool,
 }
 
 /// The rules that are supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant is the policy of the same name")]
-pub enum Rule {
+pub(crate) enum Rule {
     LeastRequest,
     RoundRobin,
     Random,
 }
 
 /// Tuning of a policy (choice count, slow start, request bias) is accepted without effect.
-pub fn compile(cluster: &wire::Cluster, source: &Source) -> Result<Balancing, Problem> {
+pub(crate) fn compile(cluster: &wire::Cluster, source: &Source) -> Result<Balancing, Problem> {
     if let Some(policy) = &cluster.load_balancing_policy {
         return by_extension(policy, 0).at("load_balancing_policy");
     }

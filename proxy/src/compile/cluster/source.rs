@@ -24,7 +24,7 @@ use crate::compile::{extension, value};
 
 /// Where endpoints come from.
 #[derive(Debug)]
-pub enum Source {
+pub(crate) enum Source {
     /// In the cluster itself.
     Static(Assignment),
     /// By EDS.
@@ -42,20 +42,20 @@ pub enum Source {
 
 /// A cluster that resolves names.
 #[derive(Debug, PartialEq)]
-pub struct Dns {
+pub(crate) struct Dns {
     /// The assignment with names where addresses will be.
-    pub template: Assignment<Name>,
+    pub(crate) template: Assignment<Name>,
     /// How often.
-    pub refresh: Duration,
+    pub(crate) refresh: Duration,
     /// Which addresses of an answer count.
-    pub family: Family,
+    pub(crate) family: Family,
     /// `LOGICAL_DNS`: one address at a time.
-    pub logical: bool,
+    pub(crate) logical: bool,
 }
 
 /// `dns_lookup_family`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// IPv4 alone.
     V4,
     /// IPv6 alone.
@@ -68,7 +68,11 @@ pub enum Family {
 
 impl Dns {
     /// The assignment for answers; `previous` says which address a logical cluster stays with.
-    pub fn assignment(&self, answers: &dyn Fn(&str) -> Vec<IpAddr>, previous: &EndpointSet) -> Assignment {
+    pub(crate) fn assignment(
+        &self,
+        answers: &dyn Fn(&str) -> Vec<IpAddr>,
+        previous: &EndpointSet,
+    ) -> Assignment {
         self.template.resolved(|host| {
             let mut addresses = self.family.choose(answers(host));
             if self.logical {
@@ -99,7 +103,7 @@ impl Family {
 }
 
 /// Finds the source of a cluster.
-pub fn compile(cluster: &wire::Cluster) -> Result<Source, Problem> {
+pub(crate) fn compile(cluster: &wire::Cluster) -> Result<Source, Problem> {
     match &cluster.cluster_discovery_type {
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
             by_extension(cluster, custom).at(format_args!("cluster_type[{}]", custom.name))

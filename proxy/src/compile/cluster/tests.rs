@@ -1,5 +1,5 @@
 use super::*;
-use crate::compile::fixture::yaml;
+use crate::compile::tests::fixture::yaml;
 
 fn compiled(text: &str) -> Result<Plan, String> {
     compile(&yaml(&format!("name: a\n{text}"))).map_err(|problem| problem.to_string())

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::compile::cluster;
-use crate::compile::fixture::yaml;
+use crate::compile::tests::fixture::yaml;
 
 fn dns(text: &str) -> Plan {
     let text = format!(

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::compile::fixture::yaml;
+use crate::compile::tests::fixture::yaml;
 
 fn compiled(text: &str) -> Result<Assignment, String> {
     by_address(&yaml(&format!("cluster_name: a\nendpoints:\n{text}"))).map_err(|problem| problem.to_string())

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::compile::fixture::yaml;
+use crate::compile::tests::fixture::yaml;
 
 const LIMIT: &str = "'@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: x";
 const ON: &str =
@@ -38,7 +38,7 @@ fn the_router_ends_the_chain() {
     assert_eq!(chain_of(&[]).unwrap_err(), "http_filters: must end in envoy.filters.http.router");
     let limit = filter(LIMIT);
     assert_eq!(
-        chain_of(&[limit.clone()]).unwrap_err(),
+        chain_of(std::slice::from_ref(&limit)).unwrap_err(),
         "http_filters[0] (f): the last filter must be the router"
     );
     assert!(

@@ -1,5 +1,5 @@
 use super::*;
-use crate::compile::fixture::yaml;
+use crate::compile::tests::fixture::yaml;
 use crate::message::EscapedSlashes;
 use crate::route::Target;
 use crate::snapshot::{Codec, Http};

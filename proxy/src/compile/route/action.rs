@@ -20,15 +20,15 @@ use crate::route::{
 };
 
 /// What a forwarding route takes from around it.
-pub struct Inherited<'a> {
+pub(crate) struct Inherited<'a> {
     /// The virtual host's retry policy.
-    pub retry: Option<&'a wire::RetryPolicy>,
+    pub(crate) retry: Option<&'a wire::RetryPolicy>,
     /// Mirrors of the virtual host or the table.
-    pub mirrors: &'a [(Arc<str>, u32)],
+    pub(crate) mirrors: &'a [(Arc<str>, u32)],
     /// Retries are for idempotent methods (D9).
-    pub idempotent_only: bool,
+    pub(crate) idempotent_only: bool,
     /// Bytes of body kept for a retry.
-    pub replay_limit: usize,
+    pub(crate) replay_limit: usize,
 }
 
 /// A bound of time that means "none" where `None` already means "not said".
@@ -36,7 +36,7 @@ const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// `RouteAction`. Accepted without effect: hash policies (no balancer here hashes), priorities, rate limits of the global
 /// rate limit filter (which is refused), `max_grpc_timeout` and the like (`grpc-timeout` is passed on, not enforced).
-pub fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Result<Action, Problem> {
+pub(crate) fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Result<Action, Problem> {
     refuse_unsupported(wire)?;
     let own_mirrors = mirrors(&wire.request_mirror_policies)?;
     let retry = wire.retry_policy.as_ref().or(inherited.retry);
@@ -138,7 +138,7 @@ fn weighted_cluster(wire: &wire::weighted_cluster::ClusterWeight) -> Result<Weig
 }
 
 /// `request_mirror_policies`, of a route or a level above it.
-pub fn mirrors(wire: &[wire_action::RequestMirrorPolicy]) -> Result<Vec<(Arc<str>, u32)>, Problem> {
+pub(crate) fn mirrors(wire: &[wire_action::RequestMirrorPolicy]) -> Result<Vec<(Arc<str>, u32)>, Problem> {
     let mirror = |policy: &wire_action::RequestMirrorPolicy| {
         unsupported(&[
             ("cluster_header", !policy.cluster_header.is_empty()),
@@ -237,7 +237,7 @@ fn terminate_connect(upgrades: &[wire_action::UpgradeConfig]) -> Result<bool, Pr
 }
 
 /// `RedirectAction`.
-pub fn redirect(wire: &wire::RedirectAction) -> Result<Action, Problem> {
+pub(crate) fn redirect(wire: &wire::RedirectAction) -> Result<Action, Problem> {
     use wire::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
     let path = match &wire.path_rewrite_specifier {
         None => RedirectPath::Keep,
@@ -274,7 +274,7 @@ pub fn redirect(wire: &wire::RedirectAction) -> Result<Action, Problem> {
 }
 
 /// `DirectResponseAction`.
-pub fn direct(wire: &wire::DirectResponseAction) -> Result<Action, Problem> {
+pub(crate) fn direct(wire: &wire::DirectResponseAction) -> Result<Action, Problem> {
     unsupported(&[("body_format", wire.body_format.is_some())])?;
     let status = u16::try_from(wire.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
     // 1xx are not final responses.

@@ -7,7 +7,7 @@ use crate::compile::value;
 use crate::route::{HeaderMatch, HeaderTest, Matcher, PathMatch, QueryMatch, StringMatch};
 
 /// Checks a match.
-pub fn compile(wire: &wire::RouteMatch) -> Result<Matcher, Problem> {
+pub(crate) fn compile(wire: &wire::RouteMatch) -> Result<Matcher, Problem> {
     unsupported(&[
         ("tls_context", wire.tls_context.is_some()),
         ("dynamic_metadata", !wire.dynamic_metadata.is_empty()),

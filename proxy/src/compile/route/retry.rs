@@ -11,7 +11,7 @@ use crate::compile::value;
 use crate::route::{RetryOn, RetryPolicy};
 
 /// Checks a policy; `None` when it never retries.
-pub fn compile(
+pub(crate) fn compile(
     wire: &wire::RetryPolicy,
     idempotent_only: bool,
     replay_limit: usize,

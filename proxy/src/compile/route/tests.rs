@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::compile::fixture::yaml;
+use crate::compile::tests::fixture::yaml;
 use crate::route::{AppendAction, Forward, HostRewrite, Rewrite};
 
 fn compiled(text: &str) -> Result<Plan, String> {

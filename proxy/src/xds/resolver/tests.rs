@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::compile::fixture::{dns_cluster, resolvable};
+use crate::compile::tests::fixture::{dns_cluster, resolvable};
 
 /// Answers from a list, one for each question; then failures.
 fn scripted(answers: Vec<Option<&'static str>>) -> (Lookup, Arc<Mutex<usize>>) {

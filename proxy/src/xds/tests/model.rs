@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use sidegate_xds::google::protobuf::Any;
 
-use crate::compile::fixture::{assignment, eds_cluster, listener, table, upsert};
+use crate::compile::tests::fixture::{assignment, eds_cluster, listener, table, upsert};
 use crate::compile::{Compiler, Update};
 use crate::snapshot::Publisher;
 use crate::xds::subscription::{Request, Subscriptions};

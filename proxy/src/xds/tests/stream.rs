@@ -11,7 +11,7 @@ use wire::aggregated_discovery_service_server::{
 };
 
 use super::super::*;
-use crate::compile::fixture::{assignment, eds_cluster, upsert};
+use crate::compile::tests::fixture::{assignment, eds_cluster, upsert};
 use crate::snapshot::{Handle, Publisher};
 
 type Responses = mpsc::Sender<Result<wire::DeltaDiscoveryResponse, GrpcStatus>>;

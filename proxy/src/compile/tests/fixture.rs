@@ -6,7 +6,7 @@ use prost::{Message, Name};
 use sidegate_xds::json::{Descriptors, Format};
 use sidegate_xds::resource::{ResourceType, to_any};
 
-use super::{Resource, Update};
+use crate::compile::{Resource, Update};
 
 /// A message from YAML.
 pub(crate) fn yaml<M: Message + Name + Default>(text: &str) -> M {
@@ -17,10 +17,10 @@ pub(crate) fn yaml<M: Message + Name + Default>(text: &str) -> M {
 /// A resource of a type from YAML, with a version.
 pub(crate) fn resource(kind: ResourceType, name: &str, text: &str) -> Resource {
     let body = match kind {
-        ResourceType::Cluster => to_any(&yaml::<super::Cluster>(text)),
-        ResourceType::Endpoint => to_any(&yaml::<super::ClusterLoadAssignment>(text)),
-        ResourceType::Listener => to_any(&yaml::<super::Listener>(text)),
-        ResourceType::Route => to_any(&yaml::<super::RouteConfiguration>(text)),
+        ResourceType::Cluster => to_any(&yaml::<crate::compile::Cluster>(text)),
+        ResourceType::Endpoint => to_any(&yaml::<crate::compile::ClusterLoadAssignment>(text)),
+        ResourceType::Listener => to_any(&yaml::<crate::compile::Listener>(text)),
+        ResourceType::Route => to_any(&yaml::<crate::compile::RouteConfiguration>(text)),
     };
     Resource { name: name.to_owned(), version: "1".to_owned(), body }
 }
@@ -97,9 +97,9 @@ pub(crate) fn dns_cluster(name: &str, host: &str, refresh: &str) -> Update {
 }
 
 /// What is to be resolved for a cluster.
-pub(crate) fn resolvable(update: &Update) -> Vec<super::Resolvable> {
+pub(crate) fn resolvable(update: &Update) -> Vec<crate::compile::Resolvable> {
     let publisher = crate::snapshot::Publisher::new();
-    let mut compiler = super::Compiler::new(publisher, crate::telemetry::Metrics::new(0));
+    let mut compiler = crate::compile::Compiler::new(publisher, crate::telemetry::Metrics::new(0));
     let outcome = compiler.apply(update.clone(), tokio::time::Instant::now());
     assert_eq!(outcome.rejections, []);
     compiler.resolvable()
