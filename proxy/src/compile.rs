@@ -90,6 +90,8 @@ pub(crate) struct Compiler {
     routing: Routing,
     /// What requests see has changed since the last publication.
     dirty: bool,
+    /// Resources may have come that nothing refers to, or lost what referred to them.
+    references_changed: bool,
 }
 
 impl Compiler {
@@ -102,6 +104,7 @@ impl Compiler {
             metrics,
             routing: Routing::default(),
             dirty: false,
+            references_changed: false,
         }
     }
 
@@ -183,6 +186,9 @@ impl Compiler {
     /// Takes an update: the good resources are applied and published, the bad ones are named.
     pub(crate) fn apply(&mut self, update: Update, now: Instant) -> Outcome {
         let kind = update.kind;
+        let parents = kind.is_wildcard();
+        let known = |name: &String| self.is_referred_to(kind, name);
+        self.references_changed |= parents || !update.upserts.iter().all(|resource| known(&resource.name));
         for name in &update.removals {
             self.remove(kind, name.as_str().into());
         }
@@ -322,14 +328,31 @@ impl Compiler {
         self.clusters.resolvable()
     }
 
+    /// Whether something surely refers to the resource.
+    fn is_referred_to(&self, kind: ResourceType, name: &str) -> bool {
+        match kind {
+            ResourceType::Endpoint => self.clusters.is_assignment(name),
+            ResourceType::Route => self.routing.has_table(name),
+            ResourceType::Cluster | ResourceType::Listener => true,
+        }
+    }
+
+    fn forget_unwanted(&mut self) {
+        self.clusters.forget_unwanted();
+        let tables = self.routing.wanted();
+        self.dirty |= self.routing.forget_unwanted(&tables);
+        let clusters = &self.clusters;
+        self.ledger.retain(ResourceType::Endpoint, |name| clusters.is_assignment(name));
+        self.ledger.retain(ResourceType::Route, |name| tables.contains(name));
+    }
+
     /// Forgets children without parents, promotes what is ready, and publishes if requests see anything else than before.
     fn settle(&mut self, now: Instant) -> bool {
         self.dirty |= self.routing.settle(&self.clusters, now);
-        let (endpoints, tables) = (self.clusters.wanted(), self.routing.wanted());
-        self.clusters.forget_unwanted(&endpoints);
-        self.dirty |= self.routing.forget_unwanted(&tables);
-        self.ledger.retain(ResourceType::Endpoint, |name| endpoints.contains(name));
-        self.ledger.retain(ResourceType::Route, |name| tables.contains(name));
+        // New endpoints of clusters that serve already, the most frequent change by far, end here.
+        if self.dirty || std::mem::take(&mut self.references_changed) {
+            self.forget_unwanted();
+        }
         if !std::mem::take(&mut self.dirty) {
             return false;
         }

@@ -15,8 +15,8 @@ use crate::message::{Name, RequestHead, Value};
 mod matcher;
 mod table;
 
-pub use matcher::{HeaderMatch, HeaderTest, Matcher, Mismatch, PathMatch, QueryMatch, StringMatch};
-pub use table::{DomainError, Domains, Table, VirtualHost};
+pub use matcher::{HeaderMatch, HeaderTest, Matcher, PathMatch, QueryMatch, StringMatch};
+pub use table::{Table, VirtualHost};
 
 /// Notes each step of a decision; [`Silent`] compiles to nothing.
 pub trait Recorder {

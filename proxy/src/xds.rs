@@ -180,7 +180,10 @@ impl Client {
         );
         let error = answer.error_detail.as_ref().map(|status| status.message.clone());
         self.outbox.push_back(answer);
-        self.follow();
+        // New endpoints of clusters that serve already refer to nothing new.
+        if kind.is_wildcard() || outcome.published {
+            self.follow();
+        }
         let resources = self.subscriptions.held(kind);
         self.status.write(|report| {
             if control_plane.is_some() {

@@ -21,6 +21,8 @@ pub(crate) struct Clusters {
     slots: BTreeMap<Arc<str>, Slot>,
     /// Assignments by their own name; an absent one was said not to exist.
     assignments: BTreeMap<Arc<str>, Assigned>,
+    /// Which clusters are made of an assignment.
+    users: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
 #[derive(Debug)]
@@ -50,13 +52,16 @@ pub(crate) struct Resolvable {
 impl Clusters {
     /// No clusters; `metrics` makes the counters of those to come.
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { metrics, slots: BTreeMap::new(), assignments: BTreeMap::new() }
+        Self { metrics, slots: BTreeMap::new(), assignments: BTreeMap::new(), users: BTreeMap::new() }
     }
 
     /// Takes a new or changed cluster. True when what requests see has changed.
     pub(crate) fn accept(&mut self, plan: Plan, now: Instant) -> bool {
         let plan = Arc::new(plan);
-        let previous = self.slots.remove(&plan.name);
+        let previous = self.detach(&plan.name);
+        if let Source::Eds { name, .. } = &plan.source {
+            self.users.entry(name.clone()).or_default().insert(plan.name.clone());
+        }
         let waited_out =
             previous.as_ref().is_some_and(|slot| slot.warming.is_none() && same_source(&slot.plan, &plan));
         let serving = previous.and_then(|slot| slot.serving);
@@ -80,7 +85,20 @@ impl Clusters {
 
     /// Removes a cluster. True when requests could use it.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
-        self.slots.remove(name).is_some_and(|slot| slot.serving.is_some())
+        self.detach(name).is_some_and(|slot| slot.serving.is_some())
+    }
+
+    fn detach(&mut self, name: &str) -> Option<Slot> {
+        let slot = self.slots.remove(name)?;
+        if let Source::Eds { name: assignment, .. } = &slot.plan.source
+            && let Some(users) = self.users.get_mut(assignment)
+        {
+            users.remove(name);
+            if users.is_empty() {
+                self.users.remove(assignment);
+            }
+        }
+        Some(slot)
     }
 
     /// Takes an assignment. True when a warming cluster takes traffic now; endpoints alone swap in place.
@@ -97,8 +115,8 @@ impl Clusters {
 
     fn assigned(&mut self, name: &Arc<str>) -> bool {
         let mut structure = false;
-        for slot in self.slots.values_mut() {
-            if slot.is_assigned_by(name) {
+        for user in self.users.get(name).into_iter().flatten() {
+            if let Some(slot) = self.slots.get_mut(user) {
                 structure |= slot.warming.take().is_some();
                 slot.serve(&self.assignments, &self.metrics);
             }
@@ -159,11 +177,12 @@ impl Clusters {
 
     /// Names of the assignments that clusters are made of.
     pub(crate) fn wanted(&self) -> BTreeSet<Arc<str>> {
-        let names = self.slots.values().filter_map(|slot| match &slot.plan.source {
-            Source::Eds { name, .. } => Some(name.clone()),
-            _ => None,
-        });
-        names.collect()
+        self.users.keys().cloned().collect()
+    }
+
+    /// Whether some cluster is made of the assignment.
+    pub(crate) fn is_assignment(&self, name: &str) -> bool {
+        self.users.contains_key(name)
     }
 
     /// The clusters whose names are to be resolved.
@@ -176,16 +195,12 @@ impl Clusters {
     }
 
     /// Forgets assignments that no cluster is made of.
-    pub(crate) fn forget_unwanted(&mut self, wanted: &BTreeSet<Arc<str>>) {
-        self.assignments.retain(|name, _| wanted.contains(name));
+    pub(crate) fn forget_unwanted(&mut self) {
+        self.assignments.retain(|name, _| self.users.contains_key(name));
     }
 }
 
 impl Slot {
-    fn is_assigned_by(&self, assignment: &str) -> bool {
-        matches!(&self.plan.source, Source::Eds { name, .. } if **name == *assignment)
-    }
-
     fn serve(&mut self, assignments: &BTreeMap<Arc<str>, Assigned>, metrics: &Metrics) {
         let plan = self.plan.clone();
         match &plan.source {

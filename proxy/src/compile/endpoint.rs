@@ -92,10 +92,9 @@ fn compile_member<A>(wire: &wire::LbEndpoint, address: Address<'_, A>) -> Result
     if weight == 0 {
         return Err(Problem::new("must be at least 1").at("load_balancing_weight"));
     }
-    let unavailable = matches!(
-        wire.health_status(),
-        HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout
-    );
+    let health = value::choice(wire.health_status).at("health_status")?;
+    let unavailable =
+        matches!(health, HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout);
     Ok(Member {
         address: address(endpoint).at("endpoint.address")?,
         hostname: value::text(&endpoint.hostname),

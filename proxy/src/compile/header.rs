@@ -7,6 +7,7 @@ use sidegate_xds::envoy::config::core::v3 as wire;
 use sidegate_xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 
 use super::problem::{At, Problem, fail};
+use super::value;
 use crate::route::{AppendAction, HeaderAddition, HeaderChanges};
 
 /// Changes of `<side>_to_add` and `<side>_to_remove`; `None` when there are none.
@@ -43,7 +44,8 @@ fn addition(option: &wire::HeaderValueOption) -> Result<Option<HeaderAddition>, 
     }
     let value = HeaderValue::from_bytes(&value)
         .map_err(|_| Problem::new("is not a header value").at("header.value"))?;
-    let action = match (&option.append, option.append_action()) {
+    let action = value::choice(option.append_action).at("append_action")?;
+    let action = match (&option.append, action) {
         // The older boolean decides where the newer action says nothing.
         (Some(append), HeaderAppendAction::AppendIfExistsOrAdd) if !append.value => AppendAction::Overwrite,
         (_, HeaderAppendAction::AppendIfExistsOrAdd) => AppendAction::Append,

@@ -61,7 +61,7 @@ pub(crate) fn compile(
     let per_connection = common.and_then(|common| value::number(common.max_requests_per_connection.as_ref()));
     let http = Http {
         stat_prefix: manager.stat_prefix.as_str().into(),
-        codec: codec(manager.codec_type())?,
+        codec: codec(value::choice(manager.codec_type).at("codec_type")?)?,
         routes: table,
         filters,
         use_remote_address: value::flag(manager.use_remote_address.as_ref(), false),
@@ -69,7 +69,9 @@ pub(crate) fn compile(
         preserve_external_request_id: manager.preserve_external_request_id,
         normalize_path: value::flag(manager.normalize_path.as_ref(), false),
         merge_slashes: manager.merge_slashes,
-        escaped_slashes: escaped_slashes(manager.path_with_escaped_slashes_action()),
+        escaped_slashes: escaped_slashes(
+            value::choice(manager.path_with_escaped_slashes_action).at("path_with_escaped_slashes_action")?,
+        ),
         tracing: manager.tracing.is_some(),
         allow_connect,
         upgrades,

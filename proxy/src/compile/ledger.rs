@@ -59,8 +59,8 @@ impl Ledger {
         entries.iter().filter(|((held, _), _)| *held == kind).map(|(_, entry)| entry.clone()).collect()
     }
 
-    /// One resource.
-    pub(crate) fn entry(&self, kind: ResourceType, name: &str) -> Option<Entry> {
+    #[cfg(test)]
+    pub(super) fn entry(&self, kind: ResourceType, name: &str) -> Option<Entry> {
         self.lock().get(&(kind, name.into())).cloned()
     }
 

@@ -147,7 +147,7 @@ fn virtual_host(
     }
     let level = Level::of_host(host, table, context)?;
     let mut routes = Vec::with_capacity(host.routes.len());
-    match host.require_tls() {
+    match value::choice(host.require_tls).at("require_tls")? {
         TlsRequirementType::None => {}
         TlsRequirementType::All => routes.push(Arc::new(to_https(&host.name))),
         TlsRequirementType::ExternalOnly => {

@@ -92,6 +92,11 @@ impl Routing {
         self.tables.get(name).map(|slot| &*slot.accepted)
     }
 
+    /// Whether the table was accepted, so that some listener refers to it.
+    pub(crate) fn has_table(&self, name: &str) -> bool {
+        self.tables.contains_key(name)
+    }
+
     /// Lets serve what has all that it waits for. True when anything changed.
     pub(crate) fn settle(&mut self, clusters: &Clusters, now: Instant) -> bool {
         let warm = |names: &BTreeSet<Arc<str>>| !names.iter().any(|name| clusters.is_warming(name));

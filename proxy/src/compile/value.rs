@@ -49,6 +49,11 @@ pub(crate) fn number(value: Option<&protobuf::UInt32Value>) -> Option<u32> {
     value.map(|value| value.value)
 }
 
+/// An enum's value by its number. A number that this program does not know must not pass for the default.
+pub(crate) fn choice<E: TryFrom<i32>>(number: i32) -> Result<E, Problem> {
+    E::try_from(number).map_err(|_| Problem::new(format!("{number} is not a value that this proxy knows")))
+}
+
 /// Text, unless empty.
 pub(crate) fn text(value: &str) -> Option<Arc<str>> {
     (!value.is_empty()).then(|| value.into())

@@ -101,12 +101,8 @@ pub enum Mismatch<'a> {
 }
 
 impl Matcher {
-    /// Whether the request matches. `roll` is uniform over parts per million.
-    pub fn matches(&self, head: &RequestHead, roll: u32) -> bool {
-        self.mismatch(head, roll).is_none()
-    }
-
     /// The first part that does not hold, cheapest parts first; `None` when the request matches.
+    /// `roll` is uniform over parts per million.
     pub fn mismatch(&self, head: &RequestHead, roll: u32) -> Option<Mismatch<'_>> {
         if !self.path.matches(head, self.ignore_case) {
             return Some(Mismatch::Path(&self.path));

@@ -10,6 +10,7 @@ use sidegate_xds::resource::from_any;
 
 use super::Source;
 use crate::compile::problem::{At, Problem, fail};
+use crate::compile::value;
 
 /// How endpoints are picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) fn compile(cluster: &wire::Cluster, source: &Source) -> Result<Balanc
     if let Some(policy) = &cluster.load_balancing_policy {
         return by_extension(policy, 0).at("load_balancing_policy");
     }
-    let rule = match cluster.lb_policy() {
+    let rule = match value::choice(cluster.lb_policy).at("lb_policy")? {
         LbPolicy::RoundRobin => Rule::RoundRobin,
         LbPolicy::LeastRequest => Rule::LeastRequest,
         LbPolicy::Random => Rule::Random,

@@ -75,7 +75,7 @@ fn a_connection_manager_by_default() {
 #[test]
 fn a_connection_manager_in_full() {
     let http = http(
-        ", codec_type: HTTP2, use_remote_address: true, xff_num_trusted_hops: 2, generate_request_id: false, normalize_path: true,
+        ", codec_type: HTTP2, use_remote_address: true, generate_request_id: false, normalize_path: true,
       merge_slashes: true, path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD, tracing: {}, server_name: s, via: v,
       server_header_transformation: PASS_THROUGH, stream_idle_timeout: 0s, request_timeout: 9s, request_headers_timeout: 3s,
       max_request_headers_kb: 96, http_protocol_options: {accept_http_10: true},
@@ -88,7 +88,6 @@ fn a_connection_manager_in_full() {
         http.use_remote_address && !http.generate_request_id && http.normalize_path && http.merge_slashes
     );
     assert!(http.tracing && http.pass_server_header && http.accept_http_10 && http.allow_connect);
-    assert_eq!(http.xff_trusted_hops, 2);
     assert_eq!(http.upgrades, ["websocket".into()]);
     assert_eq!((http.timeouts.stream_idle, http.timeouts.request), (None, Some(Duration::from_secs(9))));
     assert_eq!(

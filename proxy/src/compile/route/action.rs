@@ -44,7 +44,9 @@ pub(crate) fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Re
     let idle = wire.idle_timeout.as_ref().map(value::duration).transpose().at("idle_timeout")?;
     Ok(Action::Forward(Box::new(Forward {
         target: target(wire.cluster_specifier.as_ref())?,
-        cluster_not_found: match wire.cluster_not_found_response_code() {
+        cluster_not_found: match value::choice(wire.cluster_not_found_response_code)
+            .at("cluster_not_found_response_code")?
+        {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
             ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
@@ -254,7 +256,7 @@ pub(crate) fn redirect(wire: &wire::RedirectAction) -> Result<Action, Problem> {
     let port = u16::try_from(wire.port_redirect)
         .map_err(|_| Problem::new(format!("{} is not a port", wire.port_redirect)).at("port_redirect"))?;
     Ok(Action::Redirect(Box::new(Redirect {
-        status: match wire.response_code() {
+        status: match value::choice(wire.response_code).at("response_code")? {
             RedirectResponseCode::MovedPermanently => StatusCode::MOVED_PERMANENTLY,
             RedirectResponseCode::Found => StatusCode::FOUND,
             RedirectResponseCode::SeeOther => StatusCode::SEE_OTHER,

@@ -3,6 +3,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::message::{Headers, Name, Scheme, Value, Version};
 
+impl Matcher {
+    fn matches(&self, head: &RequestHead, roll: u32) -> bool {
+        self.mismatch(head, roll).is_none()
+    }
+}
+
 fn head(method: Method, path: &str, headers: &[(&'static str, &'static str)]) -> RequestHead {
     let mut section = Headers::new();
     for (name, value) in headers {
