@@ -9,52 +9,52 @@ use arc_swap::ArcSwap;
 mod balance;
 mod endpoint;
 
-pub use balance::{Policy, pick};
-pub use endpoint::{Endpoint, EndpointId, EndpointSet, Origin};
+pub(crate) use balance::{Policy, pick};
+pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Origin};
 
 use crate::telemetry::ClusterMetrics;
 
 /// A cluster.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// Its name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// What it is for Kubernetes (`metadata.filter_metadata["sidegate"]`), for labels.
-    pub service: Option<Service>,
+    pub(crate) service: Option<Service>,
     /// How an endpoint is picked.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// What it speaks.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// `connect_timeout`, default 5 s.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Where endpoints come from.
-    pub discovery: Discovery,
+    pub(crate) discovery: Discovery,
     /// `circuit_breakers.thresholds[0]`.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// The endpoints: the one cell of a cluster, written by the config staircase alone.
-    pub endpoints: ArcSwap<EndpointSet>,
+    pub(crate) endpoints: ArcSwap<EndpointSet>,
     /// What is in flight now, over all workers; carried over when the cluster is updated.
-    pub live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
     /// Its counters; carried over when the cluster is updated.
-    pub metrics: Arc<ClusterMetrics>,
+    pub(crate) metrics: Arc<ClusterMetrics>,
 }
 
 /// The Kubernetes object behind a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub(crate) struct Service {
     /// Its kind, `Service` as a rule.
-    pub kind: Arc<str>,
+    pub(crate) kind: Arc<str>,
     /// Its namespace.
-    pub namespace: Arc<str>,
+    pub(crate) namespace: Arc<str>,
     /// Its name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// What a cluster's endpoints speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2 with prior knowledge.
@@ -65,7 +65,7 @@ pub enum Protocol {
 
 /// Where endpoints come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Discovery {
+pub(crate) enum Discovery {
     /// In the cluster itself.
     Static,
     /// By EDS under this name.
@@ -78,17 +78,17 @@ pub enum Discovery {
 
 /// Bounds towards a cluster, over all workers. Envoy's defaults: 1024 each, 3 retries.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// `max_connections`.
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// `max_pending_requests`: waiting for a connection.
-    pub pending: u32,
+    pub(crate) pending: u32,
     /// `max_requests`: in flight.
-    pub requests: u32,
+    pub(crate) requests: u32,
     /// `max_retries`, when there is no budget.
-    pub retries: u32,
+    pub(crate) retries: u32,
     /// `retry_budget`: percent of active requests, and the number always allowed.
-    pub retry_budget: Option<(f64, u32)>,
+    pub(crate) retry_budget: Option<(f64, u32)>,
 }
 
 impl Default for Limits {
@@ -99,20 +99,20 @@ impl Default for Limits {
 
 /// What is in flight towards a cluster, over all workers.
 #[derive(Debug, Default)]
-pub struct Live {
+pub(crate) struct Live {
     /// Connections open.
-    pub connections: AtomicU32,
+    pub(crate) connections: AtomicU32,
     /// Requests waiting for a connection.
-    pub pending: AtomicU32,
+    pub(crate) pending: AtomicU32,
     /// Requests in flight, first attempts and retries.
-    pub requests: AtomicU32,
+    pub(crate) requests: AtomicU32,
     /// Retries in flight.
-    pub retries: AtomicU32,
+    pub(crate) retries: AtomicU32,
 }
 
 impl Cluster {
     /// Claims a place among the requests in flight; `None` when `max_requests` is reached.
-    pub fn claim_request(self: &Arc<Self>) -> Option<RequestClaim> {
+    pub(crate) fn claim_request(self: &Arc<Self>) -> Option<RequestClaim> {
         let active = self.live.requests.fetch_add(1, Ordering::Relaxed);
         if active >= self.limits.requests {
             self.live.requests.fetch_sub(1, Ordering::Relaxed);
@@ -122,7 +122,7 @@ impl Cluster {
     }
 
     /// Claims a place among the retries in flight; `None` when the budget is used up.
-    pub fn claim_retry(self: &Arc<Self>) -> Option<RetryClaim> {
+    pub(crate) fn claim_retry(self: &Arc<Self>) -> Option<RetryClaim> {
         let allowed = match self.limits.retry_budget {
             Some((percent, minimum)) => {
                 let active = self.live.requests.load(Ordering::Relaxed);
@@ -141,7 +141,7 @@ impl Cluster {
 
 /// A place among the requests in flight, given back on drop.
 #[derive(Debug)]
-pub struct RequestClaim {
+pub(crate) struct RequestClaim {
     cluster: Arc<Cluster>,
 }
 
@@ -153,7 +153,7 @@ impl Drop for RequestClaim {
 
 /// A place among the retries in flight, given back on drop.
 #[derive(Debug)]
-pub struct RetryClaim {
+pub(crate) struct RetryClaim {
     cluster: Arc<Cluster>,
 }
 

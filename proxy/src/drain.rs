@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 /// How far the shutdown is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Serving.
     Serving,
     /// Not ready any more, still accepting: load balancers need time to notice.
@@ -17,18 +17,18 @@ pub enum Phase {
 
 /// The trigger. One owner.
 #[derive(Debug)]
-pub struct Drain {
+pub(crate) struct Drain {
     phase: watch::Sender<Phase>,
 }
 
 impl Drain {
     /// Serving.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { phase: watch::Sender::new(Phase::Serving) }
     }
 
     /// Moves on; never back.
-    pub fn advance(&self, phase: Phase) {
+    pub(crate) fn advance(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {
             let forward = phase > *current;
             if forward {
@@ -39,7 +39,7 @@ impl Drain {
     }
 
     /// A watcher.
-    pub fn watch(&self) -> Watcher {
+    pub(crate) fn watch(&self) -> Watcher {
         Watcher { phase: self.phase.subscribe() }
     }
 }
@@ -52,18 +52,18 @@ impl Default for Drain {
 
 /// Sees how far the shutdown is.
 #[derive(Clone, Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     phase: watch::Receiver<Phase>,
 }
 
 impl Watcher {
     /// How far.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
     /// Until the phase is reached; for ever when the trigger is dropped before.
-    pub async fn reached(&mut self, phase: Phase) {
+    pub(crate) async fn reached(&mut self, phase: Phase) {
         if self.phase.wait_for(|current| *current >= phase).await.is_err() {
             std::future::pending::<()>().await;
         }

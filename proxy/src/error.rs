@@ -7,7 +7,7 @@ use http::StatusCode;
 /// Exactly one per such event. It fixes the HTTP and gRPC status, the response flag of access logs (Envoy's vocabulary)
 /// and the metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// No virtual host or route matched.
     NoRoute,
     /// The route names a cluster that does not exist.
@@ -62,7 +62,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub const ALL: [Reason; 25] = [
+    pub(crate) const ALL: [Reason; 25] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -91,7 +91,7 @@ impl Reason {
     ];
 
     /// The status of the local reply, unless the route or filter gives its own.
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::DirectResponse => StatusCode::OK,
@@ -120,7 +120,7 @@ impl Reason {
     }
 
     /// The flag of `%RESPONSE_FLAGS%` in access logs (Envoy's short names), "-" for none.
-    pub const fn flag(self) -> &'static str {
+    pub(crate) const fn flag(self) -> &'static str {
         match self {
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
@@ -143,7 +143,7 @@ impl Reason {
     }
 
     /// The label in metrics, in `x-sidegate-reason` and in `/why`.
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::NoRoute => "no_route",
             Self::NoCluster => "no_cluster",
@@ -174,13 +174,13 @@ impl Reason {
     }
 
     /// Whether this is what the configuration asked for rather than something that went wrong.
-    pub const fn is_configured(self) -> bool {
+    pub(crate) const fn is_configured(self) -> bool {
         matches!(self, Self::DirectResponse | Self::Redirect)
     }
 }
 
 /// The gRPC status for an HTTP status of a local reply (gRPC over HTTP/2, "HTTP to gRPC Status Code Mapping").
-pub fn grpc_status(status: StatusCode) -> u16 {
+pub(crate) fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {
         200 => 0,
         400 => 13,
@@ -195,11 +195,11 @@ pub fn grpc_status(status: StatusCode) -> u16 {
 /// A resource that was refused, by name, with a text for the operator; becomes a line of the NACK.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {name}: {message}")]
-pub struct Rejection {
+pub(crate) struct Rejection {
     /// `listener`, `route`, `cluster`, `endpoint`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The resource's name.
-    pub name: String,
+    pub(crate) name: String,
     /// What is wrong and where: a field path first when there is one.
-    pub message: String,
+    pub(crate) message: String,
 }

@@ -171,7 +171,7 @@ impl<'a> Exchange<'a> {
         self.run_filters(http, &route, &mut request)?;
         match &route.action {
             Action::Forward(forward) if request.head.method == Method::CONNECT => {
-                self.open_tunnel(forward, &request.head).await
+                Box::pin(self.open_tunnel(forward, &request.head)).await
             }
             Action::Forward(forward) => self.forward(&route, forward, request).await,
             Action::Redirect(redirect) => Err(reply::redirect(redirect, &route, &request.head)),

@@ -13,26 +13,26 @@ use crate::message::RequestHead;
 
 mod ratelimit;
 
-pub use ratelimit::LocalRateLimit;
+pub(crate) use ratelimit::LocalRateLimit;
 
 /// The filters of a connection manager, in order, router left out.
-pub type Chain = Vec<Arc<Entry>>;
+pub(crate) type Chain = Vec<Arc<Entry>>;
 
 /// Per-route configuration: filter name → what replaces the chain's own.
-pub type Overrides = Vec<(Arc<str>, Option<Kind>)>;
+pub(crate) type Overrides = Vec<(Arc<str>, Option<Kind>)>;
 
 /// One filter in a chain.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its name in the configuration; per-route overrides refer to it.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// What it does.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 /// Every filter there is.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `envoy.filters.http.local_ratelimit`.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Present in the configuration but with no effect here (e.g. a rate limit without a bucket: per-route only).
@@ -41,17 +41,17 @@ pub enum Kind {
 
 /// A filter's answer instead of the upstream's.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// Why.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// The status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// Further headers.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Runs the chain for one request; the first reply ends it.
-pub fn on_request(
+pub(crate) fn on_request(
     chain: &Chain,
     overrides: &Overrides,
     _head: &mut RequestHead,

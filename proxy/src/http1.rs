@@ -23,29 +23,33 @@ mod section;
 mod field;
 mod fault;
 
-pub use body::{BodyDecoder, Decoded};
-pub use encode::{
-    CHUNK_END, RequestOptions, ResponseOptions, encode_chunk_header, encode_last_chunk, encode_request,
-    encode_request_with, encode_response,
+pub(crate) use body::{BodyDecoder, Decoded};
+pub(crate) use encode::{
+    CHUNK_END, ResponseOptions, encode_chunk_header, encode_last_chunk, encode_request, encode_response,
 };
-pub use fault::{Fault, ParseError};
-pub use request::RequestParser;
-pub use response::ResponseParser;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use encode::{RequestOptions, encode_request_with};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fault::Fault;
+pub(crate) use fault::ParseError;
+pub(crate) use field::is_hop_by_hop;
+pub(crate) use request::RequestParser;
+pub(crate) use response::ResponseParser;
 
 #[cfg(test)]
 mod tests;
 
 /// Bounds on what a peer may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Bytes of a head, from its first line to the empty one, dropped fields included; the same bound again for trailers.
-    pub head_bytes: usize,
+    pub(crate) head_bytes: usize,
     /// Field lines of a head, dropped ones included; the same bound again for trailers.
-    pub fields: usize,
+    pub(crate) fields: usize,
     /// Bytes of a request target.
-    pub target_bytes: usize,
+    pub(crate) target_bytes: usize,
     /// Whether HTTP/1.0 requests are served. HTTP/1.0 responses always are.
-    pub http_10: bool,
+    pub(crate) http_10: bool,
 }
 
 impl Default for Limits {
@@ -56,7 +60,7 @@ impl Default for Limits {
 
 /// How a message's content is delimited (RFC 9112 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// There is no content, and the head says nothing about it.
     None,
     /// Exactly that many bytes.
@@ -69,14 +73,14 @@ pub enum Framing {
 
 impl Framing {
     /// Whether no content follows the head.
-    pub const fn is_empty(self) -> bool {
+    pub(crate) const fn is_empty(self) -> bool {
         matches!(self, Self::None | Self::Length(0))
     }
 }
 
 /// What a request expects before it sends its content (RFC 9110 §10.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
+pub(crate) enum Expect {
     /// Nothing.
     None,
     /// `100-continue`.
@@ -87,36 +91,38 @@ pub enum Expect {
 
 /// A request's head has arrived.
 #[derive(Debug)]
-pub struct RequestEvent {
+pub(crate) struct RequestEvent {
     /// The head. Hop-by-hop fields, framing fields, `Expect` and `Host` are not in its headers any more. The scheme is that
     /// of an absolute target, else `http`: who knows the connection sets it right.
-    pub head: RequestHead,
+    pub(crate) head: RequestHead,
     /// How the content is delimited; never [`Framing::UntilClose`].
-    pub framing: Framing,
+    pub(crate) framing: Framing,
     /// Whether the client allows another request on this connection.
-    pub keep_alive: bool,
+    pub(crate) keep_alive: bool,
     /// The protocol the client wants to switch to, lower case; `h2c` is never offered. Several are joined by commas.
-    pub upgrade: Option<Box<str>>,
+    pub(crate) upgrade: Option<Box<str>>,
     /// What the client waits for.
-    pub expect: Expect,
+    pub(crate) expect: Expect,
     /// Whether the target was in absolute form: the client takes this for a proxy.
-    pub absolute_form: bool,
+    pub(crate) absolute_form: bool,
     /// Whether the client takes trailers (`TE: trailers`).
-    pub te_trailers: bool,
+    #[allow(dead_code, reason = "trailers go to every client today; those that refuse them are few")]
+    pub(crate) te_trailers: bool,
 }
 
 /// A response's head has arrived. Interim (1xx) responses are events too.
 #[derive(Debug)]
-pub struct ResponseEvent {
+pub(crate) struct ResponseEvent {
     /// The head. Hop-by-hop and framing fields are not in its headers any more, except that `Content-Length` stays where
     /// it speaks of content that is not sent (HEAD, 304).
-    pub head: ResponseHead,
+    pub(crate) head: ResponseHead,
     /// How the content is delimited.
-    pub framing: Framing,
+    pub(crate) framing: Framing,
     /// Whether the connection can carry another request after this response's end.
-    pub keep_alive: bool,
+    pub(crate) keep_alive: bool,
     /// How long the server says it keeps an idle connection (`Keep-Alive: timeout=`).
-    pub keep_alive_timeout: Option<Duration>,
+    pub(crate) keep_alive_timeout: Option<Duration>,
     /// The protocol the server switches to or offers, lower case.
-    pub upgrade: Option<Box<str>>,
+    #[allow(dead_code, reason = "no upgrade is asked for yet")]
+    pub(crate) upgrade: Option<Box<str>>,
 }

@@ -9,22 +9,10 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HOST, TE};
 use http::uri::PathAndQuery;
 
+use crate::http1::is_hop_by_hop;
 use crate::message::{
     Body, BodyError, BodyStream, Frame, Headers, RequestHead, ResponseHead, Scheme, Version, is_authority,
 };
-
-/// Fields that are about one HTTP/1.1 connection and have no place in HTTP/2 (RFC 9113 §8.2.2).
-const CONNECTION_FIELDS: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "transfer-encoding",
-    "upgrade",
-    "te",
-    "expect",
-    "proxy-authorization",
-    "proxy-authenticate",
-];
 
 /// Why a request head from HTTP/2 is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,8 +85,9 @@ fn without_connection_fields(map: HeaderMap) -> Headers {
     headers
 }
 
+/// Fields that are about one connection and have no place in HTTP/2 (RFC 9113 §8.2.2), and an expectation that we meet ourselves.
 fn is_connection_field(name: &[u8]) -> bool {
-    CONNECTION_FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
+    is_hop_by_hop(name) || name.eq_ignore_ascii_case(b"expect")
 }
 
 /// The head of a request to send. `body` gives the content length when it is known.

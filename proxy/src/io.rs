@@ -14,13 +14,13 @@ use tokio::net::TcpStream;
 
 /// A connection.
 #[derive(Debug)]
-pub struct Io {
+pub(crate) struct Io {
     /// Borrowed for the length of one call each time.
     stream: RefCell<TcpStream>,
     /// The other end's address.
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// Our address.
-    pub local: SocketAddr,
+    pub(crate) local: SocketAddr,
 }
 
 impl Io {
@@ -28,25 +28,25 @@ impl Io {
     ///
     /// # Errors
     /// When the socket is already disconnected.
-    pub fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         Ok(Self { stream: RefCell::new(stream), peer, local })
     }
 
     /// Reads what is there, appending to the buffer (its spare capacity bounds the read); 0 is the end.
-    pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         // tokio's own read knows that a short read has emptied the socket, and spares the system call that would say so.
         pin!(self.stream.borrow_mut().read_buf(buffer)).poll(context)
     }
 
     /// Until there may be something to read. Needs no buffer.
-    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
         // An error is found by the read that follows.
         self.stream.borrow().poll_read_ready(context).map(drop)
     }
 
     /// Writes a part of the data.
-    pub fn poll_write(&self, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&self, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let stream = self.stream.borrow();
         loop {
             match stream.try_write(data) {
@@ -59,7 +59,7 @@ impl Io {
     }
 
     /// Writes a part of several pieces with one system call.
-    pub fn poll_write_vectored(
+    pub(crate) fn poll_write_vectored(
         &self,
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
@@ -76,7 +76,7 @@ impl Io {
     }
 
     /// Writes everything in the buffer, consuming it.
-    pub fn poll_flush_buffer(
+    pub(crate) fn poll_flush_buffer(
         &self,
         context: &mut Context<'_>,
         buffer: &mut BytesMut,
@@ -93,7 +93,7 @@ impl Io {
 
     /// Whether the other end has closed, or sent something nobody asked for: a look at the socket without consuming.
     /// One system call.
-    pub fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let stream = self.stream.borrow();
         let socket = socket2::SockRef::from(&*stream);
@@ -105,7 +105,7 @@ impl Io {
     }
 
     /// Whether a closed or readable state is already known to the runtime. No system call.
-    pub fn is_known_stale(&self) -> bool {
+    pub(crate) fn is_known_stale(&self) -> bool {
         let mut byte = [0_u8; 1];
         // `try_read` asks the kernel only when the runtime has seen an event, which an idle connection has no business having.
         match self.stream.borrow().try_read(&mut byte) {
@@ -115,13 +115,13 @@ impl Io {
     }
 
     /// Closes our sending direction.
-    pub fn shutdown_write(&self) {
+    pub(crate) fn shutdown_write(&self) {
         // Already closed by the other end is as good.
         let _ = socket2::SockRef::from(&*self.stream.borrow()).shutdown(std::net::Shutdown::Write);
     }
 
     /// Closing sends RST, so that the other end cannot mistake a cut response for a complete one.
-    pub fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(&*self.stream.borrow()).set_linger(Some(std::time::Duration::ZERO));
     }
 }
@@ -132,12 +132,12 @@ thread_local! {
 }
 
 /// A receive buffer, empty.
-pub fn take_buffer() -> BytesMut {
+pub(crate) fn take_buffer() -> BytesMut {
     SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
 /// Gives a receive buffer back; what it holds is lost.
-pub fn give_buffer(mut buffer: BytesMut) {
+pub(crate) fn give_buffer(mut buffer: BytesMut) {
     if buffer.capacity() > 0 && buffer.capacity() <= SPARE_BYTES {
         buffer.clear();
         SPARE.with_borrow_mut(|spare| {
@@ -154,32 +154,32 @@ const SPARE_BYTES: usize = 128 * 1024;
 /// What is to leave on a connection: encoded bytes, then one piece of a body, then what ends the piece. One system call when the
 /// socket takes it.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     /// Encoded bytes: heads, chunk headers.
-    pub head: BytesMut,
+    pub(crate) head: BytesMut,
     piece: Bytes,
     tail: &'static [u8],
 }
 
 impl Outbox {
     /// Adds a piece of body, with what ends it. Only when [`Self::has_piece`] is false.
-    pub fn set_piece(&mut self, piece: Bytes, tail: &'static [u8]) {
+    pub(crate) fn set_piece(&mut self, piece: Bytes, tail: &'static [u8]) {
         debug_assert!(!self.has_piece());
         (self.piece, self.tail) = (piece, tail);
     }
 
     /// Whether a piece of body waits to leave.
-    pub fn has_piece(&self) -> bool {
+    pub(crate) fn has_piece(&self) -> bool {
         !self.piece.is_empty() || !self.tail.is_empty()
     }
 
     /// Whether nothing waits to leave.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.head.is_empty() && !self.has_piece()
     }
 
     /// Writes everything. `written` turns true with the first byte that leaves.
-    pub fn poll_flush(
+    pub(crate) fn poll_flush(
         &mut self,
         context: &mut Context<'_>,
         io: &Io,
@@ -213,7 +213,7 @@ impl Outbox {
 /// The stream for codecs that want `AsyncRead + AsyncWrite` (h2): bytes read ahead come first, and writes of all streams that are
 /// ready in one turn of the run queue are gathered into one system call.
 #[derive(Debug)]
-pub struct Gathered {
+pub(crate) struct Gathered {
     io: Rc<Io>,
     ahead: BytesMut,
     pending: BytesMut,
@@ -225,7 +225,7 @@ const GATHER_LIMIT: usize = 64 * 1024;
 
 impl Gathered {
     /// Wraps a stream of which `ahead` was read already.
-    pub fn new(io: Rc<Io>, ahead: BytesMut) -> Self {
+    pub(crate) fn new(io: Rc<Io>, ahead: BytesMut) -> Self {
         Self { io, ahead, pending: BytesMut::new(), yielded: false }
     }
 }

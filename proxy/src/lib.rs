@@ -34,8 +34,8 @@ pub mod fuzzing; // what `fuzz/` checks; not in the program
 // Ground floor.
 mod telemetry; // metrics, access log, flight recorder
 mod trace; // B3 and W3C trace context
-mod http1; // the HTTP/1.1 codec, no IO
 mod http2; // HTTP/2 by the h2 crate: heads, bodies
+mod http1; // the HTTP/1.1 codec, no IO
 mod message; // heads, headers, bodies
 mod relay; // bytes both ways between two connections
 mod io; // a connection's byte stream

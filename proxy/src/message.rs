@@ -12,14 +12,14 @@ mod headers;
 mod path;
 mod replay;
 
-pub use authority::{is_authority, parse_authority};
-pub use headers::{Headers, Name, Value};
-pub use path::{EscapedSlashes, PathError, PathOptions, normalize};
-pub use replay::Replay;
+pub(crate) use authority::{is_authority, parse_authority};
+pub(crate) use headers::{Headers, Name, Value};
+pub(crate) use path::{EscapedSlashes, PathError, PathOptions, normalize};
+pub(crate) use replay::Replay;
 
 /// The version a message came in or goes out with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Version {
+pub(crate) enum Version {
     /// HTTP/1.0.
     Http10,
     /// HTTP/1.1.
@@ -30,7 +30,7 @@ pub enum Version {
 
 impl Version {
     /// As in `%PROTOCOL%`.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
@@ -41,7 +41,7 @@ impl Version {
 
 /// `:scheme`, or what the connection implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     /// Cleartext.
     Http,
     /// TLS.
@@ -50,7 +50,7 @@ pub enum Scheme {
 
 impl Scheme {
     /// The word.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -60,53 +60,54 @@ impl Scheme {
 
 /// The head of a request. `Host`/`:authority` lives in `authority` only, never in `headers`.
 #[derive(Clone, Debug)]
-pub struct RequestHead {
+pub(crate) struct RequestHead {
     /// The method.
-    pub method: Method,
+    pub(crate) method: Method,
     /// The scheme.
-    pub scheme: Scheme,
+    pub(crate) scheme: Scheme,
     /// The authority; absent only from HTTP/1.0 requests without `Host`.
-    pub authority: Option<Authority>,
+    pub(crate) authority: Option<Authority>,
     /// Path and query as they arrived or as normalisation left them; for CONNECT `/`.
-    pub path: PathAndQuery,
+    pub(crate) path: PathAndQuery,
     /// The version it came in.
-    pub version: Version,
+    pub(crate) version: Version,
     /// The header fields, hop-by-hop ones removed by the codec room.
-    pub headers: Headers,
+    pub(crate) headers: Headers,
 }
 
 /// A request.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The head.
-    pub head: RequestHead,
+    pub(crate) head: RequestHead,
     /// The body.
-    pub body: Body,
+    pub(crate) body: Body,
 }
 
 /// The head of a response.
 #[derive(Clone, Debug)]
-pub struct ResponseHead {
+pub(crate) struct ResponseHead {
     /// The status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The version it came in.
-    pub version: Version,
+    #[allow(dead_code, reason = "for logs of what an upstream speaks")]
+    pub(crate) version: Version,
     /// The header fields, hop-by-hop ones removed by the codec room.
-    pub headers: Headers,
+    pub(crate) headers: Headers,
 }
 
 /// A response.
 #[derive(Debug)]
-pub struct Response {
+pub(crate) struct Response {
     /// The head.
-    pub head: ResponseHead,
+    pub(crate) head: ResponseHead,
     /// The body.
-    pub body: Body,
+    pub(crate) body: Body,
 }
 
 /// A piece of a body.
 #[derive(Clone, Debug)]
-pub enum Frame {
+pub(crate) enum Frame {
     /// Content.
     Data(Bytes),
     /// Trailer fields; the last frame.
@@ -114,7 +115,7 @@ pub enum Frame {
 }
 
 /// A body in pieces. After `None` or an error it is not polled again. Dropping it early aborts the message.
-pub trait BodyStream {
+pub(crate) trait BodyStream {
     /// The next piece. The stream reads no further ahead than one piece: not polling is back-pressure.
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
 
@@ -124,7 +125,7 @@ pub trait BodyStream {
 
 /// A message's content.
 #[derive(Default)]
-pub enum Body {
+pub(crate) enum Body {
     /// None.
     #[default]
     Empty,
@@ -136,12 +137,12 @@ pub enum Body {
 
 impl Body {
     /// Wraps a stream.
-    pub fn stream(stream: impl BodyStream + 'static) -> Self {
+    pub(crate) fn stream(stream: impl BodyStream + 'static) -> Self {
         Self::Stream(Box::pin(stream))
     }
 
     /// Whether nothing is left to read.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Full(data) => data.is_empty(),
@@ -150,7 +151,7 @@ impl Body {
     }
 
     /// Bytes still to come, when known.
-    pub fn remaining(&self) -> Option<u64> {
+    pub(crate) fn remaining(&self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),
             Self::Full(data) => Some(data.len() as u64),
@@ -159,7 +160,7 @@ impl Body {
     }
 
     /// The next piece.
-    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         match self {
             Self::Empty => Poll::Ready(None),
             Self::Full(_) => {
@@ -171,7 +172,7 @@ impl Body {
     }
 
     /// The next piece, awaited.
-    pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
+    pub(crate) async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
         std::future::poll_fn(|context| self.poll_frame(context)).await
     }
 }
@@ -188,7 +189,7 @@ impl std::fmt::Debug for Body {
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// The sender closed or reset.
     #[error("the sender ended the body early")]
     Reset,

@@ -15,17 +15,17 @@ use crate::message::{Name, RequestHead, Value};
 mod matcher;
 mod table;
 
-pub use matcher::{HeaderMatch, HeaderTest, Matcher, PathMatch, QueryMatch, StringMatch};
-pub use table::{Table, VirtualHost};
+pub(crate) use matcher::{HeaderMatch, HeaderTest, Matcher, PathMatch, QueryMatch, StringMatch};
+pub(crate) use table::{Table, VirtualHost};
 
 /// Notes each step of a decision; [`Silent`] compiles to nothing.
-pub trait Recorder {
+pub(crate) trait Recorder {
     /// A step was taken; `text` is only built when the recorder listens.
     fn note(&mut self, text: impl FnOnce() -> String);
 }
 
 /// The recorder of served requests: hears nothing, costs nothing.
-pub struct Silent;
+pub(crate) struct Silent;
 
 impl Recorder for Silent {
     fn note(&mut self, _: impl FnOnce() -> String) {}
@@ -39,26 +39,26 @@ impl Recorder for Vec<String> {
 
 /// One route: when it applies, and what then.
 #[derive(Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// `name`, or what the configuration's place makes of it; for logs (`%ROUTE_NAME%`) and explain.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// When it applies.
-    pub matcher: Matcher,
+    pub(crate) matcher: Matcher,
     /// What then.
-    pub action: Action,
+    pub(crate) action: Action,
     /// The Kubernetes object behind it (`metadata.filter_metadata["sidegate"]`): `HTTPRoute shop/web rule 0 generation 3`.
-    pub origin: Option<Arc<str>>,
+    pub(crate) origin: Option<Arc<str>>,
     /// Header changes, the route's own first, then the virtual host's, then the table's (Envoy's order).
-    pub request_headers: Vec<Arc<HeaderChanges>>,
+    pub(crate) request_headers: Vec<Arc<HeaderChanges>>,
     /// The same for responses.
-    pub response_headers: Vec<Arc<HeaderChanges>>,
+    pub(crate) response_headers: Vec<Arc<HeaderChanges>>,
     /// Per-route configuration of filters (`typed_per_filter_config`, most specific wins), by filter name.
-    pub filters: filter::Overrides,
+    pub(crate) filters: filter::Overrides,
 }
 
 /// What a route does.
 #[derive(Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// Sends the request on.
     Forward(Box<Forward>),
     /// Answers 3xx.
@@ -69,30 +69,30 @@ pub enum Action {
 
 /// `RouteAction`.
 #[derive(Debug)]
-pub struct Forward {
+pub(crate) struct Forward {
     /// Where to.
-    pub target: Target,
+    pub(crate) target: Target,
     /// `cluster_not_found_response_code`, default 503.
-    pub cluster_not_found: StatusCode,
+    pub(crate) cluster_not_found: StatusCode,
     /// `timeout`: from the end of the request to the end of the response; `None` is none. Envoy's default is 15 s.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// `idle_timeout`; overrides the connection manager's stream idle timeout.
-    pub idle_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     /// Retries; `None` is none.
-    pub retry: Option<Arc<RetryPolicy>>,
+    pub(crate) retry: Option<Arc<RetryPolicy>>,
     /// Path rewriting.
-    pub rewrite: Rewrite,
+    pub(crate) rewrite: Rewrite,
     /// `host_rewrite_literal` and its kin.
-    pub host_rewrite: HostRewrite,
+    pub(crate) host_rewrite: HostRewrite,
     /// `request_mirror_policies`: clusters, with the share in parts per million.
-    pub mirrors: Vec<(Arc<str>, u32)>,
+    pub(crate) mirrors: Vec<(Arc<str>, u32)>,
     /// CONNECT requests are terminated here and their payload forwarded (`connect_config`).
-    pub terminate_connect: bool,
+    pub(crate) terminate_connect: bool,
 }
 
 /// Where a request or connection goes.
 #[derive(Debug)]
-pub enum Target {
+pub(crate) enum Target {
     /// One cluster.
     Cluster(Arc<str>),
     /// `weighted_clusters`; the total is the sum, at least 1.
@@ -108,20 +108,20 @@ pub enum Target {
 
 /// One of several weighted clusters.
 #[derive(Debug)]
-pub struct WeightedCluster {
+pub(crate) struct WeightedCluster {
     /// The cluster.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Its weight, at least 1.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// Header changes of its own, applied before the route's.
-    pub request_headers: Option<Arc<HeaderChanges>>,
+    pub(crate) request_headers: Option<Arc<HeaderChanges>>,
     /// The same for responses.
-    pub response_headers: Option<Arc<HeaderChanges>>,
+    pub(crate) response_headers: Option<Arc<HeaderChanges>>,
 }
 
 impl Target {
     /// Chooses a cluster. `roll` is uniform over `u32`; the choice is `roll` scaled to the total weight.
-    pub fn choose<'a>(&'a self, head: &'a RequestHead, roll: u32) -> Option<Choice<'a>> {
+    pub(crate) fn choose<'a>(&'a self, head: &'a RequestHead, roll: u32) -> Option<Choice<'a>> {
         match self {
             Self::Cluster(name) => Some(Choice { cluster: name, weighted: None }),
             Self::Weighted { clusters, total } => {
@@ -143,16 +143,16 @@ impl Target {
 
 /// The cluster chosen by a [`Target`].
 #[derive(Debug)]
-pub struct Choice<'a> {
+pub(crate) struct Choice<'a> {
     /// Its name.
-    pub cluster: &'a str,
+    pub(crate) cluster: &'a str,
     /// Its entry when there were several.
-    pub weighted: Option<&'a WeightedCluster>,
+    pub(crate) weighted: Option<&'a WeightedCluster>,
 }
 
 /// Path rewriting of a forwarded request (query strings are kept).
 #[derive(Debug)]
-pub enum Rewrite {
+pub(crate) enum Rewrite {
     /// None.
     Keep,
     /// `prefix_rewrite`: the matched prefix, or the whole matched path, becomes this.
@@ -163,7 +163,7 @@ pub enum Rewrite {
 
 /// Host rewriting of a forwarded request.
 #[derive(Debug)]
-pub enum HostRewrite {
+pub(crate) enum HostRewrite {
     /// As it came.
     Keep,
     /// `host_rewrite_literal`.
@@ -174,24 +174,24 @@ pub enum HostRewrite {
 
 /// `RedirectAction`.
 #[derive(Debug)]
-pub struct Redirect {
+pub(crate) struct Redirect {
     /// 301, 302, 303, 307 or 308.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// `scheme_redirect` / `https_redirect`.
-    pub scheme: Option<Arc<str>>,
+    pub(crate) scheme: Option<Arc<str>>,
     /// `host_redirect`.
-    pub host: Option<Arc<str>>,
+    pub(crate) host: Option<Arc<str>>,
     /// `port_redirect`.
-    pub port: Option<u16>,
+    pub(crate) port: Option<u16>,
     /// What happens to the path.
-    pub path: RedirectPath,
+    pub(crate) path: RedirectPath,
     /// `strip_query`.
-    pub strip_query: bool,
+    pub(crate) strip_query: bool,
 }
 
 /// The path of a redirect.
 #[derive(Debug)]
-pub enum RedirectPath {
+pub(crate) enum RedirectPath {
     /// As it came.
     Keep,
     /// `path_redirect`: this instead; a query in it replaces the request's.
@@ -202,81 +202,81 @@ pub enum RedirectPath {
 
 /// `DirectResponseAction`.
 #[derive(Debug)]
-pub struct Direct {
+pub(crate) struct Direct {
     /// The status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The body.
-    pub body: bytes::Bytes,
+    pub(crate) body: bytes::Bytes,
 }
 
 /// `RetryPolicy`.
 #[derive(Debug)]
-pub struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     /// The conditions of `retry_on`.
-    pub on: RetryOn,
+    pub(crate) on: RetryOn,
     /// `retriable_status_codes`.
-    pub statuses: Vec<StatusCode>,
+    pub(crate) statuses: Vec<StatusCode>,
     /// `num_retries`, default 1.
-    pub retries: u32,
+    pub(crate) retries: u32,
     /// `per_try_timeout`.
-    pub per_try_timeout: Option<Duration>,
+    pub(crate) per_try_timeout: Option<Duration>,
     /// `retry_host_predicate: previous_hosts`: another endpoint each time, when there is one.
-    pub other_endpoint: bool,
+    pub(crate) other_endpoint: bool,
     /// `retry_back_off`: base and maximum of the jittered exponential back-off; Envoy's default is 25 ms and 250 ms.
-    pub back_off: (Duration, Duration),
+    pub(crate) back_off: (Duration, Duration),
     /// Only idempotent methods, except where nothing was processed (D9: routes of our own control plane).
-    pub idempotent_only: bool,
+    pub(crate) idempotent_only: bool,
     /// Bytes of request body kept for another attempt; 64 KiB.
-    pub replay_limit: usize,
+    pub(crate) replay_limit: usize,
 }
 
 /// The conditions of `retry_on`, HTTP and gRPC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "the field's own list of independent conditions")]
-pub struct RetryOn {
+pub(crate) struct RetryOn {
     /// `5xx` (also every failure without a response).
-    pub server_error: bool,
+    pub(crate) server_error: bool,
     /// `gateway-error`: 502, 503, 504.
-    pub gateway_error: bool,
+    pub(crate) gateway_error: bool,
     /// `connect-failure`.
-    pub connect_failure: bool,
+    pub(crate) connect_failure: bool,
     /// `refused-stream`.
-    pub refused_stream: bool,
+    pub(crate) refused_stream: bool,
     /// `reset`: any failure before the response head.
-    pub reset: bool,
+    pub(crate) reset: bool,
     /// `reset-before-request`: nothing of the request was sent.
-    pub reset_before_request: bool,
+    pub(crate) reset_before_request: bool,
     /// `retriable-4xx`: 409.
-    pub retriable_4xx: bool,
+    pub(crate) retriable_4xx: bool,
     /// `retriable-status-codes`.
-    pub retriable_statuses: bool,
+    pub(crate) retriable_statuses: bool,
     /// gRPC status codes in the response head (`cancelled` 1, `deadline-exceeded` 4, `resource-exhausted` 8, `internal` 13, `unavailable` 14), as bits.
-    pub grpc: u32,
+    pub(crate) grpc: u32,
 }
 
 /// Additions and removals of header fields, in the order in which they apply: removals, then additions.
 #[derive(Debug, Default)]
-pub struct HeaderChanges {
+pub(crate) struct HeaderChanges {
     /// Lower-case names to remove.
-    pub remove: Vec<Arc<str>>,
+    pub(crate) remove: Vec<Arc<str>>,
     /// Fields to add.
-    pub add: Vec<HeaderAddition>,
+    pub(crate) add: Vec<HeaderAddition>,
 }
 
 /// `HeaderValueOption`.
 #[derive(Debug)]
-pub struct HeaderAddition {
+pub(crate) struct HeaderAddition {
     /// The name.
-    pub name: http::HeaderName,
+    pub(crate) name: http::HeaderName,
     /// The value; literal in this cut (formatter commands `%…%` are refused at compile time).
-    pub value: http::HeaderValue,
+    pub(crate) value: http::HeaderValue,
     /// `append_action`.
-    pub action: AppendAction,
+    pub(crate) action: AppendAction,
 }
 
 /// `append_action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppendAction {
+pub(crate) enum AppendAction {
     /// `APPEND_IF_EXISTS_OR_ADD`.
     Append,
     /// `ADD_IF_ABSENT`.
@@ -289,7 +289,7 @@ pub enum AppendAction {
 
 impl HeaderChanges {
     /// Applies the changes to a header section.
-    pub fn apply(&self, headers: &mut crate::message::Headers) {
+    pub(crate) fn apply(&self, headers: &mut crate::message::Headers) {
         for name in &self.remove {
             headers.remove(name);
         }

@@ -22,39 +22,39 @@ use crate::telemetry::AccessLog;
 
 /// Everything a proxy serves by, at one moment.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// Grows by one with every publication; 0 is the empty snapshot before the first.
-    pub version: u64,
+    pub(crate) version: u64,
     /// Listeners by name.
-    pub listeners: FxHashMap<Arc<str>, Arc<Listener>>,
+    pub(crate) listeners: FxHashMap<Arc<str>, Arc<Listener>>,
     /// Route tables by name (`RouteConfiguration.name`), those inside listeners included.
-    pub routes: FxHashMap<Arc<str>, Arc<route::Table>>,
+    pub(crate) routes: FxHashMap<Arc<str>, Arc<route::Table>>,
     /// Clusters by name.
-    pub clusters: FxHashMap<Arc<str>, Arc<Cluster>>,
+    pub(crate) clusters: FxHashMap<Arc<str>, Arc<Cluster>>,
 }
 
 /// A listener (`envoy.config.listener.v3.Listener`).
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Its name; "listeners are updated by name".
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Where it is bound; `address` and `additional_addresses`.
-    pub addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<SocketAddr>,
     /// Whether it is bound at all; `bind_to_port: false` is kept for traffic that other listeners hand over.
-    pub bind: bool,
+    pub(crate) bind: bool,
     /// What to do with a connection: the default filter chain.
-    pub chain: Chain,
+    pub(crate) chain: Chain,
     /// `connection_limit` network filter or listener bound; `None` is the process bound alone.
-    pub max_connections: Option<u32>,
+    pub(crate) max_connections: Option<u32>,
     /// Connections open now, over all workers; carried over when the listener is updated.
-    pub open: Arc<AtomicU32>,
+    pub(crate) open: Arc<AtomicU32>,
     /// Whether traffic through it is inbound (towards the workload): Istio's `reporter` label.
-    pub direction: Direction,
+    pub(crate) direction: Direction,
 }
 
 /// `traffic_direction`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// Towards the workload: reporter `destination`.
     Inbound,
     /// From the workload, or a gateway: reporter `source`.
@@ -63,7 +63,7 @@ pub enum Direction {
 
 /// What a filter chain ends in.
 #[derive(Debug)]
-pub enum Chain {
+pub(crate) enum Chain {
     /// `http_connection_manager`.
     Http(Arc<Http>),
     /// `tcp_proxy`.
@@ -72,66 +72,66 @@ pub enum Chain {
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug)]
-pub struct Http {
+pub(crate) struct Http {
     /// `stat_prefix`.
-    pub stat_prefix: Arc<str>,
+    pub(crate) stat_prefix: Arc<str>,
     /// `codec_type`.
-    pub codec: Codec,
+    pub(crate) codec: Codec,
     /// Name of the route table, by RDS or inline (inline tables are in `Snapshot::routes` too, under a name of their own).
-    pub routes: Arc<str>,
+    pub(crate) routes: Arc<str>,
     /// The filters, router left out.
-    pub filters: filter::Chain,
+    pub(crate) filters: filter::Chain,
     /// `use_remote_address`: the peer is not trusted; its address is appended to `x-forwarded-for` and internal headers are stripped.
-    pub use_remote_address: bool,
+    pub(crate) use_remote_address: bool,
     /// `generate_request_id`.
-    pub generate_request_id: bool,
+    pub(crate) generate_request_id: bool,
     /// `preserve_external_request_id`.
-    pub preserve_external_request_id: bool,
+    pub(crate) preserve_external_request_id: bool,
     /// `normalize_path`.
-    pub normalize_path: bool,
+    pub(crate) normalize_path: bool,
     /// `merge_slashes`.
-    pub merge_slashes: bool,
+    pub(crate) merge_slashes: bool,
     /// `path_with_escaped_slashes_action`.
-    pub escaped_slashes: EscapedSlashes,
+    pub(crate) escaped_slashes: EscapedSlashes,
     /// `tracing` is present: trace context is continued and written.
-    pub tracing: bool,
+    pub(crate) tracing: bool,
     /// Whether `upgrade_configs` allows CONNECT.
-    pub allow_connect: bool,
+    pub(crate) allow_connect: bool,
     /// Lower-case upgrade types of `upgrade_configs` other than CONNECT.
-    pub upgrades: Vec<Arc<str>>,
+    pub(crate) upgrades: Vec<Arc<str>>,
     /// `server_name` for local replies and, unless passed through, all responses.
-    pub server_name: Option<Arc<str>>,
+    pub(crate) server_name: Option<Arc<str>>,
     /// `server_header_transformation` is PASS_THROUGH.
-    pub pass_server_header: bool,
+    pub(crate) pass_server_header: bool,
     /// `via`.
-    pub via: Option<Arc<str>>,
+    pub(crate) via: Option<Arc<str>>,
     /// Bounds of time; `None` is no bound.
-    pub timeouts: HttpTimeouts,
+    pub(crate) timeouts: HttpTimeouts,
     /// Bound on the bytes of a header section (`max_request_headers_kb`), default 64 KiB here.
-    pub max_header_bytes: usize,
+    pub(crate) max_header_bytes: usize,
     /// Bound on the number of header fields, default 100.
-    pub max_header_count: usize,
+    pub(crate) max_header_count: usize,
     /// `max_concurrent_streams` of HTTP/2, default 100.
-    pub max_concurrent_streams: u32,
+    pub(crate) max_concurrent_streams: u32,
     /// `max_requests_per_connection`.
-    pub max_requests_per_connection: Option<u32>,
+    pub(crate) max_requests_per_connection: Option<u32>,
     /// `http_protocol_options.accept_http_10`.
-    pub accept_http_10: bool,
+    pub(crate) accept_http_10: bool,
     /// Access logs to write.
-    pub access_logs: Vec<Arc<AccessLog>>,
+    pub(crate) access_logs: Vec<Arc<AccessLog>>,
 }
 
 /// Time bounds of the HTTP connection manager.
 #[derive(Clone, Copy, Debug)]
-pub struct HttpTimeouts {
+pub(crate) struct HttpTimeouts {
     /// A connection without active requests (`common_http_protocol_options.idle_timeout`), default 1 h.
-    pub idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     /// No byte on a stream (`stream_idle_timeout`), default 5 min.
-    pub stream_idle: Option<Duration>,
+    pub(crate) stream_idle: Option<Duration>,
     /// From the first byte of a request to its head's end (`request_headers_timeout`), default 30 s here (Envoy: none).
-    pub headers: Option<Duration>,
+    pub(crate) headers: Option<Duration>,
     /// From the first byte to the last of a request (`request_timeout`), default none.
-    pub request: Option<Duration>,
+    pub(crate) request: Option<Duration>,
 }
 
 impl Default for HttpTimeouts {
@@ -147,7 +147,7 @@ impl Default for HttpTimeouts {
 
 /// `codec_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codec {
+pub(crate) enum Codec {
     /// By the first bytes.
     Auto,
     /// HTTP/1 only.
@@ -158,21 +158,21 @@ pub enum Codec {
 
 /// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
 #[derive(Debug)]
-pub struct Tcp {
+pub(crate) struct Tcp {
     /// `stat_prefix`.
-    pub stat_prefix: Arc<str>,
+    pub(crate) stat_prefix: Arc<str>,
     /// `cluster` or `weighted_clusters`.
-    pub target: route::Target,
+    pub(crate) target: route::Target,
     /// `idle_timeout`, default 1 h.
-    pub idle_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     /// `max_connect_attempts`, default 1.
-    pub max_connect_attempts: u32,
+    pub(crate) max_connect_attempts: u32,
     /// Access logs to write.
-    pub access_logs: Vec<Arc<AccessLog>>,
+    pub(crate) access_logs: Vec<Arc<AccessLog>>,
 }
 
 /// The writing end. One owner: the config staircase.
-pub struct Publisher {
+pub(crate) struct Publisher {
     shared: Arc<Shared>,
     changed: watch::Sender<u64>,
 }
@@ -185,13 +185,13 @@ struct Shared {
 
 impl Publisher {
     /// A publisher of the empty snapshot.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let shared = Shared { current: ArcSwap::default(), version: AtomicU64::new(0) };
         Self { shared: Arc::new(shared), changed: watch::Sender::new(0) }
     }
 
     /// Makes the snapshot the one that every request from now on is served by. Its version is set here.
-    pub fn publish(&self, mut snapshot: Snapshot) -> Arc<Snapshot> {
+    pub(crate) fn publish(&self, mut snapshot: Snapshot) -> Arc<Snapshot> {
         snapshot.version = self.shared.version.load(Ordering::Relaxed) + 1;
         let version = snapshot.version;
         let snapshot = Arc::new(snapshot);
@@ -201,18 +201,8 @@ impl Publisher {
         snapshot
     }
 
-    /// What is published now.
-    pub fn current(&self) -> Arc<Snapshot> {
-        self.shared.current.load_full()
-    }
-
-    /// Ticks with every publication.
-    pub fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
     /// A handle from which workers make their readers.
-    pub fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> Handle {
         Handle { shared: self.shared.clone(), changed: self.changed.subscribe() }
     }
 }
@@ -225,24 +215,24 @@ impl Default for Publisher {
 
 /// What crosses to a worker's thread.
 #[derive(Clone)]
-pub struct Handle {
+pub(crate) struct Handle {
     shared: Arc<Shared>,
     changed: watch::Receiver<u64>,
 }
 
 impl Handle {
     /// What is published now.
-    pub fn current(&self) -> Arc<Snapshot> {
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
         self.shared.current.load_full()
     }
 
     /// Ticks with every publication.
-    pub fn changed(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.clone()
     }
 
     /// One worker's reader.
-    pub fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> Reader {
         let cached = Rc::new(self.shared.current.load_full());
         Reader { shared: self.shared.clone(), cached: RefCell::new(cached) }
     }
@@ -253,17 +243,17 @@ impl Handle {
     clippy::redundant_allocation,
     reason = "the `Arc`'s count is shared by all threads, the `Rc`'s is not"
 )]
-pub type Loaded = Rc<Arc<Snapshot>>;
+pub(crate) type Loaded = Rc<Arc<Snapshot>>;
 
 /// One worker's reading end: a load is one atomic read and a count that no other thread touches.
-pub struct Reader {
+pub(crate) struct Reader {
     shared: Arc<Shared>,
     cached: RefCell<Loaded>,
 }
 
 impl Reader {
     /// The current snapshot. Call once per request, and keep what it returns for the whole of it.
-    pub fn load(&self) -> Loaded {
+    pub(crate) fn load(&self) -> Loaded {
         let mut cached = self.cached.borrow_mut();
         if cached.version != self.shared.version.load(Ordering::Acquire) {
             *cached = Rc::new(self.shared.current.load_full());

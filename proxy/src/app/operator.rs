@@ -110,9 +110,8 @@ pub(super) fn start(settings: &Settings, parts: Parts) -> Result<(), admin::Bind
     let listener = admin::bind(address)?;
     let state = state(settings, parts);
     tokio::task::spawn_local(async move {
-        if let Err(error) = admin::run(listener, state).await {
-            tracing::error!("the admin server ended: {error}");
-        }
+        let Err(error) = admin::run(listener, state).await;
+        tracing::error!("the admin server ended: {error}");
     });
     tracing::info!("admin on http://{address}");
     Ok(())

@@ -7,7 +7,7 @@ use super::endpoint::{Endpoint, EndpointId, EndpointSet};
 
 /// How an endpoint is picked (`lb_policy`).
 #[derive(Debug)]
-pub enum Policy {
+pub(crate) enum Policy {
     /// The better of two random ones by requests in flight (Mitzenmacher's power of two choices), weights considered.
     LeastRequest,
     /// One after the other, over all workers.
@@ -17,7 +17,7 @@ pub enum Policy {
 }
 
 /// Picks an endpoint, avoiding those in `tried` when there is another. `roll` yields uniform `u32`s.
-pub fn pick(
+pub(crate) fn pick(
     policy: &Policy,
     set: &EndpointSet,
     tried: &[EndpointId],

@@ -6,45 +6,45 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// An identity for pools: never used twice in a process, so that an address that is handed to another pod is another endpoint (D8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointId(u64);
+pub(crate) struct EndpointId(u64);
 
 /// The workload behind an endpoint (`metadata.filter_metadata["sidegate"]`), for labels, explain and identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The workload's name.
-    pub workload: Arc<str>,
+    pub(crate) workload: Arc<str>,
     /// Its namespace.
-    pub namespace: Arc<str>,
+    pub(crate) namespace: Arc<str>,
     /// Its service account.
-    pub service_account: Arc<str>,
+    pub(crate) service_account: Arc<str>,
     /// Its pod.
-    pub pod: Arc<str>,
+    pub(crate) pod: Arc<str>,
 }
 
 /// One endpoint (`LbEndpoint`).
 #[derive(Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its identity for pools.
-    pub id: EndpointId,
+    pub(crate) id: EndpointId,
     /// Where it is.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// `hostname`, for `auto_host_rewrite`.
-    pub hostname: Option<Arc<str>>,
+    pub(crate) hostname: Option<Arc<str>>,
     /// `load_balancing_weight`, at least 1.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// `priority` of its locality: others take over when all of the lower numbers are unavailable.
-    pub priority: u32,
+    pub(crate) priority: u32,
     /// Whether new requests may go to it: not UNHEALTHY, DRAINING or TIMEOUT.
-    pub available: bool,
+    pub(crate) available: bool,
     /// The workload.
-    pub origin: Option<Origin>,
+    pub(crate) origin: Option<Origin>,
     /// Requests in flight over all workers; shared with the endpoint of the same key in the previous set.
-    pub in_flight: Arc<AtomicU32>,
+    pub(crate) in_flight: Arc<AtomicU32>,
 }
 
 impl Endpoint {
     /// A new endpoint with an identity of its own.
-    pub fn new(address: SocketAddr, weight: u32) -> Self {
+    pub(crate) fn new(address: SocketAddr, weight: u32) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: EndpointId(NEXT.fetch_add(1, Ordering::Relaxed)),
@@ -59,13 +59,13 @@ impl Endpoint {
     }
 
     /// Takes over identity and live state from the endpoint that was at this key before: its pooled connections stay good.
-    pub fn inherit(&mut self, previous: &Endpoint) {
+    pub(crate) fn inherit(&mut self, previous: &Endpoint) {
         self.id = previous.id;
         self.in_flight = previous.in_flight.clone();
     }
 
     /// Whether the other one differs in nothing but identity and live state.
-    pub fn says_the_same(&self, other: &Endpoint) -> bool {
+    pub(crate) fn says_the_same(&self, other: &Endpoint) -> bool {
         self.address == other.address
             && self.hostname == other.hostname
             && self.weight == other.weight
@@ -75,27 +75,27 @@ impl Endpoint {
     }
 
     /// What makes two endpoints the same across updates: address and pod.
-    pub fn key(&self) -> (SocketAddr, Option<&str>) {
+    pub(crate) fn key(&self) -> (SocketAddr, Option<&str>) {
         (self.address, self.origin.as_ref().map(|origin| &*origin.pod))
     }
 }
 
 /// The endpoints of a cluster at one moment, those of the active priority; immutable.
 #[derive(Debug, Default)]
-pub struct EndpointSet {
+pub(crate) struct EndpointSet {
     /// All endpoints, unavailable ones too (dumps show them).
-    pub all: Vec<Arc<Endpoint>>,
+    pub(crate) all: Vec<Arc<Endpoint>>,
     /// The ones that requests go to.
-    pub available: Vec<Arc<Endpoint>>,
+    pub(crate) available: Vec<Arc<Endpoint>>,
     /// Whether the available ones differ in weight.
-    pub weighted: bool,
+    pub(crate) weighted: bool,
     /// Whether this came from discovery; an EDS cluster before its first answer is not ready.
-    pub ready: bool,
+    pub(crate) ready: bool,
 }
 
 impl EndpointSet {
     /// A set from discovery. Requests go to the available endpoints of the lowest priority number that has any.
-    pub fn new(all: Vec<Arc<Endpoint>>) -> Self {
+    pub(crate) fn new(all: Vec<Arc<Endpoint>>) -> Self {
         let usable = || all.iter().filter(|endpoint| endpoint.available);
         let priority = usable().map(|endpoint| endpoint.priority).min();
         let available: Vec<_> =

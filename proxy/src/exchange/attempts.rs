@@ -1,5 +1,6 @@
 //! Forwarding: choose a cluster, then an endpoint for each attempt, until a response may go to the client.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -168,7 +169,7 @@ impl Exchange<'_> {
     async fn choose_endpoint(&mut self, plan: &Plan<'_>) -> Result<Arc<Endpoint>, Reply> {
         let cluster = &plan.cluster;
         if cluster.discovery == Discovery::Forward {
-            return self.resolve(cluster, &plan.head).await;
+            return Box::pin(self.resolve(cluster, &plan.head)).await;
         }
         let avoid = match &plan.forward.retry {
             Some(policy) if policy.other_endpoint => &plan.tried[..],
@@ -220,7 +221,8 @@ impl Exchange<'_> {
         let destination = Destination { cluster: plan.cluster.clone(), endpoint };
         let attempt = Attempt { head: &plan.head, body, fresh: plan.fresh };
         let per_try = plan.forward.retry.as_ref().and_then(|policy| policy.per_try_timeout);
-        let sending = self.worker.pools.send(&destination, attempt);
+        // Pinned here, once: each wrapper would otherwise carry a copy of it.
+        let sending = pin!(self.worker.pools.send(&destination, attempt));
         let sent = plan.deadline.bound(timer::within(per_try, sending)).await;
         let late = |what| SendError {
             reason: Reason::RequestTimeout,

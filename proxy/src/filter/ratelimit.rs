@@ -12,19 +12,19 @@ use crate::error::Reason;
 /// A token bucket (`envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`). One instance per configuration,
 /// kept across updates that do not change it, so that an unrelated push does not refill it.
 #[derive(Debug)]
-pub struct LocalRateLimit {
+pub(crate) struct LocalRateLimit {
     /// `max_tokens`.
-    pub max_tokens: u32,
+    pub(crate) max_tokens: u32,
     /// `tokens_per_fill`.
-    pub tokens_per_fill: u32,
+    pub(crate) tokens_per_fill: u32,
     /// `fill_interval`.
-    pub fill_interval: Duration,
+    pub(crate) fill_interval: Duration,
     /// `status`, default 429.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// `filter_enforced` in parts per million; below 1,000,000 some over-limit requests pass, counted.
-    pub enforced: u32,
+    pub(crate) enforced: u32,
     /// `response_headers_to_add`.
-    pub response_headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) response_headers: Vec<(HeaderName, HeaderValue)>,
     start: Instant,
     /// Nanoseconds after `start` at which the bucket was last known to be full, in the generic-cell-rate form: one atomic, no lock.
     arrival: AtomicU64,
@@ -32,7 +32,7 @@ pub struct LocalRateLimit {
 
 impl LocalRateLimit {
     /// A full bucket.
-    pub fn new(max_tokens: u32, tokens_per_fill: u32, fill_interval: Duration, now: Instant) -> Self {
+    pub(crate) fn new(max_tokens: u32, tokens_per_fill: u32, fill_interval: Duration, now: Instant) -> Self {
         Self {
             max_tokens,
             tokens_per_fill,
@@ -46,7 +46,7 @@ impl LocalRateLimit {
     }
 
     /// Takes a token, or answers.
-    pub fn on_request(&self, now: Instant) -> Option<Reply> {
+    pub(crate) fn on_request(&self, now: Instant) -> Option<Reply> {
         if self.take(now) {
             return None;
         }

@@ -16,7 +16,7 @@ const MAX_SIZE_DIGITS: u8 = 16;
 
 /// Takes a message's content out of the buffer, piece by piece, without copying it.
 #[derive(Debug)]
-pub struct BodyDecoder {
+pub(crate) struct BodyDecoder {
     state: State,
     limits: Limits,
     extension_bytes: usize,
@@ -25,7 +25,7 @@ pub struct BodyDecoder {
 
 /// A piece of content.
 #[derive(Debug)]
-pub enum Decoded {
+pub(crate) enum Decoded {
     /// Content; never empty.
     Data(Bytes),
     /// Trailer fields, those that may not come there left out; never empty. `End` follows.
@@ -62,7 +62,7 @@ const NEXT_SIZE: State = State::Size { digits: 0, size: 0 };
 
 impl BodyDecoder {
     /// A decoder for the content of a request.
-    pub fn new(framing: Framing, limits: &Limits) -> Self {
+    pub(crate) fn new(framing: Framing, limits: &Limits) -> Self {
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
@@ -73,22 +73,22 @@ impl BodyDecoder {
     }
 
     /// The same for a response: its errors blame the upstream.
-    pub fn for_response(framing: Framing, limits: &Limits) -> Self {
+    pub(crate) fn for_response(framing: Framing, limits: &Limits) -> Self {
         Self { of_response: true, ..Self::new(framing, limits) }
     }
 
     /// Takes the next piece off the buffer. After an error the decoder is of no further use.
-    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, ParseError> {
+    pub(crate) fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, ParseError> {
         self.advance(buffer).map_err(|fault| self.error(fault))
     }
 
     /// Whether nothing more of this message will be taken off the buffer.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
     /// Bytes of content still to come, when the framing says so.
-    pub fn remaining(&self) -> Option<u64> {
+    pub(crate) fn remaining(&self) -> Option<u64> {
         match self.state {
             State::Length(left) => Some(left),
             State::Done => Some(0),
@@ -97,7 +97,7 @@ impl BodyDecoder {
     }
 
     /// The sender has closed. That ends content without length, and cuts all other.
-    pub fn end_of_input(&mut self) -> Result<(), ParseError> {
+    pub(crate) fn end_of_input(&mut self) -> Result<(), ParseError> {
         match self.state {
             State::Done => Ok(()),
             State::UntilClose => {

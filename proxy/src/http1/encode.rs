@@ -9,17 +9,17 @@ use super::field::{self, Known};
 use crate::message::{Headers, RequestHead, ResponseHead};
 
 /// What ends a chunk's content.
-pub const CHUNK_END: &[u8] = b"\r\n";
+pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 
 /// What a request says about its connection.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestOptions<'a> {
+pub(crate) struct RequestOptions<'a> {
     /// Whether the connection is to be kept afterwards.
-    pub keep_alive: bool,
+    pub(crate) keep_alive: bool,
     /// The protocol to switch to.
-    pub upgrade: Option<&'a str>,
+    pub(crate) upgrade: Option<&'a str>,
     /// Whether trailers are welcome (`TE: trailers`).
-    pub te_trailers: bool,
+    pub(crate) te_trailers: bool,
 }
 
 impl Default for RequestOptions<'_> {
@@ -30,14 +30,14 @@ impl Default for RequestOptions<'_> {
 
 /// What a response says about its connection, and whom it is for.
 #[derive(Clone, Copy, Debug)]
-pub struct ResponseOptions<'a> {
+pub(crate) struct ResponseOptions<'a> {
     /// The client speaks HTTP/1.0: no chunks (content of unknown length goes out as it is and ends with the connection), and
     /// keeping the connection must be said. Interim responses are not for it: the caller leaves them out.
-    pub to_http_10: bool,
+    pub(crate) to_http_10: bool,
     /// Whether the connection is kept afterwards.
-    pub keep_alive: bool,
+    pub(crate) keep_alive: bool,
     /// The protocol that is switched to (101) or demanded (426).
-    pub upgrade: Option<&'a str>,
+    pub(crate) upgrade: Option<&'a str>,
 }
 
 impl Default for ResponseOptions<'_> {
@@ -47,12 +47,12 @@ impl Default for ResponseOptions<'_> {
 }
 
 /// Writes a request head for a connection that is kept, without upgrade.
-pub fn encode_request(head: &RequestHead, framing: &Framing, out: &mut BytesMut) {
+pub(crate) fn encode_request(head: &RequestHead, framing: &Framing, out: &mut BytesMut) {
     encode_request_with(head, framing, &RequestOptions::default(), out);
 }
 
 /// Writes a request head: origin form (authority form for CONNECT), `Host` from the authority, one framing field from `framing`.
-pub fn encode_request_with(
+pub(crate) fn encode_request_with(
     head: &RequestHead,
     framing: &Framing,
     options: &RequestOptions<'_>,
@@ -103,7 +103,7 @@ pub fn encode_request_with(
 ///
 /// [`Framing::None`] writes no framing field and lets a `Content-Length` among the headers through: right for HEAD, 1xx, 204 and 304
 /// only. Empty content is `Length(0)`.
-pub fn encode_response(
+pub(crate) fn encode_response(
     head: &ResponseHead,
     framing: &Framing,
     options: &ResponseOptions<'_>,
@@ -144,7 +144,7 @@ pub fn encode_response(
 }
 
 /// Writes what precedes a chunk's content; [`CHUNK_END`] follows the content. `len` is not 0: that would end the message.
-pub fn encode_chunk_header(len: usize, out: &mut BytesMut) {
+pub(crate) fn encode_chunk_header(len: usize, out: &mut BytesMut) {
     debug_assert!(len > 0);
     let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
     for digit in (0..digits).rev() {
@@ -154,7 +154,7 @@ pub fn encode_chunk_header(len: usize, out: &mut BytesMut) {
 }
 
 /// Writes the end of chunked content. Fields that may not come in trailers are left out.
-pub fn encode_last_chunk(trailers: Option<&Headers>, out: &mut BytesMut) {
+pub(crate) fn encode_last_chunk(trailers: Option<&Headers>, out: &mut BytesMut) {
     out.put_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flat_map(Headers::iter) {
         if field::may_trail(name) {

@@ -4,7 +4,7 @@ use crate::error::Reason;
 
 /// A message that is refused. After one the connection's position is unknown: nothing more may be read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseError {
+pub(crate) enum ParseError {
     /// The client's message.
     #[error("malformed request: {0}")]
     Request(Fault),
@@ -15,7 +15,7 @@ pub enum ParseError {
 
 impl ParseError {
     /// What to answer, count and log.
-    pub const fn reason(&self) -> Reason {
+    pub(crate) const fn reason(&self) -> Reason {
         match self {
             Self::Request(Fault::HeadTooLarge | Fault::TooManyFields) => Reason::HeadersTooLarge,
             Self::Request(Fault::TargetTooLong) => Reason::TargetTooLong,
@@ -25,7 +25,8 @@ impl ParseError {
     }
 
     /// What is wrong.
-    pub const fn fault(&self) -> Fault {
+    #[cfg(test)]
+    pub(crate) const fn fault(&self) -> Fault {
         match self {
             Self::Request(fault) | Self::Response(fault) => *fault,
         }
@@ -34,7 +35,7 @@ impl ParseError {
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// More bytes than [`super::Limits::head_bytes`].
     #[error("the header or trailer section is larger than the limit")]
     HeadTooLarge,

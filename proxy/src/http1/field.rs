@@ -110,7 +110,7 @@ pub(super) fn classify(name: &[u8]) -> Known {
 
 /// Whether a field belongs to one connection and never goes further (RFC 9110 §7.6.1), `Host` and `Content-Length` left aside.
 /// For heads that came by HTTP/2, where the codec cannot have removed them.
-pub fn is_hop_by_hop(name: &[u8]) -> bool {
+pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
     matches!(
         classify(name),
         Known::Connection

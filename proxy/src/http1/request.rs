@@ -24,7 +24,7 @@ const VERSION_BYTES: usize = "HTTP/1.1".len();
 
 /// Finds request heads at the start of a buffer.
 #[derive(Debug, Default)]
-pub struct RequestParser {
+pub(crate) struct RequestParser {
     blank_lines: u8,
     line: Option<RequestLine>,
     section: Section,
@@ -39,18 +39,12 @@ struct RequestLine {
 
 impl RequestParser {
     /// A parser at the start of a message.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Whether a part of a head has come, given what is left in the buffer: if so, the end of input is an aborted request and
-    /// not the end of an idle connection.
-    pub fn has_started(&self, buffer: &BytesMut) -> bool {
-        self.line.is_some() || !buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
-    }
-
     /// Takes a head off the buffer when it is complete; `None` while it is not. Between calls the buffer only grows.
-    pub fn parse(
+    pub(crate) fn parse(
         &mut self,
         buffer: &mut BytesMut,
         limits: &Limits,

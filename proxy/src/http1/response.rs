@@ -12,7 +12,7 @@ use crate::message::{ResponseHead, Version};
 
 /// Finds response heads at the start of a buffer.
 #[derive(Debug, Default)]
-pub struct ResponseParser {
+pub(crate) struct ResponseParser {
     line: Option<StatusLine>,
     section: Section,
 }
@@ -25,13 +25,13 @@ struct StatusLine {
 
 impl ResponseParser {
     /// A parser at the start of a message.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Takes a head off the buffer when it is complete; `None` while it is not. Between calls the buffer only grows.
     /// What follows the message stays in the buffer: bytes there when nothing was asked for are the caller's to refuse.
-    pub fn parse(
+    pub(crate) fn parse(
         &mut self,
         buffer: &mut BytesMut,
         limits: &Limits,

@@ -11,7 +11,7 @@ const MAX_BYTES: usize = 255 + ":65535".len();
 /// Takes `host` or `host:port`, strictly: a name of letters, digits, `-`, `.`, `_` and `~` without empty labels (one dot at the end
 /// is allowed), an IPv4 address, or an IPv6 address in brackets without zone; a port of digits up to 65535. So neither userinfo
 /// nor a list nor a percent-encoded name.
-pub fn parse_authority(bytes: Bytes) -> Option<Authority> {
+pub(crate) fn parse_authority(bytes: Bytes) -> Option<Authority> {
     if !is_authority(&bytes) {
         return None;
     }
@@ -19,7 +19,7 @@ pub fn parse_authority(bytes: Bytes) -> Option<Authority> {
 }
 
 /// Whether the bytes are what [`parse_authority`] takes.
-pub fn is_authority(bytes: &[u8]) -> bool {
+pub(crate) fn is_authority(bytes: &[u8]) -> bool {
     if bytes.len() > MAX_BYTES {
         return false;
     }

@@ -9,14 +9,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A header section or trailer section.
 #[derive(Clone, Debug, Default)]
-pub struct Headers {
+pub(crate) struct Headers {
     buffer: Bytes,
     fields: Vec<(Name, Value)>,
 }
 
 /// A field name: a token (RFC 9110 §5.1).
 #[derive(Clone, Debug)]
-pub enum Name {
+pub(crate) enum Name {
     /// Start and length within the buffer.
     Span(u32, u32),
     /// A name that the program writes; lower case.
@@ -27,7 +27,7 @@ pub enum Name {
 
 /// A field value (RFC 9110 §5.5): no CR, LF or NUL, no white space around.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub(crate) enum Value {
     /// Start and length within the buffer.
     Span(u32, u32),
     /// A value that the program writes.
@@ -38,37 +38,38 @@ pub enum Value {
 
 impl Headers {
     /// An empty section.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// An empty section whose spans will point into `buffer`.
-    pub fn with_buffer(buffer: Bytes, capacity: usize) -> Self {
+    pub(crate) fn with_buffer(buffer: Bytes, capacity: usize) -> Self {
         Self { buffer, fields: Vec::with_capacity(capacity) }
     }
 
     /// Adds a field by spans into the buffer. The caller (the codec) has validated both.
-    pub fn push_span(&mut self, name: (u32, u32), value: (u32, u32)) {
+    pub(crate) fn push_span(&mut self, name: (u32, u32), value: (u32, u32)) {
         self.fields.push((Name::Span(name.0, name.1), Value::Span(value.0, value.1)));
     }
 
     /// The number of fields.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.fields.len()
     }
 
     /// Whether there is no field.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
     /// Name and value of every field, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|(name, value)| (self.name_bytes(name), self.value_bytes(value)))
     }
 
     /// The first value of a field; `name` in lower case.
-    pub fn get(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         self.fields
             .iter()
             .find(|(candidate, _)| self.name_is(candidate, name))
@@ -76,12 +77,12 @@ impl Headers {
     }
 
     /// The first value of a field as text; `None` also when it is not ASCII/UTF-8.
-    pub fn get_str(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get_str(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// Every value of a field, in order.
-    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.fields
             .iter()
             .filter(move |(candidate, _)| self.name_is(candidate, name))
@@ -89,18 +90,18 @@ impl Headers {
     }
 
     /// Whether the field is there.
-    pub fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
     /// Adds a field at the end.
-    pub fn append(&mut self, name: Name, value: Value) {
+    pub(crate) fn append(&mut self, name: Name, value: Value) {
         debug_assert!(!matches!((&name, &value), (Name::Span(..), _) | (_, Value::Span(..))));
         self.fields.push((name, value));
     }
 
     /// Replaces every field of that name by one; adds it when there is none. Keeps the place of the first.
-    pub fn insert(&mut self, name: Name, value: Value) {
+    pub(crate) fn insert(&mut self, name: Name, value: Value) {
         let wanted = match &name {
             Name::Static(text) => *text,
             Name::Http(text) => text.as_str(),
@@ -120,30 +121,30 @@ impl Headers {
     }
 
     /// Sets a field that the program itself writes.
-    pub fn set(&mut self, name: &'static str, value: HeaderValue) {
+    pub(crate) fn set(&mut self, name: &'static str, value: HeaderValue) {
         self.insert(Name::Static(name), Value::Http(value));
     }
 
     /// Removes every field of that name (lower case); says whether there was one.
-    pub fn remove(&mut self, name: &str) -> bool {
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
         let before = self.fields.len();
         self.retain(|candidate, _| !is(candidate, name));
         before != self.fields.len()
     }
 
     /// Keeps only the fields for which `keep(name, value)` holds.
-    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let buffer = &self.buffer;
         self.fields.retain(|(name, value)| keep(bytes_of_name(buffer, name), bytes_of_value(buffer, value)));
     }
 
     /// Bytes of names and values, plus 4 for each field: what HTTP/1.1 would carry.
-    pub fn wire_len(&self) -> usize {
+    pub(crate) fn wire_len(&self) -> usize {
         self.iter().map(|(name, value)| name.len() + value.len() + 4).sum()
     }
 
     /// Takes the fields of an HTTP/2 message, without copying them.
-    pub fn from_map(map: HeaderMap) -> Self {
+    pub(crate) fn from_map(map: HeaderMap) -> Self {
         let mut fields: Vec<(Name, Value)> = Vec::with_capacity(map.len());
         let mut last = None;
         for (name, value) in map {
@@ -160,7 +161,7 @@ impl Headers {
 
     /// Gives the fields to an HTTP/2 message. A name or value that HTTP/2 cannot carry is left out
     /// (the HTTP/1.1 grammar is the stricter one, so there is none).
-    pub fn into_map(self) -> HeaderMap {
+    pub(crate) fn into_map(self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.fields.len());
         for (name, value) in self.fields {
             let name = match name {

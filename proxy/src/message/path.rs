@@ -4,7 +4,7 @@ use http::uri::PathAndQuery;
 
 /// What to do with `%2F` and `%5C` in a path (`path_with_escaped_slashes_action`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum EscapedSlashes {
+pub(crate) enum EscapedSlashes {
     /// As they are.
     #[default]
     Keep,
@@ -18,18 +18,18 @@ pub enum EscapedSlashes {
 
 /// What to change in a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PathOptions {
+pub(crate) struct PathOptions {
     /// Decode what needs no encoding, upper-case the rest, turn `\` into `/`, resolve dot segments (`normalize_path`).
-    pub normalize: bool,
+    pub(crate) normalize: bool,
     /// Make one slash of several (`merge_slashes`).
-    pub merge_slashes: bool,
+    pub(crate) merge_slashes: bool,
     /// What to do with escaped slashes; comes first.
-    pub escaped_slashes: EscapedSlashes,
+    pub(crate) escaped_slashes: EscapedSlashes,
 }
 
 /// Why a request does not go on with its path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PathError {
+pub(crate) enum PathError {
     /// `%` without two hexadecimal digits.
     #[error("the path has a malformed percent-encoding")]
     Malformed,
@@ -50,7 +50,7 @@ pub enum PathError {
 /// The canonical form of `path`; `None` when it is in that form already. The query stays as it is, and so does `*`.
 ///
 /// Normalised paths are a fixed point: doing it again changes nothing.
-pub fn normalize(path: &PathAndQuery, options: &PathOptions) -> Result<Option<PathAndQuery>, PathError> {
+pub(crate) fn normalize(path: &PathAndQuery, options: &PathOptions) -> Result<Option<PathAndQuery>, PathError> {
     let original = path.path().as_bytes();
     if original.first() != Some(&b'/') || !may_change(original) {
         return Ok(None);

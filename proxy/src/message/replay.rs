@@ -9,7 +9,7 @@ use super::{Body, BodyError, BodyStream, Frame};
 
 /// Keeps a body's pieces while the first attempt reads them, so that another attempt can read them again.
 #[derive(Clone)]
-pub struct Replay {
+pub(crate) struct Replay {
     shared: Rc<RefCell<Shared>>,
 }
 
@@ -26,7 +26,7 @@ struct Shared {
 
 impl Replay {
     /// Wraps a body; at most `limit` bytes are kept.
-    pub fn new(source: Body, limit: usize) -> Self {
+    pub(crate) fn new(source: Body, limit: usize) -> Self {
         let shared = Shared {
             source,
             kept: Vec::new(),
@@ -40,17 +40,17 @@ impl Replay {
     }
 
     /// The body for one attempt: what was kept, then the rest of the source. Only one attempt reads at a time.
-    pub fn attempt(&self) -> Body {
+    pub(crate) fn attempt(&self) -> Body {
         Body::stream(Attempt { shared: self.shared.clone(), next: 0 })
     }
 
     /// Whether the whole body has come and is kept.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.shared.borrow().ended && self.can_repeat()
     }
 
     /// Whether another attempt would send exactly the same bytes.
-    pub fn can_repeat(&self) -> bool {
+    pub(crate) fn can_repeat(&self) -> bool {
         let shared = self.shared.borrow();
         !shared.overflowed && shared.failed.is_none()
     }

@@ -11,24 +11,24 @@ use crate::message::RequestHead;
 
 /// `RouteMatch`: all parts must hold.
 #[derive(Debug)]
-pub struct Matcher {
+pub(crate) struct Matcher {
     /// The path.
-    pub path: PathMatch,
+    pub(crate) path: PathMatch,
     /// `case_sensitive` is false.
-    pub ignore_case: bool,
+    pub(crate) ignore_case: bool,
     /// `headers`; `:method`, `:authority`, `:path` and `:scheme` are names like others.
-    pub headers: Vec<HeaderMatch>,
+    pub(crate) headers: Vec<HeaderMatch>,
     /// `query_parameters`.
-    pub query: Vec<QueryMatch>,
+    pub(crate) query: Vec<QueryMatch>,
     /// `grpc`: only requests with a gRPC content type.
-    pub grpc: bool,
+    pub(crate) grpc: bool,
     /// `runtime_fraction`, in parts per million; `None` is all.
-    pub fraction: Option<u32>,
+    pub(crate) fraction: Option<u32>,
 }
 
 /// How a path must look. The query string is not part of it.
 #[derive(Debug)]
-pub enum PathMatch {
+pub(crate) enum PathMatch {
     /// `prefix`.
     Prefix(Arc<str>),
     /// `path`.
@@ -43,20 +43,20 @@ pub enum PathMatch {
 
 /// `HeaderMatcher`.
 #[derive(Debug)]
-pub struct HeaderMatch {
+pub(crate) struct HeaderMatch {
     /// The name, lower case, or a pseudo-header.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// What must hold for it.
-    pub test: HeaderTest,
+    pub(crate) test: HeaderTest,
     /// `invert_match`.
-    pub invert: bool,
+    pub(crate) invert: bool,
     /// `treat_missing_header_as_empty`.
-    pub missing_as_empty: bool,
+    pub(crate) missing_as_empty: bool,
 }
 
 /// What must hold for a header.
 #[derive(Debug)]
-pub enum HeaderTest {
+pub(crate) enum HeaderTest {
     /// `present_match`.
     Present,
     /// `string_match` and the older exact/prefix/… fields.
@@ -67,17 +67,17 @@ pub enum HeaderTest {
 
 /// `QueryParameterMatcher`.
 #[derive(Debug)]
-pub struct QueryMatch {
+pub(crate) struct QueryMatch {
     /// The parameter's name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// What must hold; `None` is present.
-    pub test: Option<StringMatch>,
+    pub(crate) test: Option<StringMatch>,
 }
 
 /// `StringMatcher`.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "each variant is the StringMatcher field of the same name")]
-pub enum StringMatch {
+pub(crate) enum StringMatch {
     Exact { text: Arc<str>, ignore_case: bool },
     Prefix { text: Arc<str>, ignore_case: bool },
     Suffix { text: Arc<str>, ignore_case: bool },
@@ -87,7 +87,7 @@ pub enum StringMatch {
 
 /// Which part of a [`Matcher`] did not hold; for explain.
 #[derive(Clone, Copy, Debug)]
-pub enum Mismatch<'a> {
+pub(crate) enum Mismatch<'a> {
     /// The path, or for a CONNECT matcher the method.
     Path(&'a PathMatch),
     /// A header.
@@ -103,7 +103,7 @@ pub enum Mismatch<'a> {
 impl Matcher {
     /// The first part that does not hold, cheapest parts first; `None` when the request matches.
     /// `roll` is uniform over parts per million.
-    pub fn mismatch(&self, head: &RequestHead, roll: u32) -> Option<Mismatch<'_>> {
+    pub(crate) fn mismatch(&self, head: &RequestHead, roll: u32) -> Option<Mismatch<'_>> {
         if !self.path.matches(head, self.ignore_case) {
             return Some(Mismatch::Path(&self.path));
         }
@@ -181,7 +181,7 @@ impl QueryMatch {
 
 impl StringMatch {
     /// Whether the text holds; bytes, because header values need not be UTF-8.
-    pub fn matches(&self, value: &[u8]) -> bool {
+    pub(crate) fn matches(&self, value: &[u8]) -> bool {
         let same = |one: &[u8], two: &str, ignore_case: bool| {
             if ignore_case { one.eq_ignore_ascii_case(two.as_bytes()) } else { one == two.as_bytes() }
         };

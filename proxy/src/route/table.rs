@@ -9,44 +9,44 @@ use crate::message::RequestHead;
 
 /// `RouteConfiguration`, compiled.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     /// Its name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Which virtual host a host belongs to.
-    pub domains: Domains,
+    pub(crate) domains: Domains,
     /// The virtual hosts.
-    pub hosts: Vec<VirtualHost>,
+    pub(crate) hosts: Vec<VirtualHost>,
     /// `ignore_port_in_host_matching`.
-    pub ignore_port: bool,
+    pub(crate) ignore_port: bool,
 }
 
 /// `VirtualHost`.
 #[derive(Debug)]
-pub struct VirtualHost {
+pub(crate) struct VirtualHost {
     /// Its name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Its routes, in order.
-    pub routes: Vec<Arc<Route>>,
+    pub(crate) routes: Vec<Arc<Route>>,
     /// `include_request_attempt_count`.
-    pub attempt_count: bool,
+    pub(crate) attempt_count: bool,
 }
 
 /// Domains in Envoy's order: exact, longest suffix wildcard (`*.x`), longest prefix wildcard (`x.*`), `*`. Values index `Table::hosts`.
 #[derive(Debug, Default)]
-pub struct Domains {
+pub(crate) struct Domains {
     /// Exact hosts, lower case, with port where the domain has one.
-    pub exact: FxHashMap<Box<str>, usize>,
+    pub(crate) exact: FxHashMap<Box<str>, usize>,
     /// `*.x` without the star, longest first.
-    pub suffix: Vec<(Box<str>, usize)>,
+    pub(crate) suffix: Vec<(Box<str>, usize)>,
     /// `x.*` without the star, longest first.
-    pub prefix: Vec<(Box<str>, usize)>,
+    pub(crate) prefix: Vec<(Box<str>, usize)>,
     /// `*`.
-    pub any: Option<usize>,
+    pub(crate) any: Option<usize>,
 }
 
 impl Table {
     /// The route for a request, or `None`. `roll` is uniform over parts per million.
-    pub fn select<'a>(
+    pub(crate) fn select<'a>(
         &'a self,
         head: &RequestHead,
         roll: u32,
@@ -76,7 +76,7 @@ impl Table {
     }
 
     /// The virtual host for an authority as it came: any case, with or without port, perhaps with the root's trailing dot.
-    pub fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
+    pub(crate) fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
         let (host, port) = split_port(authority);
         let host = host.strip_suffix('.').unwrap_or(host);
         let port = if self.ignore_port { "" } else { port };
@@ -103,7 +103,7 @@ impl Domains {
     ///
     /// # Errors
     /// When the domain is taken already, or has a `*` elsewhere than at one end.
-    pub fn insert(&mut self, domain: &str, index: usize) -> Result<(), DomainError> {
+    pub(crate) fn insert(&mut self, domain: &str, index: usize) -> Result<(), DomainError> {
         let domain = normalise(domain);
         let taken = match domain.as_str() {
             "" => return Err(DomainError::Malformed),
@@ -121,7 +121,7 @@ impl Domains {
 
 /// Why a domain was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DomainError {
+pub(crate) enum DomainError {
     /// Another virtual host, or this one, has it.
     #[error("is there twice; each domain belongs to one virtual host")]
     Taken,

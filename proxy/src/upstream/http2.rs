@@ -88,7 +88,8 @@ impl Pools {
                 return Ok(best);
             }
             if !pool.connecting.get() {
-                return self.open_http2(destination, &pool).await;
+                // Boxed: every request would carry the room that making a connection needs.
+                return Box::pin(self.open_http2(destination, &pool)).await;
             }
             pool.changed.notified().await;
         }

@@ -80,11 +80,13 @@ impl Pools {
             if open < cluster.limits.connections || pool.open.get() == 0 {
                 break;
             }
-            wait_for_connection(cluster, &pool).await?;
+            Box::pin(wait_for_connection(cluster, &pool)).await?;
         }
         // Counted before it is made, so that a burst does not overshoot.
         let count = OpenCount::new(pool);
-        let io = connect(cluster, destination.endpoint.address, &self.recorder).await?;
+        // Boxed: every request would carry the room that making a connection needs.
+        let connecting = Box::pin(connect(cluster, destination.endpoint.address, &self.recorder));
+        let io = connecting.await?;
         Ok(http1::Connection::new(io, ConnectionClaim::new(cluster, &self.recorder), count))
     }
 

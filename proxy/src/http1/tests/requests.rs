@@ -434,11 +434,3 @@ fn connections_are_kept_as_the_version_says() {
 fn a27_names_with_underscores_are_kept() {
     assert_eq!(names(&get("X_Forwarded_For: 1").unwrap().head.headers), ["X_Forwarded_For"]);
 }
-
-#[test]
-fn a_start_is_told_from_silence() {
-    let parser = RequestParser::new();
-    assert!(!parser.has_started(&BytesMut::from("")));
-    assert!(!parser.has_started(&BytesMut::from("\r\n\r")));
-    assert!(parser.has_started(&BytesMut::from("\r\nG")));
-}
