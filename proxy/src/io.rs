@@ -34,7 +34,11 @@ impl Io {
     }
 
     /// Reads what is there, appending to the buffer (its spare capacity bounds the read); 0 is the end.
-    pub(crate) fn poll_read(&self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
         // tokio's own read knows that a short read has emptied the socket, and spares the system call that would say so.
         pin!(self.stream.borrow_mut().read_buf(buffer)).poll(context)
     }

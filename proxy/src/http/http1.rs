@@ -89,8 +89,8 @@ impl Connection {
                 return self.refuse(error.reason(), Some(error.to_string())).await;
             }
         };
-        if let Some(reason) = not_served(&event, &http, self.downstream.scheme) {
-            return self.refuse_request(event, reason).await;
+        if let Some((reason, detail)) = not_served(&event, &http, self.downstream.scheme) {
+            return self.refuse_request(event, reason, detail).await;
         }
         self.served = self.served.saturating_add(1);
         let full = http.max_requests_per_connection.is_some_and(|most| self.served >= most);
@@ -328,8 +328,9 @@ impl Connection {
     }
 
     /// Answers a request that is not served; its body, if any, is not read, so the connection ends.
-    async fn refuse_request(&mut self, event: RequestEvent, reason: Reason) -> Next {
-        let served = refuse(&self.worker, &self.downstream, Some(event.head), reason, None);
+    async fn refuse_request(&mut self, event: RequestEvent, reason: Reason, detail: &str) -> Next {
+        let detail = Some(detail.to_owned());
+        let served = refuse(&self.worker, &self.downstream, Some(event.head), reason, detail);
         self.send_refusal(served).await
     }
 
@@ -355,21 +356,21 @@ fn limits_of(http: &Http) -> Limits {
     }
 }
 
-/// Requests that are understood and not served.
-fn not_served(event: &RequestEvent, http: &Http, scheme: Scheme) -> Option<Reason> {
+/// Requests that are understood and not served: why, and what the operator should know.
+fn not_served(event: &RequestEvent, http: &Http, scheme: Scheme) -> Option<(Reason, &'static str)> {
     // A client that takes us for a proxy may name another scheme: we would have to originate TLS for it.
     if event.absolute_form && event.head.scheme != scheme {
-        return Some(Reason::BadRequest);
+        return Some((Reason::BadRequest, "the target names another scheme than the connection's"));
     }
     if event.expect == Expect::Unknown {
-        return Some(Reason::ExpectationFailed);
+        return Some((Reason::ExpectationFailed, "only `100-continue` is understood"));
     }
-    match &event.upgrade {
-        Some(kind) if !http.upgrades.iter().any(|allowed| **allowed == **kind) => {
-            Some(Reason::UpgradeRefused)
-        }
-        _ => None,
-    }
+    let kind = event.upgrade.as_deref()?;
+    // Passing the request on without the upgrade would half-work.
+    let configured = http.upgrades.iter().any(|allowed| **allowed == *kind);
+    let detail =
+        if configured { "upgrades are not served yet" } else { "the upgrade is not configured here" };
+    Some((Reason::UpgradeRefused, detail))
 }
 
 fn framing_of(asked: &Asked, status: StatusCode, body: &Body) -> Framing {

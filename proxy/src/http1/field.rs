@@ -7,12 +7,24 @@ const fn token_table() -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = match byte as u8 {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => true,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' => true,
-            b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~' => true,
-            _ => false,
-        };
+        let symbol = matches!(
+            byte as u8,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        );
+        table[byte] = symbol || (byte as u8).is_ascii_alphanumeric();
         byte += 1;
     }
     table

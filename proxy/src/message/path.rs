@@ -50,7 +50,10 @@ pub(crate) enum PathError {
 /// The canonical form of `path`; `None` when it is in that form already. The query stays as it is, and so does `*`.
 ///
 /// Normalised paths are a fixed point: doing it again changes nothing.
-pub(crate) fn normalize(path: &PathAndQuery, options: &PathOptions) -> Result<Option<PathAndQuery>, PathError> {
+pub(crate) fn normalize(
+    path: &PathAndQuery,
+    options: &PathOptions,
+) -> Result<Option<PathAndQuery>, PathError> {
     let original = path.path().as_bytes();
     if original.first() != Some(&b'/') || !may_change(original) {
         return Ok(None);
