@@ -243,8 +243,8 @@ async fn edits_leave_connections_and_long_answers_alone() {
             assert_eq!(app.last().header("x-edit"), Some(number.to_string().as_str()));
         }
     };
-    let (download, ()) =
-        wait::within("the download", async { tokio::join!(streams.call(&download), edits) }).await;
+    let both = Box::pin(async { tokio::join!(streams.call(&download), edits) });
+    let (download, ()) = wait::within("the download", both).await;
     let download = download.unwrap();
     assert!(download.complete && download.body.len() == 200_000, "{} of 200,000 bytes", download.body.len());
 }

@@ -51,22 +51,32 @@ impl Sandbox {
 pub fn address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    // Two runs at once meet only when their process numbers agree here, and then the ports still differ.
+    // Two runs at once meet only when their process numbers agree here.
     let run = u8::try_from(64 + std::process::id() % 128).unwrap_or(64);
     let own = Ipv4Addr::new(127, run, high, low);
-    let listener = TcpListener::bind((own, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    listener.and_then(|listener| listener.local_addr()).expect("a free loopback port")
+    let has_own = TcpListener::bind((own, 0)).is_ok();
+    let ip = if has_own { own } else { Ipv4Addr::LOCALHOST };
+    SocketAddr::from((ip, free_port(ip)))
 }
 
-/// A free port of 127.0.0.1, for what listens nowhere else; below those that the system gives to outgoing connections.
+/// A free port of 127.0.0.1, for what listens nowhere else.
 ///
 /// # Panics
 /// When no port is free.
 pub fn local_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 18_000).unwrap_or(0);
-    (0..18_000)
-        .map(|_| 12_000 + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000)
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .expect("a free port of 127.0.0.1")
+    free_port(Ipv4Addr::LOCALHOST)
 }
+
+/// Below those that the system gives to outgoing connections and to whoever does not care: nobody takes it by chance.
+fn free_port(ip: Ipv4Addr) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap_or(0);
+    (0..PORTS)
+        .map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)))
+        .map(|number| LOWEST_PORT + number % PORTS)
+        .find(|port| TcpListener::bind((ip, *port)).is_ok())
+        .expect("a free loopback port")
+}
+
+const LOWEST_PORT: u16 = 12_000;
+const PORTS: u16 = 18_000;

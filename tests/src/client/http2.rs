@@ -30,6 +30,8 @@ impl Http2 {
         let _ = socket.set_nodelay(true);
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        // Until the other side has told its limit, what RFC 9113 §6.5.2 asks of everybody.
+        builder.initial_max_send_streams(100);
         let (sender, connection) = builder.handshake(socket).await.map_err(io::Error::other)?;
         // Errors of the connection are errors of its streams too.
         let driver = tokio::spawn(async move { drop(connection.await) });
