@@ -137,7 +137,11 @@ fn conclude(
         Ok(()) => {
             let report = report(None);
             print_report(args, &report);
-            return if report.passed() { PASSED } else { FAILED };
+            if report.passed() {
+                return PASSED;
+            }
+            eprintln!("sidegate demo: all logs: {}", mesh.keep_folder().join("logs").display());
+            return FAILED;
         }
         Err(Stop::Interrupted) => {
             eprintln!("sidegate demo: interrupted; ending every process");
