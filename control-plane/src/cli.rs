@@ -53,7 +53,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Validate(args) => validate::run(&args),
         Command::Status(args) => status::run(&args),
-        Command::Proxy { flags } => sidegate_proxy::run(flags.into_iter()),
+        Command::Proxy { flags } => sidegate_proxy::run(flags),
         Command::SampleApp(args) => exit_code(block_on(sample::run(args))),
     }
 }

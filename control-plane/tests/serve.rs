@@ -1,5 +1,7 @@
 //! `sidegate serve` and `sidegate status` as processes: what they print, how they end.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;

@@ -32,6 +32,7 @@ async fn statuses(proxy: &Proxy, name: &str, bytes: &[u8]) -> Vec<u16> {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one table")]
 async fn ambiguous_requests_are_refused_and_nothing_behind_them_runs() {
     let sandbox = Sandbox::new();
     let (origin, proxy) = gate(&sandbox).await;

@@ -82,6 +82,7 @@ impl BodyDecoder {
         self.advance(buffer).map_err(|fault| self.error(fault))
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
     /// Whether nothing more of this message will be taken off the buffer.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
