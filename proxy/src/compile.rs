@@ -156,8 +156,11 @@ impl Compiler {
     fn cross_check(&self, bootstrap: &Bootstrap) -> Vec<Rejection> {
         let mut rejections = Vec::new();
         let mut bound = BTreeMap::new();
-        let dynamic =
-            bootstrap.dynamic_resources.as_ref().is_some_and(|dynamic| dynamic.cds_config.is_some());
+        let dynamic = bootstrap.dynamic_resources.as_ref();
+        if dynamic.is_none_or(|dynamic| dynamic.ads_config.is_none()) {
+            rejections.extend(self.without_source());
+        }
+        let dynamic = dynamic.is_some_and(|dynamic| dynamic.cds_config.is_some());
         for plan in self.routing.accepted() {
             let name = &plan.listener.name;
             for address in
@@ -181,6 +184,24 @@ impl Compiler {
             }
         }
         rejections
+    }
+
+    /// Without a control plane, what waits for resources from it would wait in vain.
+    fn without_source(&self) -> Vec<Rejection> {
+        let no_source = |kind, name: &str, what: &str| {
+            let problem =
+                Problem::new(format!("{what} come by ADS, but there is no dynamic_resources.ads_config"));
+            rejection(kind, name, &problem)
+        };
+        let clusters = self.clusters.discovered();
+        let clusters = clusters.map(|name| no_source(ResourceType::Cluster, name, "its endpoints"));
+        let listeners = self.routing.accepted().filter_map(|plan| match plan.routes {
+            listener::Routes::Discovered(..) => {
+                Some(no_source(ResourceType::Listener, &plan.listener.name, "its routes"))
+            }
+            listener::Routes::Inline(..) | listener::Routes::Opaque(_) => None,
+        });
+        clusters.chain(listeners).collect()
     }
 
     /// Takes an update: the good resources are applied and published, the bad ones are named.

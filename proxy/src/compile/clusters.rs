@@ -180,6 +180,11 @@ impl Clusters {
         self.users.keys().cloned().collect()
     }
 
+    /// The clusters whose endpoints come by EDS.
+    pub(crate) fn discovered(&self) -> impl Iterator<Item = &str> {
+        self.users.values().flatten().map(|name| &**name)
+    }
+
     /// Whether some cluster is made of the assignment.
     pub(crate) fn is_assignment(&self, name: &str) -> bool {
         self.users.contains_key(name)

@@ -181,17 +181,19 @@ fn per_route(any: &Any, place: &str, context: &mut Context<'_>) -> Result<Option
     }
 }
 
-/// A bucket, or `None` when the filter does nothing: without a bucket, or enabled for no request.
+/// A bucket, or `None` when the filter does nothing: without a bucket, or enabled or enforced for no request.
 fn rate_limit(config: &Any, now: Instant) -> Result<Option<LocalRateLimit>, Problem> {
     let config: local::LocalRateLimit = from_any(config).map_err(|error| Problem::new(error.to_string()))?;
-    // Absent fractions are 0 % in Envoy.
+    // Absent fractions are 0 % in Envoy. Enabled but not enforced only counts.
     let enabled = value::runtime_fraction(config.filter_enabled.as_ref(), 0);
+    let enforced = value::runtime_fraction(config.filter_enforced.as_ref(), 0);
     let Some(bucket) = &config.token_bucket else { return Ok(None) };
-    if enabled == 0 {
+    if enabled == 0 || enforced == 0 {
         return Ok(None);
     }
     unsupported(&[
         ("filter_enabled (other than 0 or 100 %)", enabled != value::ALL),
+        ("filter_enforced (other than 0 or 100 %)", enforced != value::ALL),
         ("descriptors", !config.descriptors.is_empty()),
         ("rate_limits", !config.rate_limits.is_empty()),
         ("local_rate_limit_per_downstream_connection", config.local_rate_limit_per_downstream_connection),
@@ -219,7 +221,6 @@ fn rate_limit(config: &Any, now: Instant) -> Result<Option<LocalRateLimit>, Prob
         return fail("must be at least 50 ms").at("token_bucket.fill_interval");
     }
     let mut limit = LocalRateLimit::new(bucket.max_tokens, per_fill, fill_interval, now);
-    limit.enforced = value::runtime_fraction(config.filter_enforced.as_ref(), 0);
     limit.status = status(config.status.as_ref().map(|status| status.code));
     limit.response_headers = response_headers(&config.response_headers_to_add)?;
     Ok(Some(limit))

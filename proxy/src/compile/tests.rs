@@ -395,6 +395,18 @@ fn a_bad_bootstrap_lists_everything_that_is_wrong() {
 }
 
 #[test]
+fn static_resources_that_wait_for_a_control_plane_need_one() {
+    let text =
+        BOOTSTRAP.replace("type: STATIC", "type: EDS\n    eds_cluster_config: {eds_config: {ads: {}}}");
+    assert_eq!(
+        validate(&yaml(&text))[0].to_string(),
+        "cluster web: its endpoints come by ADS, but there is no dynamic_resources.ads_config"
+    );
+    let control_plane = "dynamic_resources: {ads_config: {api_type: DELTA_GRPC}}";
+    assert_eq!(validate(&yaml(&format!("{text}\n{control_plane}"))), []);
+}
+
+#[test]
 fn two_static_listeners_on_one_address() {
     let mut bootstrap: Bootstrap = yaml(BOOTSTRAP);
     let resources = bootstrap.static_resources.as_mut().unwrap();

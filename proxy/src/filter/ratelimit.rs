@@ -21,8 +21,6 @@ pub(crate) struct LocalRateLimit {
     pub(crate) fill_interval: Duration,
     /// `status`, default 429.
     pub(crate) status: StatusCode,
-    /// `filter_enforced` in parts per million; below 1,000,000 some over-limit requests pass, counted.
-    pub(crate) enforced: u32,
     /// `response_headers_to_add`.
     pub(crate) response_headers: Vec<(HeaderName, HeaderValue)>,
     start: Instant,
@@ -38,7 +36,6 @@ impl LocalRateLimit {
             tokens_per_fill,
             fill_interval,
             status: StatusCode::TOO_MANY_REQUESTS,
-            enforced: 1_000_000,
             response_headers: Vec::new(),
             start: now,
             arrival: AtomicU64::new(0),

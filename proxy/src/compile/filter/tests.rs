@@ -96,7 +96,13 @@ fn local_rate_limits() {
         (limit.max_tokens, limit.tokens_per_fill, limit.fill_interval),
         (5, 2, Duration::from_secs(1))
     );
-    assert_eq!((limit.status, limit.enforced), (StatusCode::SERVICE_UNAVAILABLE, 1_000_000));
+    assert_eq!(limit.status, StatusCode::SERVICE_UNAVAILABLE);
+    let counting = format!("{LIMIT}, {BUCKET}, filter_enabled: {{default_value: {{numerator: 100}}}}");
+    assert!(matches!(kind(&counting).unwrap(), Kind::Inert), "enforced for no request");
+    let half = format!("{counting}, filter_enforced: {{default_value: {{numerator: 50}}}}");
+    assert!(
+        kind(&half).unwrap_err().contains("filter_enforced (other than 0 or 100 %): is not supported yet")
+    );
     assert_eq!(limit.response_headers[0].0, "x-limited");
     for (config, expected) in [
         ("token_bucket: {max_tokens: 0, fill_interval: 1s}", "token_bucket.max_tokens: must be at least 1"),
