@@ -31,10 +31,11 @@ pub(crate) enum Command {
     /// Stop accepting on the configured address.
     Stop(SocketAddr),
     /// Serve a connection that another worker accepted on the configured address.
-    Take(SocketAddr, std::net::TcpStream),
+    Take(SocketAddr, std::net::TcpStream, Load),
 }
 
 /// Connections of every worker, and the ways to hand one over.
+#[derive(Debug)]
 pub(crate) struct Balance {
     loads: Box<[AtomicUsize]>,
     workers: Box<[mpsc::Sender<Command>]>,
@@ -55,16 +56,17 @@ impl Balance {
     }
 
     /// A worker that has clearly fewer connections than this one.
-    fn lighter(&self, own: usize) -> Option<&mpsc::Sender<Command>> {
+    fn lighter(&self, own: usize) -> Option<usize> {
         let load = |index: usize| self.loads[index].load(Ordering::Relaxed);
         let lightest = (0..self.loads.len()).min_by_key(|index| load(*index))?;
         let margin = 2 + load(lightest) / 8;
-        (load(own) > load(lightest) + margin).then(|| &self.workers[lightest])
+        (load(own) > load(lightest) + margin).then_some(lightest)
     }
 }
 
 /// One connection's place in its worker's load.
-struct Load {
+#[derive(Debug)]
+pub(crate) struct Load {
     balance: Arc<Balance>,
     worker: usize,
 }
@@ -129,9 +131,9 @@ impl Acceptor {
             match command {
                 Some(Command::Accept(address, socket)) => self.start(address, socket),
                 Some(Command::Stop(address)) => drop(self.accepting.borrow_mut().remove(&address)),
-                Some(Command::Take(address, stream)) => {
+                Some(Command::Take(address, stream, load)) => {
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        self.serve(address, stream);
+                        self.serve(address, stream, load);
                     }
                 }
                 None => return,
@@ -183,17 +185,18 @@ impl Acceptor {
     /// Serves the connection here, or hands it to a worker that has clearly fewer: long-lived ones must not pile up on one core.
     fn place(self: &Rc<Self>, address: SocketAddr, stream: TcpStream) {
         if let Some(lighter) = self.balance.lighter(self.index)
-            && let Ok(permit) = lighter.try_reserve()
+            && let Ok(permit) = self.balance.workers[lighter].try_reserve()
         {
             if let Ok(stream) = stream.into_std() {
-                permit.send(Command::Take(address, stream));
+                // Counted there at once: a burst must not all go to the worker that was the lightest before it.
+                permit.send(Command::Take(address, stream, Load::new(&self.balance, lighter)));
             }
             return;
         }
-        self.serve(address, stream);
+        self.serve(address, stream, Load::new(&self.balance, self.index));
     }
 
-    fn serve(self: &Rc<Self>, address: SocketAddr, stream: TcpStream) {
+    fn serve(self: &Rc<Self>, address: SocketAddr, stream: TcpStream, load: Load) {
         let snapshot = self.worker.snapshots.load();
         // A listener that was removed a moment ago still has connections in its queue: they are closed.
         let Some(listener) =
@@ -201,7 +204,6 @@ impl Acceptor {
         else {
             return;
         };
-        let load = Load::new(&self.balance, self.index);
         let Ok(io) = Io::new(stream) else { return };
         if self.balance.connections() > self.balance.limit {
             self.worker.recorder.downstream_overflow(&listener.name);
