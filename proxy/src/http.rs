@@ -2,10 +2,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use http::{Method, StatusCode};
 
 use crate::detect::{self, Protocol};
+use crate::drain::{Phase, Watcher};
 use crate::exchange::Downstream;
 use crate::io::Io;
 use crate::message::Version;
@@ -37,6 +40,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, http: 
     }
 }
 
+/// Until a connection without a request is to be closed for the shutdown.
+async fn last_call(drain: &mut Watcher) {
+    drain.reached(Phase::Draining).await;
+    tokio::time::sleep(LAST_CALL).await;
+}
+
 /// Reads until the bytes decide; `None` when the client has gone, was silent for too long, or we are shutting down.
 async fn first_bytes(worker: &Worker, http: &Http, io: &Io, ahead: &mut BytesMut) -> Option<Protocol> {
     let mut drain = worker.drain.clone();
@@ -56,9 +65,34 @@ async fn first_bytes(worker: &Worker, http: &Http, io: &Io, ahead: &mut BytesMut
     tokio::select! {
         biased;
         decided = timer::within(http.timeouts.headers, deciding) => decided.ok().flatten(),
-        () = drain.reached(crate::drain::Phase::Draining) => None,
+        () = last_call(&mut drain) => None,
     }
 }
 
+/// Whether a response has no content whatever its head says (RFC 9110 §6.4.1): bytes sent all the same would be taken for the next response.
+fn is_bodiless(method: &Method, status: StatusCode) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || *method == Method::HEAD
+}
+
+/// How long a connection without a request may still send one once the shutdown asks for an end: what is on its way when we close would
+/// be lost.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// Bytes asked for first: most request heads fit.
 const FIRST_READ: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_content_follows_what_has_none() {
+        assert!(is_bodiless(&Method::GET, StatusCode::NO_CONTENT));
+        assert!(is_bodiless(&Method::GET, StatusCode::NOT_MODIFIED));
+        assert!(is_bodiless(&Method::HEAD, StatusCode::OK));
+        assert!(!is_bodiless(&Method::GET, StatusCode::RESET_CONTENT));
+    }
+}

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::body::Inbound;
-use crate::drain::Phase;
+use super::is_bodiless;
 use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, Served, refuse, serve as serve_exchange};
 use crate::http1::{
@@ -135,9 +135,6 @@ impl Connection {
 
     /// Waits for the first byte of a request. An idle connection holds no buffer.
     async fn wait_for_request(&mut self, http: &Http) -> Result<(), NoHead> {
-        if self.worker.is_draining() {
-            return Err(NoHead::Nothing);
-        }
         let inbound = &self.inbound;
         let first = poll_fn(|context| inbound.poll_first(context, HEAD_READ));
         let drain = &mut self.drain;
@@ -147,7 +144,7 @@ impl Connection {
                 Ok(Ok(1..)) => Ok(()),
                 _ => Err(NoHead::Nothing),
             },
-            () = drain.reached(Phase::Draining) => Err(NoHead::Nothing),
+            () = super::last_call(drain) => Err(NoHead::Nothing),
         }
     }
 
@@ -192,7 +189,7 @@ impl Connection {
         let options =
             ResponseOptions { to_http_10: asked.version == Version::Http10, keep_alive, upgrade: None };
         encode_response(&head, &framing, &options, &mut self.out.head);
-        let body = if asked.method == Method::HEAD { Body::Empty } else { body };
+        let body = if is_bodiless(&asked.method, head.status) { Body::Empty } else { body };
         let mut sending = Sending { chunked: framing == Framing::Chunked, sent: 0, grpc_status: None };
         let idle = served.idle.or(http.timeouts.stream_idle);
         let cut = self.send_body(body, &mut sending, idle).await;
@@ -324,19 +321,22 @@ impl Connection {
     /// Answers what is no request; the connection cannot be used on.
     async fn refuse(&mut self, reason: Reason, detail: Option<String>) -> Next {
         let served = refuse(&self.worker, &self.downstream, None, reason, detail);
-        self.send_refusal(served).await
+        self.send_refusal(served, &Method::GET).await
     }
 
     /// Answers a request that is not served; its body, if any, is not read, so the connection ends.
     async fn refuse_request(&mut self, event: RequestEvent, reason: Reason, detail: &str) -> Next {
-        let detail = Some(detail.to_owned());
+        let (method, detail) = (event.head.method.clone(), Some(detail.to_owned()));
         let served = refuse(&self.worker, &self.downstream, Some(event.head), reason, detail);
-        self.send_refusal(served).await
+        self.send_refusal(served, &method).await
     }
 
-    async fn send_refusal(&mut self, served: Served) -> Next {
+    async fn send_refusal(&mut self, served: Served, method: &Method) -> Next {
         let Response { head, body } = served.response;
-        let framing = Framing::Length(body.remaining().unwrap_or_default());
+        let bodiless = is_bodiless(method, head.status);
+        let framing =
+            if bodiless { Framing::None } else { Framing::Length(body.remaining().unwrap_or_default()) };
+        let body = if bodiless { Body::Empty } else { body };
         let options = ResponseOptions { to_http_10: false, keep_alive: false, upgrade: None };
         encode_response(&head, &framing, &options, &mut self.out.head);
         let mut sending = Sending { chunked: false, sent: 0, grpc_status: None };
@@ -374,11 +374,7 @@ fn not_served(event: &RequestEvent, http: &Http, scheme: Scheme) -> Option<(Reas
 }
 
 fn framing_of(asked: &Asked, status: StatusCode, body: &Body) -> Framing {
-    let bodiless = status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED
-        || asked.method == Method::HEAD;
-    if bodiless {
+    if is_bodiless(&asked.method, status) {
         return Framing::None;
     }
     match body.remaining() {

@@ -11,7 +11,9 @@ use bytes::{Bytes, BytesMut};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason as H2Reason, RecvStream};
 use http::Method;
+use tokio::sync::Notify;
 
+use super::is_bodiless;
 use crate::drain::Phase;
 use crate::error::Reason;
 use crate::exchange::{Downstream, Served, refuse, serve as serve_exchange};
@@ -38,9 +40,9 @@ pub(super) async fn serve(
         .max_header_list_size(u32::try_from(http.max_header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER);
     let handshake = builder.handshake(Gathered::new(io, ahead));
+    let streams = Rc::new(Streams::default());
     let Ok(Ok(connection)) = timer::within(http.timeouts.headers, handshake).await else { return };
-    let streams = Rc::new(Cell::new(0));
-    accept(connection, worker, downstream, http, streams).await;
+    accept(connection, worker, downstream, http, &streams).await;
 }
 
 type Transport = Connection<Gathered, Bytes>;
@@ -51,16 +53,23 @@ async fn accept(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     http: &Http,
-    streams: Rc<Cell<usize>>,
+    streams: &Rc<Streams>,
 ) {
     let (mut drain, mut end) = (worker.drain.clone(), worker.drain.clone());
     let mut leaving = false;
     let mut accepted = 0_u32;
     loop {
-        let idle = http.timeouts.idle.filter(|_| streams.get() == 0 && !leaving);
+        let busy = streams.open.get() > 0;
+        let patience = match (busy, leaving) {
+            (true, _) => None,
+            (false, false) => http.timeouts.idle,
+            (false, true) => Some(FAREWELL),
+        };
         let next = tokio::select! {
             biased;
-            next = timer::within(idle, connection.accept()) => next,
+            next = timer::within(patience, connection.accept()) => next,
+            // The idle bound runs from here.
+            () = streams.emptied.notified(), if busy => continue,
             () = drain.reached(Phase::Draining), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
@@ -76,18 +85,19 @@ async fn accept(
                 accepted = accepted.saturating_add(1);
                 let stream = Stream { worker: worker.clone(), downstream: downstream.clone(), respond };
                 let idle = http.timeouts.stream_idle;
-                let count = StreamCount::new(&streams);
+                let count = StreamCount::new(streams);
                 tokio::task::spawn_local(async move {
                     stream.serve(request, idle).await;
                     drop(count);
                 });
             }
             Ok(Some(Err(_)) | None) => return,
-            Err(timer::Elapsed) if streams.get() == 0 => {
+            // The client did not even answer our farewell.
+            Err(timer::Elapsed) if leaving => return,
+            Err(timer::Elapsed) => {
                 leaving = true;
                 connection.graceful_shutdown();
             }
-            Err(timer::Elapsed) => {}
         }
         if !leaving && http.max_requests_per_connection.is_some_and(|most| accepted >= most) {
             leaving = true;
@@ -96,20 +106,32 @@ async fn accept(
     }
 }
 
+/// The streams of one connection that are being served.
+#[derive(Default)]
+struct Streams {
+    open: Cell<usize>,
+    /// The last one has ended.
+    emptied: Notify,
+}
+
 struct StreamCount {
-    streams: Rc<Cell<usize>>,
+    streams: Rc<Streams>,
 }
 
 impl StreamCount {
-    fn new(streams: &Rc<Cell<usize>>) -> Self {
-        streams.set(streams.get() + 1);
+    fn new(streams: &Rc<Streams>) -> Self {
+        streams.open.set(streams.open.get() + 1);
         Self { streams: streams.clone() }
     }
 }
 
 impl Drop for StreamCount {
     fn drop(&mut self) {
-        self.streams.set(self.streams.get() - 1);
+        let left = self.streams.open.get() - 1;
+        self.streams.open.set(left);
+        if left == 0 {
+            self.streams.emptied.notify_one();
+        }
     }
 }
 
@@ -160,7 +182,7 @@ impl Stream {
     async fn send(mut self, served: Served, method: &Method, idle: Option<Duration>) {
         let Served { response: Response { head, body }, ending, idle: own_idle, .. } = served;
         let idle = own_idle.or(idle);
-        let body = if *method == Method::HEAD { Body::Empty } else { body };
+        let body = if is_bodiless(method, head.status) { Body::Empty } else { body };
         let end = body.is_empty();
         let Ok(stream) = self.respond.send_response(outgoing_response(head, &body), end) else {
             ending.finish(0, None, Some(Reason::DownstreamClosed));
@@ -195,6 +217,9 @@ async fn send_body(pump: &mut Pump, idle: Option<Duration>) -> Option<Reason> {
 }
 
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Uploads that stall must not hold up the others of the connection: in a mesh, one connection carries many clients.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// How long a connection that was told to end, and serves nothing, may take to do so.
+const FAREWELL: Duration = Duration::from_secs(30);
 /// Bytes of responses held for a client that does not read.
 const SEND_BUFFER: usize = 256 * 1024;
