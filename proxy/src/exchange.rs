@@ -173,7 +173,7 @@ impl<'a> Exchange<'a> {
             Action::Forward(forward) if request.head.method == Method::CONNECT => {
                 Box::pin(self.open_tunnel(forward, &request.head)).await
             }
-            Action::Forward(forward) => self.forward(&route, forward, request).await,
+            Action::Forward(forward) => self.forward(&route, forward, &http.timeouts, request).await,
             Action::Redirect(redirect) => Err(reply::redirect(redirect, &route, &request.head)),
             Action::Direct(direct) => Err(reply::direct(direct)),
         }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, pick};
+use crate::cluster::{Cluster, Lease, pick};
 use crate::error::Reason;
 use crate::exchange::Downstream;
 use crate::io::Io;
@@ -15,7 +15,7 @@ use crate::message::{Headers, RequestHead, Version};
 use crate::relay;
 use crate::snapshot::Tcp;
 use crate::telemetry::Record;
-use crate::upstream::connect;
+use crate::upstream::{ConnectionClaim, ConnectionPlace, connect};
 use crate::worker::Worker;
 
 /// Serves one connection to its end.
@@ -23,7 +23,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, tcp: A
     let mut record = new_record(&downstream);
     let outcome = open(&worker, &downstream, &tcp, &mut record).await;
     match outcome {
-        Ok(upstream) => {
+        Ok((upstream, _claims)) => {
             let drain = worker.drain.clone();
             let (received, sent) = relay::copy(&io, &upstream, Bytes::new(), tcp.idle_timeout, drain).await;
             (record.bytes_received, record.bytes_sent) = (received, sent);
@@ -39,13 +39,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, tcp: A
     worker.recorder.connection_ended(&*record, &tcp.access_logs);
 }
 
+/// What a connection holds for as long as it is open.
+struct Claims {
+    _open: ConnectionClaim,
+    _lease: Lease,
+}
+
 /// Connects to an endpoint of the chosen cluster, another one after each failure.
 async fn open(
     worker: &Rc<Worker>,
     downstream: &Downstream,
     tcp: &Tcp,
     record: &mut Record,
-) -> Result<Io, (Reason, String)> {
+) -> Result<(Io, Claims), (Reason, String)> {
     let cluster = choose_cluster(worker, tcp)?;
     record.cluster = Some(cluster.metrics.clone());
     let mut tried = Vec::new();
@@ -56,10 +62,15 @@ async fn open(
         if endpoint.address == downstream.connection.local {
             return Err((Reason::NoHealthyEndpoint, "the endpoint is this listener itself".into()));
         }
+        let Some(place) = ConnectionPlace::take(&cluster, false) else {
+            let detail = format!("{} connections open to {}", cluster.limits.connections, cluster.name);
+            return Err((Reason::UpstreamOverflow, detail));
+        };
+        let lease = Lease::new(endpoint.clone());
         record.attempts += 1;
         record.endpoint = Some(endpoint.address);
         match connect(&cluster, endpoint.address, &worker.recorder).await {
-            Ok(io) => return Ok(io),
+            Ok(io) => return Ok((io, Claims { _open: place.opened(&worker.recorder), _lease: lease })),
             Err(error) => {
                 record.attempt_failures.push((Some(endpoint.address), error.reason));
                 last = (error.reason, error.detail);

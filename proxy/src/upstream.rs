@@ -14,7 +14,7 @@ mod http1;
 mod http2;
 mod pool;
 
-pub(crate) use connect::connect;
+pub(crate) use connect::{ConnectionClaim, ConnectionPlace, connect};
 pub(crate) use forward::Resolver;
 pub(crate) use pool::Pools;
 

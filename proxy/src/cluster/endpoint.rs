@@ -80,6 +80,27 @@ impl Endpoint {
     }
 }
 
+/// The in-flight claim on an endpoint, returned on drop.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// The endpoint.
+    pub(crate) endpoint: Arc<Endpoint>,
+}
+
+impl Lease {
+    /// Claims.
+    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The endpoints of a cluster at one moment, those of the active priority; immutable.
 #[derive(Debug, Default)]
 pub(crate) struct EndpointSet {

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::bodies::{Received, with_deadline};
 use super::{Exchange, Reply, mirror, reply, retry};
-use crate::cluster::{Cluster, Discovery, Endpoint, EndpointId, RequestClaim, RetryClaim, pick};
+use crate::cluster::{Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, pick};
 use crate::error::Reason;
 use crate::message::{Body, Replay, Request, RequestHead, Response};
 use crate::route::{Forward, HostRewrite, Rewrite, Route};
+use crate::snapshot::HttpTimeouts;
 use crate::timer;
 use crate::upstream::{Attempt, Destination, SendError, connect};
 
@@ -23,25 +24,6 @@ pub(super) struct Claims {
     _request: RequestClaim,
     _retry: Option<RetryClaim>,
     _lease: Lease,
-}
-
-/// The in-flight claim on an endpoint, returned on drop.
-#[derive(Debug)]
-struct Lease {
-    endpoint: Arc<Endpoint>,
-}
-
-impl Lease {
-    fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A forwarded request between attempts.
@@ -78,6 +60,7 @@ impl Exchange<'_> {
         &mut self,
         route: &Route,
         forward: &Forward,
+        timeouts: &HttpTimeouts,
         mut request: Request,
     ) -> Result<Response, Reply> {
         let cluster = self.choose_cluster(forward, &mut request.head)?;
@@ -101,14 +84,29 @@ impl Exchange<'_> {
             cluster,
             head: request.head,
             body,
-            deadline: Deadline { timeout: forward.timeout, received, at: None },
+            deadline: Deadline { timeout: forward.timeout, received: received.clone(), at: None },
             tried: Vec::new(),
             retries: 0,
             free: 0,
             fresh: false,
             retry_claim: None,
         };
-        let (response, lease) = self.attempt_until_done(&mut plan).await?;
+        let idle = forward.idle_timeout.or(timeouts.stream_idle);
+        // The route's timeout only starts once the whole request has come, or is off: then something else must end what stalls.
+        let watched =
+            !received.has_ended() || forward.timeout.is_none_or(|most| idle.is_some_and(|idle| idle < most));
+        let started = self.ending.record().start;
+        // Boxed: most requests need none.
+        let mut watch = watched.then(|| Box::pin(received.stalled(idle, timeouts.request, started)));
+        let stall = std::future::poll_fn(|context| match &mut watch {
+            Some(watch) => watch.as_mut().poll(context),
+            None => Poll::Pending,
+        });
+        let (response, lease) = tokio::select! {
+            biased;
+            done = self.attempt_until_done(&mut plan) => done?,
+            reason = stall => return Err(stalled(reason, &received)),
+        };
         mirror::mirror(self.worker, self.snapshot, forward, &plan.head, || plan.body.again());
         self.ending.claims =
             Some(Claims { _request: request_claim, _retry: plan.retry_claim.take(), _lease: lease });
@@ -389,6 +387,14 @@ fn rewrite(forward: &Forward, route: &Route, head: &mut RequestHead) {
     if let HostRewrite::Literal(authority) = &forward.host_rewrite {
         head.authority = Some(authority.clone());
     }
+}
+
+/// 408 while the client still owes a part of its request, 504 once the upstream owes the answer: as Envoy.
+fn stalled(reason: Reason, received: &Received) -> Reply {
+    if received.has_ended() {
+        return Reply::new(reason).status(http::StatusCode::GATEWAY_TIMEOUT).detail("no answer came");
+    }
+    Reply::new(reason).detail(format!("the request's body stalled after {} bytes", received.bytes()))
 }
 
 fn final_reply(plan: &Plan<'_>, error: SendError) -> Reply {

@@ -4,11 +4,14 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
+use crate::error::Reason;
 use crate::message::{Body, BodyError, BodyStream, Frame};
+use crate::timer;
 
 /// How much of a request body has come.
 #[derive(Debug, Default)]
@@ -16,6 +19,8 @@ pub(super) struct Received {
     bytes: Cell<u64>,
     ended: Cell<bool>,
     end: Notify,
+    /// When the last piece came.
+    last: Cell<Option<Instant>>,
 }
 
 impl Received {
@@ -47,6 +52,35 @@ impl Received {
         }
     }
 
+    /// Until nothing has moved for `idle`, or the request is not whole `most` after its start; then why. For ever where neither bounds.
+    pub(super) async fn stalled(
+        &self,
+        idle: Option<Duration>,
+        most: Option<Duration>,
+        started: Instant,
+    ) -> Reason {
+        let silent = async {
+            let Some(idle) = idle else { return std::future::pending().await };
+            loop {
+                let until = self.last.get().unwrap_or(started) + idle;
+                if until <= Instant::now() {
+                    return;
+                }
+                tokio::time::sleep_until(until).await;
+            }
+        };
+        let late = async {
+            let Some(most) = most else { return std::future::pending().await };
+            if timer::until(Some(started + most), self.ended()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = silent => Reason::IdleTimeout,
+            () = late => Reason::DownstreamTimeout,
+        }
+    }
+
     /// Whether the whole body has come.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get()
@@ -67,9 +101,11 @@ impl BodyStream for Watched {
         match &frame {
             Some(Ok(Frame::Data(data))) => {
                 self.received.bytes.set(self.received.bytes.get() + data.len() as u64);
+                self.received.last.set(Some(Instant::now()));
             }
             Some(Ok(Frame::Trailers(_))) | Some(Err(_)) | None => {
                 self.received.ended.set(true);
+                self.received.last.set(Some(Instant::now()));
                 self.received.end.notify_waiters();
             }
         }
@@ -111,5 +147,31 @@ impl BodyStream for Deadlined {
 
     fn remaining(&self) -> Option<u64> {
         self.stream.remaining()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_from_the_last_piece() {
+        let received = Received::default();
+        let start = Instant::now();
+        received.last.set(Some(start + 3 * SECOND));
+        assert_eq!(received.stalled(Some(2 * SECOND), None, start).await, Reason::IdleTimeout);
+        assert_eq!(start.elapsed(), 5 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_not_whole_in_time_is_late() {
+        let received = Received::default();
+        let start = Instant::now();
+        let bounds = (Some(9 * SECOND), Some(4 * SECOND));
+        assert_eq!(received.stalled(bounds.0, bounds.1, start).await, Reason::DownstreamTimeout);
+        received.ended.set(true);
+        assert_eq!(received.stalled(bounds.0, bounds.1, start).await, Reason::IdleTimeout);
     }
 }

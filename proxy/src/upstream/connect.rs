@@ -46,24 +46,40 @@ fn describe(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// One open connection, counted against the cluster for as long as it lives.
-pub(super) struct ConnectionClaim {
+/// A place among a cluster's connections, taken before the connection is made so that a burst does not overshoot the bound.
+pub(crate) struct ConnectionPlace {
     cluster: Arc<Cluster>,
-    recorder: Recorder,
 }
 
-impl ConnectionClaim {
-    /// Counts a connection that was just made.
-    pub(super) fn new(cluster: &Arc<Cluster>, recorder: &Recorder) -> Self {
-        cluster.live.connections.fetch_add(1, Ordering::Relaxed);
-        recorder.upstream_opened(&cluster.metrics);
-        Self { cluster: cluster.clone(), recorder: recorder.clone() }
+impl ConnectionPlace {
+    /// Takes a place; `None` when `max_connections` is reached, unless it is needed all the same.
+    pub(crate) fn take(cluster: &Arc<Cluster>, needed: bool) -> Option<Self> {
+        let open = cluster.live.connections.fetch_add(1, Ordering::Relaxed);
+        let place = Self { cluster: cluster.clone() };
+        (needed || open < cluster.limits.connections).then_some(place)
     }
+
+    /// The connection was made: counted as open for as long as this lives.
+    pub(crate) fn opened(self, recorder: &Recorder) -> ConnectionClaim {
+        recorder.upstream_opened(&self.cluster.metrics);
+        ConnectionClaim { place: self, recorder: recorder.clone() }
+    }
+}
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        self.cluster.live.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One open connection, counted against the cluster for as long as it lives.
+pub(crate) struct ConnectionClaim {
+    place: ConnectionPlace,
+    recorder: Recorder,
 }
 
 impl Drop for ConnectionClaim {
     fn drop(&mut self) {
-        self.cluster.live.connections.fetch_sub(1, Ordering::Relaxed);
-        self.recorder.upstream_closed(&self.cluster.metrics);
+        self.recorder.upstream_closed(&self.place.cluster.metrics);
     }
 }

@@ -11,8 +11,8 @@ use h2::client::{ResponseFuture, SendRequest};
 use http::Method;
 use tokio::time::Instant;
 
-use super::connect::{ConnectionClaim, connect};
-use super::pool::{Pool, Pools};
+use super::connect::{ConnectionPlace, connect};
+use super::pool::{PendingClaim, Pool, Pools};
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
 use crate::http2::{Pump, PumpError, incoming, outgoing_request, response_head};
@@ -32,6 +32,8 @@ struct State {
     /// The connection's task has ended, or it is not to be used for new requests.
     closed: Cell<bool>,
     idle_since: Cell<Instant>,
+    /// When the last response began: before that, nothing is known of the other end.
+    heard: Cell<Option<Instant>>,
 }
 
 impl Connection {
@@ -67,10 +69,8 @@ impl Pools {
             let pump = (!end).then(|| Pump::new(attempt.body, stream));
             return receive(response, pump, claim, &method).await;
         }
-        Err(SendError::not_sent(
-            Reason::ConnectFailure,
-            "every HTTP/2 connection closed before it could be used",
-        ))
+        let detail = "every HTTP/2 connection closed before it could be used";
+        Err(SendError { reused: true, ..SendError::not_sent(Reason::ConnectFailure, detail) })
     }
 
     async fn checkout_http2(&self, destination: &Destination) -> Result<Connection, SendError> {
@@ -82,24 +82,45 @@ impl Pools {
                 connection.state.streams.get() >= limit
             });
             let connections = pool.shared.borrow().len();
-            if let Some(best) = best
-                && (!busy || connections >= MAX_CONNECTIONS || pool.connecting.get())
-            {
-                return Ok(best);
-            }
+            let may_open = connections < MAX_CONNECTIONS && !pool.connecting.get();
+            let best = match best {
+                Some(best) if !busy || !may_open => return Ok(best),
+                best => best,
+            };
             if !pool.connecting.get() {
-                // Boxed: every request would carry the room that making a connection needs.
-                return Box::pin(self.open_http2(destination, &pool)).await;
+                return match (ConnectionPlace::take(&destination.cluster, best.is_none()), best) {
+                    // Boxed: every request would carry the room that making a connection needs.
+                    (Some(place), _) => Box::pin(self.open_http2(destination, &pool, place)).await,
+                    // At the bound on connections, streams share what there is.
+                    (None, Some(best)) => Ok(best),
+                    (None, None) => continue,
+                };
             }
+            let _waiting = PendingClaim::new(&destination.cluster)?;
+            let failures = pool.failures.get();
             pool.changed.notified().await;
+            if pool.failures.get() != failures {
+                // One bound of time for all who wait: not one after the other against an address that does not answer.
+                let (reason, detail) = &*pool.failure.borrow();
+                return Err(SendError::not_sent(*reason, detail.clone()));
+            }
         }
     }
 
-    async fn open_http2(&self, destination: &Destination, pool: &Rc<Pool>) -> Result<Connection, SendError> {
+    async fn open_http2(
+        &self,
+        destination: &Destination,
+        pool: &Rc<Pool>,
+        place: ConnectionPlace,
+    ) -> Result<Connection, SendError> {
         let _connecting = Connecting::new(pool);
         let cluster = &destination.cluster;
-        let io = connect(cluster, destination.endpoint.address, &self.recorder).await?;
-        let claim = ConnectionClaim::new(cluster, &self.recorder);
+        let connected = connect(cluster, destination.endpoint.address, &self.recorder).await;
+        let io = connected.inspect_err(|error| {
+            pool.failures.set(pool.failures.get() + 1);
+            pool.failure.replace((error.reason, error.detail.clone()));
+        })?;
+        let claim = place.opened(&self.recorder);
         let io = Gathered::new(Rc::new(io), BytesMut::new());
         let mut builder = h2::client::Builder::new();
         builder
@@ -117,6 +138,7 @@ impl Pools {
             streams: Cell::new(0),
             closed: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
+            heard: Cell::new(None),
         });
         let task_state = state.clone();
         tokio::task::spawn_local(async move {
@@ -176,6 +198,7 @@ async fn receive(
         std::pin::Pin::new(&mut response).poll(context).map_err(|error| failure(&error, &claim))
     });
     let (parts, stream) = received.await?.into_parts();
+    claim.answered();
     let mut head = response_head(parts);
     // What answers HEAD, and 304, announces a length that no body follows.
     let bodiless = *method == Method::HEAD || head.status == http::StatusCode::NOT_MODIFIED;
@@ -194,25 +217,42 @@ fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
         claim.state.closed.set(true);
     }
     let processed = if refused || beyond_goaway { Processed::Refused } else { Processed::Maybe };
-    SendError { reason: Reason::UpstreamReset, processed, reused: true, detail: format!("HTTP/2: {error}") }
+    // A connection that has served others may just have been closed for its age; a stream that the endpoint resets is another matter.
+    let reused = claim.state.heard.get().is_some() && (error.is_go_away() || error.is_io());
+    SendError { reason: Reason::UpstreamReset, processed, reused, detail: format!("HTTP/2: {error}") }
 }
 
 /// A request's place among the streams of its connection.
 struct StreamClaim {
     state: Rc<State>,
+    sent: Instant,
+    answered: Cell<bool>,
 }
 
 impl StreamClaim {
     fn new(state: Rc<State>) -> Self {
         state.streams.set(state.streams.get() + 1);
-        Self { state }
+        Self { state, sent: Instant::now(), answered: Cell::new(false) }
+    }
+
+    /// The response has begun.
+    fn answered(&self) {
+        self.answered.set(true);
+        self.state.heard.set(Some(Instant::now()));
     }
 }
 
 impl Drop for StreamClaim {
     fn drop(&mut self) {
         self.state.streams.set(self.state.streams.get() - 1);
-        self.state.idle_since.set(Instant::now());
+        let now = Instant::now();
+        self.state.idle_since.set(now);
+        // Given up on, and no other request was answered since it was sent: the other end may be gone without a word. What follows goes
+        // over another connection.
+        let heard = self.state.heard.get().is_some_and(|heard| heard > self.sent);
+        if !self.answered.get() && !heard && now.duration_since(self.sent) > SILENCE {
+            self.state.closed.set(true);
+        }
     }
 }
 
@@ -221,9 +261,12 @@ const STREAMS_BEFORE_ANOTHER: usize = 100;
 /// Connections to one endpoint from one worker.
 const MAX_CONNECTIONS: usize = 4;
 /// How often a request looks for a connection before it gives up.
-const CHECKOUTS: usize = 3;
+const CHECKOUTS: usize = MAX_CONNECTIONS + 2;
+/// A request that was given up after so long says something about its connection.
+const SILENCE: Duration = Duration::from_secs(1);
 /// An unused connection is closed after this.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// As many streams as share a connection may each fill their window: clients that do not read must not hold up the others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_BEFORE_ANOTHER as u32;
 const MAX_FRAME: u32 = 64 * 1024;

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::{ConnectionClaim, connect};
+use super::connect::{ConnectionPlace, connect};
 use super::{Destination, SendError, http1, http2};
 use crate::cluster::{Cluster, Endpoint, EndpointId};
 use crate::error::Reason;
@@ -32,6 +32,9 @@ pub(super) struct Pool {
     pub(super) shared: RefCell<Vec<http2::Connection>>,
     /// An HTTP/2 connection is being made: others wait for it instead of making their own.
     pub(super) connecting: Cell<bool>,
+    /// How often that failed, and how it did last: those who wait for the connection fail with it.
+    pub(super) failures: Cell<u64>,
+    pub(super) failure: RefCell<(Reason, String)>,
     /// HTTP/1.1 connections open, idle or not.
     open: Cell<u32>,
     /// A connection came back or was closed, or an HTTP/2 connection is there.
@@ -54,6 +57,8 @@ impl Pools {
                 idle: RefCell::default(),
                 shared: RefCell::default(),
                 connecting: Cell::new(false),
+                failures: Cell::new(0),
+                failure: RefCell::new((Reason::ConnectFailure, String::new())),
                 open: Cell::new(0),
                 changed: Notify::new(),
                 idle_limit: Cell::new(DEFAULT_IDLE),
@@ -71,23 +76,24 @@ impl Pools {
     ) -> Result<http1::Connection, SendError> {
         let pool = self.of(&destination.endpoint);
         let cluster = &destination.cluster;
-        loop {
+        let place = loop {
             if !fresh && let Some(connection) = pool.take_idle(idempotent) {
                 return Ok(connection);
             }
             // One connection for each worker is always allowed, so that a limit below the number of workers cannot starve one.
-            let open = cluster.live.connections.load(Ordering::Relaxed);
-            if open < cluster.limits.connections || pool.open.get() == 0 {
-                break;
+            if let Some(place) = ConnectionPlace::take(cluster, pool.open.get() == 0) {
+                break place;
+            }
+            if fresh && pool.drop_idle() {
+                continue;
             }
             Box::pin(wait_for_connection(cluster, &pool)).await?;
-        }
-        // Counted before it is made, so that a burst does not overshoot.
+        };
         let count = OpenCount::new(pool);
         // Boxed: every request would carry the room that making a connection needs.
         let connecting = Box::pin(connect(cluster, destination.endpoint.address, &self.recorder));
         let io = connecting.await?;
-        Ok(http1::Connection::new(io, ConnectionClaim::new(cluster, &self.recorder), count))
+        Ok(http1::Connection::new(io, place.opened(&self.recorder), count))
     }
 
     /// Drops what was closed by the other end or idle for too long, and the pools of endpoints that are gone. Runs every second.
@@ -101,20 +107,29 @@ impl Pools {
 }
 
 async fn wait_for_connection(cluster: &Arc<Cluster>, pool: &Pool) -> Result<(), SendError> {
-    let waiting = cluster.live.pending.fetch_add(1, Ordering::Relaxed);
-    let _claim = PendingClaim { cluster };
-    if waiting >= cluster.limits.pending {
-        let detail =
-            format!("{} connections open and {waiting} requests waiting", cluster.limits.connections);
-        return Err(SendError::not_sent(Reason::UpstreamOverflow, detail));
-    }
+    let _claim = PendingClaim::new(cluster)?;
     // Another worker's connection may be the one that closes: look again now and then.
     let _ = tokio::time::timeout(Duration::from_millis(50), pool.changed.notified()).await;
     Ok(())
 }
 
-struct PendingClaim<'a> {
+/// A place among the requests that wait for a connection.
+pub(super) struct PendingClaim<'a> {
     cluster: &'a Cluster,
+}
+
+impl<'a> PendingClaim<'a> {
+    /// Takes one, unless `max_pending_requests` is reached.
+    pub(super) fn new(cluster: &'a Cluster) -> Result<Self, SendError> {
+        let waiting = cluster.live.pending.fetch_add(1, Ordering::Relaxed);
+        let claim = Self { cluster };
+        if waiting >= cluster.limits.pending {
+            let open = cluster.live.connections.load(Ordering::Relaxed);
+            let detail = format!("{open} connections open and {waiting} requests waiting");
+            return Err(SendError::not_sent(Reason::UpstreamOverflow, detail));
+        }
+        Ok(claim)
+    }
 }
 
 impl Drop for PendingClaim<'_> {
@@ -163,6 +178,12 @@ impl Pool {
             }
             self.learn_close(age);
         }
+    }
+
+    /// Closes an idle connection to make room for a new one; false when there is none.
+    fn drop_idle(&self) -> bool {
+        let connection = self.idle.borrow_mut().pop();
+        connection.is_some()
     }
 
     /// Puts a connection back after a complete exchange.
