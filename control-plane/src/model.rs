@@ -164,7 +164,7 @@ pub struct Finding {
     pub field: Option<String>,
     /// What is wrong, and what to do about it.
     pub message: String,
-    /// What is in force instead: `last good form` or `nothing`; `the rest of the object` when only the field is ignored.
+    /// What is in force instead: `last good form` or `nothing`; `the rest of the object` when only an annotation is ignored.
     pub in_force: String,
 }
 

@@ -10,7 +10,7 @@ mod balance;
 mod endpoint;
 
 pub(crate) use balance::{Policy, pick};
-pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin};
+pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin, now_millis};
 
 use crate::telemetry::ClusterMetrics;
 

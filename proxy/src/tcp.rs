@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Lease, pick};
+use crate::cluster::{Cluster, Lease, now_millis, pick};
 use crate::error::Reason;
 use crate::exchange::Downstream;
 use crate::io::Io;
@@ -58,7 +58,9 @@ async fn open(
     let mut last = (Reason::NoHealthyEndpoint, format!("{} has no available endpoint", cluster.name));
     for _ in 0..tcp.max_connect_attempts.max(1) {
         let set = cluster.endpoints.load_full();
-        let Some(endpoint) = pick(&cluster.policy, &set, &tried, &mut || worker.roll()) else { break };
+        let Some(endpoint) = pick(&cluster.policy, &set, &tried, now_millis(), &mut || worker.roll()) else {
+            break;
+        };
         if endpoint.address == downstream.connection.local {
             return Err((Reason::NoHealthyEndpoint, "the endpoint is this listener itself".into()));
         }
@@ -72,6 +74,7 @@ async fn open(
         match connect(&cluster, endpoint.address, &worker.recorder).await {
             Ok(io) => return Ok((io, Claims { _open: place.opened(&worker.recorder), _lease: lease })),
             Err(error) => {
+                endpoint.suspect(now_millis());
                 record.attempt_failures.push((Some(endpoint.address), error.reason));
                 last = (error.reason, error.detail);
             }

@@ -140,8 +140,8 @@ async fn what_is_broken_leaves_the_last_good_form_in_force_and_is_told() {
     let good = all_to("app");
     let broken = [
         ("no YAML", "kind: [HTTPRoute".to_owned(), "web.yaml"),
-        // The rest of the object is in force, and here that is the same.
-        ("unknown field", good.replace("backendRefs", "patience: 5s, backendRefs"), "patience"),
+        // A typo takes the backends away; the last good form keeps them.
+        ("unknown field", good.replace("backendRefs", "backendRef"), "backendRef"),
         ("wrong type", good.replace("port: 80", "port: eighty"), "port"),
     ];
     for (what, text, told) in broken {

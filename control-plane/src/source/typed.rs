@@ -20,8 +20,8 @@ pub struct Read {
     pub problems: Vec<Problem>,
 }
 
-/// Reads an object whose kind is known. Unknown fields are left out and reported; a field of the wrong type or with a
-/// value that the kind does not allow refuses the object, as the API server would.
+/// Reads an object whose kind is known. A field of the wrong name or type, or with a value that the kind does
+/// not allow, refuses the object: half of what somebody meant is not what they meant.
 pub fn read(kind: Kind, mut value: Value) -> Read {
     let mut problems = prepare(kind, &mut value);
     let mut unknown = Vec::new();
@@ -32,9 +32,11 @@ pub fn read(kind: Kind, mut value: Value) -> Read {
             None
         }
     };
-    problems.extend(unknown.into_iter().map(|field| {
-        Problem::ignored(field, "unknown field: it has no effect; check its spelling and its place")
-    }));
+    problems.extend(
+        unknown
+            .into_iter()
+            .map(|field| Problem::refused(field, "unknown field: check its spelling and its place")),
+    );
     if object.is_some() {
         problems.extend(validate::check(kind, &value));
     }

@@ -16,23 +16,31 @@ pub(crate) enum Policy {
     Random,
 }
 
-/// Picks an endpoint, avoiding those in `tried` when there is another. `roll` yields uniform `u32`s.
+/// Picks an endpoint: not one in `tried` while there is another, and not one that could not be reached a moment ago (`now`, in
+/// milliseconds) while there is a better one. `roll` yields uniform `u32`s.
 pub(crate) fn pick(
     policy: &Policy,
     set: &EndpointSet,
     tried: &[EndpointId],
+    now: u64,
     roll: &mut impl FnMut() -> u32,
 ) -> Option<Arc<Endpoint>> {
-    let first = pick_once(policy, set, roll)?;
-    if tried.is_empty() || !tried.contains(&first.id) {
-        return Some(first.clone());
+    let untried = |endpoint: &Endpoint| !tried.contains(&endpoint.id);
+    let good = |endpoint: &Endpoint| untried(endpoint) && !endpoint.is_suspect(now);
+    let mut first = pick_once(policy, set, roll)?;
+    // Asking the policy again keeps its shares; a few times is enough unless most are bad.
+    for _ in 0..REPICKS {
+        if good(first) {
+            return Some(first.clone());
+        }
+        first = pick_once(policy, set, roll)?;
     }
-    // The first choice was tried already: the next untried one after it, else (all tried) that one.
-    let start = set.available.iter().position(|endpoint| endpoint.id == first.id).unwrap_or_default();
-    let others = set.available.iter().cycle().skip(start + 1).take(set.available.len());
-    let untried = others.into_iter().find(|endpoint| !tried.contains(&endpoint.id));
-    Some(untried.unwrap_or(first).clone())
+    let find = |wanted: &dyn Fn(&Endpoint) -> bool| set.available.iter().find(|endpoint| wanted(endpoint));
+    Some(find(&good).or_else(|| find(&untried)).unwrap_or(first).clone())
 }
+
+/// How often the policy is asked again for an endpoint that is not to be avoided.
+const REPICKS: usize = 4;
 
 fn pick_once<'a>(
     policy: &Policy,
@@ -114,7 +122,7 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(7);
         let mut counts: HashMap<EndpointId, u32> = HashMap::new();
         for _ in 0..rounds {
-            let endpoint = pick(policy, set, &[], &mut || rng.random()).unwrap();
+            let endpoint = pick(policy, set, &[], 0, &mut || rng.random()).unwrap();
             *counts.entry(endpoint.id).or_default() += 1;
         }
         set.all.iter().map(|endpoint| counts.get(&endpoint.id).copied().unwrap_or_default()).collect()
@@ -122,7 +130,7 @@ mod tests {
 
     #[test]
     fn nothing_to_pick_from() {
-        assert!(pick(&Policy::Random, &EndpointSet::default(), &[], &mut || 0).is_none());
+        assert!(pick(&Policy::Random, &EndpointSet::default(), &[], 0, &mut || 0).is_none());
     }
 
     #[test]
@@ -146,14 +154,33 @@ mod tests {
     }
 
     #[test]
+    fn one_that_cannot_be_reached_attracts_nobody_for_a_moment() {
+        let set = set(&[1, 1, 1]);
+        set.all[1].in_flight.store(5, Ordering::Relaxed);
+        set.all[2].in_flight.store(5, Ordering::Relaxed);
+        set.all[0].suspect(1_000);
+        let mut rng = SmallRng::seed_from_u64(7);
+        let mut picks_of_first = |now| {
+            let picked =
+                (0..300).map(|_| pick(&Policy::LeastRequest, &set, &[], now, &mut || rng.random()).unwrap());
+            picked.filter(|endpoint| endpoint.id == set.all[0].id).count()
+        };
+        assert_eq!(picks_of_first(1_500), 0);
+        assert!(picks_of_first(2_001) > 100);
+        set.all[1].suspect(1_000);
+        set.all[2].suspect(1_000);
+        assert!(picks_of_first(1_500) > 0, "when all are suspect, any is better than none");
+    }
+
+    #[test]
     fn a_retry_goes_elsewhere_when_it_can() {
         let set = set(&[1, 1]);
         let tried = [set.all[0].id];
         for roll in [0, u32::MAX] {
-            let picked = pick(&Policy::Random, &set, &tried, &mut || roll).unwrap();
+            let picked = pick(&Policy::Random, &set, &tried, 0, &mut || roll).unwrap();
             assert_eq!(picked.id, set.all[1].id);
         }
         let tried = [set.all[0].id, set.all[1].id];
-        assert!(pick(&Policy::Random, &set, &tried, &mut || 0).is_some());
+        assert!(pick(&Policy::Random, &set, &tried, 0, &mut || 0).is_some());
     }
 }

@@ -1,12 +1,24 @@
 //! An endpoint: where it is, what it is, and its live state, which survives updates by key.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::time::Instant;
 
 /// An identity for pools: never used twice in a process, so that an address that is handed to another pod is another endpoint (D8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EndpointId(u64);
+
+/// How long an endpoint that could not be reached is avoided. Short: it is a guess, and discovery knows better soon.
+const SUSPECT_MILLIS: u64 = 1_000;
+
+/// Milliseconds since the first call in this process; the clock is the timers' own.
+pub(crate) fn now_millis() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed().as_millis();
+    u64::try_from(elapsed).unwrap_or(u64::MAX)
+}
 
 /// The workload behind an endpoint (`metadata.filter_metadata["sidegate"]`), for labels, explain and identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +52,8 @@ pub(crate) struct Endpoint {
     pub(crate) origin: Option<Origin>,
     /// Requests in flight over all workers; shared with the endpoint of the same key in the previous set.
     pub(crate) in_flight: Arc<AtomicU32>,
+    /// When it may be picked again after it could not be reached, in milliseconds of [`now_millis`]; shared likewise.
+    suspect_until: Arc<AtomicU64>,
 }
 
 impl Endpoint {
@@ -55,6 +69,7 @@ impl Endpoint {
             available: true,
             origin: None,
             in_flight: Arc::default(),
+            suspect_until: Arc::default(),
         }
     }
 
@@ -62,6 +77,7 @@ impl Endpoint {
     pub(crate) fn inherit(&mut self, previous: &Endpoint) {
         self.id = previous.id;
         self.in_flight = previous.in_flight.clone();
+        self.suspect_until = previous.suspect_until.clone();
     }
 
     /// Whether the other one differs in nothing but identity and live state.
@@ -72,6 +88,17 @@ impl Endpoint {
             && self.priority == other.priority
             && self.available == other.available
             && self.origin == other.origin
+    }
+
+    /// It could not be reached: for a moment others are picked first. Without this an endpoint that is gone, having nothing in flight,
+    /// would look like the least busy one and attract every request.
+    pub(crate) fn suspect(&self, now: u64) {
+        self.suspect_until.store(now + SUSPECT_MILLIS, Ordering::Relaxed);
+    }
+
+    /// Whether it could not be reached a moment ago.
+    pub(crate) fn is_suspect(&self, now: u64) -> bool {
+        self.suspect_until.load(Ordering::Relaxed) > now
     }
 
     /// What makes two endpoints the same across updates: address and pod.

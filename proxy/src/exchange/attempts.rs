@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use super::bodies::{Received, with_deadline};
 use super::{Exchange, Reply, mirror, reply, retry};
-use crate::cluster::{Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, pick};
+use crate::cluster::{
+    Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, now_millis, pick,
+};
 use crate::error::Reason;
 use crate::message::{Body, Replay, Request, RequestHead, Response};
 use crate::route::{Forward, HostRewrite, Rewrite, Route};
@@ -141,7 +143,12 @@ impl Exchange<'_> {
             let lease = Lease::new(endpoint.clone());
             let outcome = self.attempt(plan, endpoint).await;
             match outcome {
-                Ok(response) if self.retry_response(plan, &response) => drop(response),
+                Ok(response) if self.retry_response(plan, &response) => {
+                    // A peer's proxy says that its app cannot be reached.
+                    if response.head.headers.contains("x-sidegate-reason") {
+                        lease.endpoint.suspect(now_millis());
+                    }
+                }
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => {
                     self.note_failure(&lease.endpoint, &error);
@@ -175,7 +182,7 @@ impl Exchange<'_> {
         };
         let set = cluster.endpoints.load();
         let worker = self.worker;
-        pick(&cluster.policy, &set, avoid, &mut || worker.roll()).ok_or_else(|| {
+        pick(&cluster.policy, &set, avoid, now_millis(), &mut || worker.roll()).ok_or_else(|| {
             let what = match (set.ready, set.all.is_empty()) {
                 (false, _) => "its endpoints have not arrived yet",
                 (true, true) => "it has no endpoints",
@@ -252,6 +259,9 @@ impl Exchange<'_> {
     }
 
     fn note_failure(&mut self, endpoint: &Endpoint, error: &SendError) {
+        if matches!(error.reason, Reason::ConnectFailure | Reason::ConnectTimeout) {
+            endpoint.suspect(now_millis());
+        }
         self.ending.record().attempt_failures.push((Some(endpoint.address), error.reason));
     }
 
@@ -309,7 +319,7 @@ impl Exchange<'_> {
             self.resolve(&cluster, &head).await?
         } else {
             let (set, worker) = (cluster.endpoints.load_full(), self.worker);
-            pick(&cluster.policy, &set, &[], &mut || worker.roll())
+            pick(&cluster.policy, &set, &[], now_millis(), &mut || worker.roll())
                 .ok_or_else(|| Reply::new(Reason::NoHealthyEndpoint))?
         };
         self.ending.record().endpoint = Some(endpoint.address);

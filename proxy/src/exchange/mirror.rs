@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{Cluster, pick};
+use crate::cluster::{Cluster, now_millis, pick};
 use crate::message::{Body, RequestHead};
 use crate::route::Forward;
 use crate::snapshot::Snapshot;
@@ -44,7 +44,9 @@ async fn send(worker: Rc<Worker>, cluster: Arc<Cluster>, head: RequestHead, body
     // A mirror obeys the bounds of its cluster, and takes no more time than a bound of its own.
     let Some(_claim) = cluster.claim_request() else { return };
     let set = cluster.endpoints.load_full();
-    let Some(endpoint) = pick(&cluster.policy, &set, &[], &mut || worker.roll()) else { return };
+    let Some(endpoint) = pick(&cluster.policy, &set, &[], now_millis(), &mut || worker.roll()) else {
+        return;
+    };
     worker.recorder.upstream_attempt(&cluster.metrics);
     let destination = Destination { cluster, endpoint };
     let exchange = async {
