@@ -5,8 +5,10 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::time::{Instant, Sleep};
 
 use crate::http1::{BodyDecoder, Decoded, Framing, Limits};
 use crate::io::{Io, give_buffer, take_buffer};
@@ -18,6 +20,15 @@ pub(super) struct Inbound {
     state: RefCell<State>,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) awaits_continue: Cell<bool>,
+    /// Reads of the current body so far: whether anything moves.
+    reads: Cell<u32>,
+    /// Looks now and then for a client that left while nobody reads its body.
+    watch: RefCell<Option<Watch>>,
+}
+
+struct Watch {
+    next: Pin<Box<Sleep>>,
+    reads: u32,
 }
 
 struct State {
@@ -30,7 +41,13 @@ struct State {
 impl Inbound {
     pub(super) fn new(io: Rc<Io>, ahead: BytesMut) -> Rc<Self> {
         let state = State { buffer: ahead, decoder: None, failed: None };
-        Rc::new(Self { io, state: RefCell::new(state), awaits_continue: Cell::new(false) })
+        Rc::new(Self {
+            io,
+            state: RefCell::new(state),
+            awaits_continue: Cell::new(false),
+            reads: Cell::new(0),
+            watch: RefCell::default(),
+        })
     }
 
     /// Works on what has been received and not yet decoded.
@@ -78,9 +95,9 @@ impl Inbound {
     /// Whether the client has gone, as far as can be seen while its request is being served. What it sends ahead is kept, up to a bound.
     pub(super) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<()> {
         if !self.body_is_done() {
-            // Then whoever reads the body will see.
-            return Poll::Pending;
+            return self.poll_left(context);
         }
+        self.watch.take();
         loop {
             if self.state.borrow().buffer.len() >= READ_AHEAD {
                 return Poll::Pending;
@@ -90,6 +107,24 @@ impl Inbound {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
             }
+        }
+    }
+
+    /// Whether the client left in the middle of its body. Whoever reads the body sees it; but when the upstream takes no more, nobody
+    /// reads, and the end waits behind what was sent before it.
+    fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut watch = self.watch.borrow_mut();
+        let watch = watch.get_or_insert_with(|| Watch {
+            next: Box::pin(tokio::time::sleep(LOOK)),
+            reads: self.reads.get(),
+        });
+        loop {
+            ready!(watch.next.as_mut().poll(context));
+            let stalled = std::mem::replace(&mut watch.reads, self.reads.get()) == self.reads.get();
+            if stalled && self.io.has_hung_up() {
+                return Poll::Ready(());
+            }
+            watch.next.as_mut().reset(Instant::now() + LOOK);
         }
     }
 
@@ -123,7 +158,7 @@ impl Inbound {
             }
             buffer.reserve(BODY_READ);
             match ready!(self.io.poll_read(context, buffer)) {
-                Ok(1..) => {}
+                Ok(1..) => self.reads.set(self.reads.get().wrapping_add(1)),
                 Ok(0) | Err(_) => *failed = Some(BodyError::Reset),
             }
         }
@@ -158,6 +193,8 @@ impl BodyStream for RequestBody {
     }
 }
 
+/// How often is looked whether a client is still there whose body nobody reads.
+const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of following requests that are read while one is being served.
 const READ_AHEAD: usize = 16 * 1024;
 /// Bytes asked for within a body.
