@@ -69,7 +69,15 @@ async fn accept(
             biased;
             next = timer::within(patience, connection.accept()) => next,
             // The idle bound runs from here.
-            () = streams.emptied.notified(), if busy => continue,
+            () = streams.changed.notified(), if busy => {
+                if streams.is_flooded() {
+                    connection.abrupt_shutdown(H2Reason::ENHANCE_YOUR_CALM);
+                    // Only the farewell has yet to leave.
+                    let _ = timer::within(Some(FAREWELL), poll_fn(|context| connection.poll_closed(context))).await;
+                    return;
+                }
+                continue;
+            }
             () = drain.reached(Phase::Draining), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
@@ -83,7 +91,12 @@ async fn accept(
         match next {
             Ok(Some(Ok((request, respond)))) => {
                 accepted = accepted.saturating_add(1);
-                let stream = Stream { worker: worker.clone(), downstream: downstream.clone(), respond };
+                let stream = Stream {
+                    worker: worker.clone(),
+                    downstream: downstream.clone(),
+                    streams: streams.clone(),
+                    respond,
+                };
                 let idle = http.timeouts.stream_idle;
                 let count = StreamCount::new(streams);
                 tokio::task::spawn_local(async move {
@@ -110,8 +123,30 @@ async fn accept(
 #[derive(Default)]
 struct Streams {
     open: Cell<usize>,
-    /// The last one has ended.
-    emptied: Notify,
+    /// The last one has ended, or there is a flood.
+    changed: Notify,
+    /// Streams that were answered, and that the client reset before that.
+    answered: Cell<u32>,
+    abandoned: Cell<u32>,
+}
+
+impl Streams {
+    fn answered(&self) {
+        self.answered.set(self.answered.get().saturating_add(1));
+    }
+
+    fn abandoned(&self) {
+        self.abandoned.set(self.abandoned.get().saturating_add(1));
+        if self.is_flooded() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Work is asked for in order to be thrown away (CVE-2023-44487): many resets, and more of them than answers, so that a connection
+    /// that does useful work may also cancel as it likes (R6).
+    fn is_flooded(&self) -> bool {
+        self.abandoned.get() >= MOST_ABANDONED && self.abandoned.get() > self.answered.get()
+    }
 }
 
 struct StreamCount {
@@ -130,7 +165,7 @@ impl Drop for StreamCount {
         let left = self.streams.open.get() - 1;
         self.streams.open.set(left);
         if left == 0 {
-            self.streams.emptied.notify_one();
+            self.streams.changed.notify_one();
         }
     }
 }
@@ -139,6 +174,7 @@ impl Drop for StreamCount {
 struct Stream {
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
+    streams: Rc<Streams>,
     respond: SendResponse<Bytes>,
 }
 
@@ -159,10 +195,13 @@ impl Stream {
                 // What the transport is, whatever the client calls it.
                 head.scheme = self.downstream.scheme;
                 let body = incoming(stream, &mut head.headers, || (), None);
-                let Some(served) = self.run_exchange(Request { head, body }).await else { return };
+                let Some(served) = self.run_exchange(Request { head, body }).await else {
+                    return self.streams.abandoned();
+                };
                 served
             }
         };
+        self.streams.answered();
         self.send(served, &method, idle).await;
     }
 
@@ -219,7 +258,25 @@ async fn send_body(pump: &mut Pump, idle: Option<Duration>) -> Option<Reason> {
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Uploads that stall must not hold up the others of the connection: in a mesh, one connection carries many clients.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Streams that a client may reset before they are answered, when those are most of its streams. Envoy allows 500.
+const MOST_ABANDONED: u32 = 200;
 /// How long a connection that was told to end, and serves nothing, may take to do so.
 const FAREWELL: Duration = Duration::from_secs(30);
 /// Bytes of responses held for a client that does not read.
 const SEND_BUFFER: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resets_are_a_flood_only_where_they_are_most_of_it() {
+        let streams = Streams::default();
+        (0..MOST_ABANDONED - 1).for_each(|_| streams.abandoned());
+        assert!(!streams.is_flooded());
+        streams.abandoned();
+        assert!(streams.is_flooded());
+        (0..MOST_ABANDONED).for_each(|_| streams.answered());
+        assert!(!streams.is_flooded());
+    }
+}
