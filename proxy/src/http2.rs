@@ -223,6 +223,10 @@ impl<D: FnOnce() + 'static> BodyStream for Incoming<D> {
     fn remaining(&self) -> Option<u64> {
         self.remaining
     }
+
+    fn is_at_end(&self) -> bool {
+        self.stream.is_end_stream()
+    }
 }
 
 impl<D: FnOnce()> Unpin for Incoming<D> {}
@@ -267,6 +271,8 @@ impl Pump {
         loop {
             if !self.waiting.is_empty() {
                 if ready!(self.poll_send(context))? {
+                    // The body is told that it was read to its end: its connection may then serve another.
+                    let _ = self.body.poll_frame(context);
                     return Poll::Ready(Ok(()));
                 }
                 continue;
@@ -319,7 +325,6 @@ impl Pump {
         }
         let piece = self.waiting.split_to(capacity.min(self.waiting.len()));
         self.sent += piece.len() as u64;
-        // A body that was here in one piece ends with it; one that streams may still have trailers to come.
         let last = self.waiting.is_empty() && self.body.is_empty();
         if self.stream.send_data(piece, last).is_err() {
             return Poll::Ready(Err(PumpError::Peer));

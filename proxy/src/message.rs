@@ -121,6 +121,12 @@ pub(crate) trait BodyStream {
 
     /// Bytes still to come, when the framing says so.
     fn remaining(&self) -> Option<u64>;
+
+    /// Whether it is known that no piece follows, trailers included: the last piece can then be sent as the last, rather than be
+    /// followed by an empty one, which receivers count as abuse. The stream is polled once more all the same.
+    fn is_at_end(&self) -> bool {
+        false
+    }
 }
 
 /// A message's content.
@@ -146,7 +152,7 @@ impl Body {
         match self {
             Self::Empty => true,
             Self::Full(data) => data.is_empty(),
-            Self::Stream(_) => false,
+            Self::Stream(stream) => stream.is_at_end(),
         }
     }
 

@@ -115,6 +115,10 @@ impl BodyStream for Watched {
     fn remaining(&self) -> Option<u64> {
         self.stream.remaining()
     }
+
+    fn is_at_end(&self) -> bool {
+        self.stream.is_at_end()
+    }
 }
 
 /// Bounds a response body by the route's deadline.
@@ -147,6 +151,10 @@ impl BodyStream for Deadlined {
 
     fn remaining(&self) -> Option<u64> {
         self.stream.remaining()
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.stream.is_at_end()
     }
 }
 

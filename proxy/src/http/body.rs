@@ -191,6 +191,10 @@ impl BodyStream for RequestBody {
     fn remaining(&self) -> Option<u64> {
         self.inbound.remaining()
     }
+
+    fn is_at_end(&self) -> bool {
+        self.inbound.remaining() == Some(0)
+    }
 }
 
 /// How often is looked whether a client is still there whose body nobody reads.

@@ -95,6 +95,11 @@ impl BodyStream for Attempt {
         let kept: usize = shared.kept.iter().skip(self.next).map(len).sum();
         shared.source.remaining().map(|rest| rest + kept as u64)
     }
+
+    fn is_at_end(&self) -> bool {
+        let shared = self.shared.borrow();
+        shared.kept.len() <= self.next && (shared.ended || shared.source.is_empty())
+    }
 }
 
 impl Shared {

@@ -249,6 +249,10 @@ impl BodyStream for Streaming {
     fn remaining(&self) -> Option<u64> {
         self.decoder.remaining()
     }
+
+    fn is_at_end(&self) -> bool {
+        self.decoder.remaining() == Some(0)
+    }
 }
 
 /// Sends a request: what is encoded already, then its body.
