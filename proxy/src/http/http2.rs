@@ -60,20 +60,14 @@ async fn accept(
     let mut accepted = 0_u32;
     loop {
         let busy = streams.open.get() > 0;
-        let patience = match (busy, leaving) {
-            (true, _) => None,
-            (false, false) => http.timeouts.idle,
-            (false, true) => Some(FAREWELL),
-        };
+        let patience = if leaving { Some(FAREWELL) } else { http.timeouts.idle }.filter(|_| !busy);
         let next = tokio::select! {
             biased;
             next = timer::within(patience, connection.accept()) => next,
             // The idle bound runs from here.
             () = streams.changed.notified(), if busy => {
                 if streams.is_flooded() {
-                    connection.abrupt_shutdown(H2Reason::ENHANCE_YOUR_CALM);
-                    // Only the farewell has yet to leave.
-                    let _ = timer::within(Some(FAREWELL), poll_fn(|context| connection.poll_closed(context))).await;
+                    calm(&mut connection).await;
                     return;
                 }
                 continue;
@@ -117,6 +111,14 @@ async fn accept(
             connection.graceful_shutdown();
         }
     }
+}
+
+/// Ends a connection that floods us.
+async fn calm(connection: &mut Transport) {
+    connection.abrupt_shutdown(H2Reason::ENHANCE_YOUR_CALM);
+    // Only the farewell has yet to leave.
+    let closed = poll_fn(|context| connection.poll_closed(context));
+    let _ = timer::within(Some(FAREWELL), closed).await;
 }
 
 /// The streams of one connection that are being served.
