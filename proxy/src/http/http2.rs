@@ -91,12 +91,7 @@ async fn accept(
                     streams: streams.clone(),
                     respond,
                 };
-                let idle = http.timeouts.stream_idle;
-                let count = StreamCount::new(streams);
-                tokio::task::spawn_local(async move {
-                    stream.serve(request, idle).await;
-                    drop(count);
-                });
+                stream.spawn(request, http.timeouts.stream_idle);
             }
             Ok(Some(Err(_)) | None) => return,
             // The client did not even answer our farewell.
@@ -181,6 +176,14 @@ struct Stream {
 }
 
 impl Stream {
+    fn spawn(self, request: http::Request<RecvStream>, idle: Option<Duration>) {
+        let count = StreamCount::new(&self.streams);
+        tokio::task::spawn_local(async move {
+            self.serve(request, idle).await;
+            drop(count);
+        });
+    }
+
     async fn serve(mut self, request: http::Request<RecvStream>, idle: Option<Duration>) {
         let (parts, stream) = request.into_parts();
         let method = parts.method.clone();
