@@ -1,0 +1,75 @@
+//! One HTTP/2 connection with some requests at once, each a POST whose answer ends in trailers.
+
+use std::rc::Rc;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use http::{Method, Request, Version};
+use tokio::net::TcpStream;
+use tokio::task::{JoinSet, spawn_local};
+
+use super::pace::Pace;
+use super::tally::Tally;
+use crate::workload::MESSAGE;
+
+pub(super) async fn ask(
+    stream: TcpStream,
+    streams: u32,
+    pace: &Rc<Pace>,
+    tally: &Rc<Tally>,
+) -> anyhow::Result<()> {
+    let (sender, connection) = Builder::new().enable_push(false).handshake(stream).await?;
+    spawn_local(async {
+        // What goes wrong here goes wrong for a stream, which says so.
+        let _ = connection.await;
+    });
+    let mut running = JoinSet::new();
+    for _ in 0..streams {
+        let (pace, tally, mut sender) = (pace.clone(), tally.clone(), sender.clone());
+        running.spawn_local(async move {
+            while let Some(due) = pace.turn().await {
+                match exchange(&mut sender).await {
+                    Ok(()) => tally.answered(due),
+                    Err(error) => return tally.failed(&error),
+                }
+            }
+        });
+    }
+    while running.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn exchange(sender: &mut SendRequest<Bytes>) -> anyhow::Result<()> {
+    std::future::poll_fn(|context| sender.poll_ready(context)).await?;
+    let (answer, mut body) = sender.send_request(request()?, false)?;
+    body.send_data(Bytes::from_static(&MESSAGE), true)?;
+    let answer = answer.await?;
+    ensure!(answer.status() == 200, "answered {}", answer.status());
+    let mut body = answer.into_body();
+    let mut length = 0;
+    while let Some(piece) = body.data().await {
+        let piece = piece?.len();
+        body.flow_control().release_capacity(piece)?;
+        length += piece;
+    }
+    ensure!(length == MESSAGE.len(), "an answer of {length} bytes instead of {}", MESSAGE.len());
+    let trailers = body.trailers().await?.context("an answer without trailers")?;
+    ensure!(
+        trailers.get("grpc-status").is_some_and(|status| status == "0"),
+        "trailers without `grpc-status: 0`"
+    );
+    Ok(())
+}
+
+fn request() -> anyhow::Result<Request<()>> {
+    Request::builder()
+        .method(Method::POST)
+        .version(Version::HTTP_2)
+        .uri("http://bench.example/bench.Bench/Call")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", "sidegate-bench")
+        .body(())
+        .context("a constant request")
+}
