@@ -42,19 +42,16 @@ impl Kind {
         }
     }
 
-    /// As the program itself says it.
+    /// The number in what the program itself says.
     pub(crate) fn version(&self) -> String {
         let (program, flag) = match self {
             Self::Sidegate(program) | Self::Envoy(program) => (program, "--version"),
             Self::Haproxy(program) | Self::Nginx(program) => (program, "-v"),
         };
         let text = answer(program, &[flag]).unwrap_or_default();
-        text.lines()
-            .next()
-            .unwrap_or("unknown")
-            .trim_start_matches(&*program.to_string_lossy())
-            .trim()
-            .to_owned()
+        let mut words = text.split(['/', ' ', '\n']);
+        let number = words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'));
+        number.unwrap_or("unknown").to_owned()
     }
 
     fn configuration(&self, ports: &Ports, folder: &Path) -> String {
