@@ -290,6 +290,20 @@ async fn more_streams_than_a_connection_takes_wait_their_turn() {
     }
 }
 
+/// Two thousand small messages with bodies over one connection: an empty DATA frame behind each would make the h2 crate at the
+/// other end take us for an attacker.
+#[tokio::test]
+async fn many_small_messages_do_not_look_like_abuse() {
+    let sandbox = Sandbox::new();
+    let (origin, proxy) = pair(&sandbox, H2, |_| Answer::text("pong")).await;
+    let client = Http2::connect(proxy.address).await.unwrap();
+    for number in 0..2_000 {
+        let response = client.call(&Call::post("/", "ping")).await.unwrap();
+        assert_eq!((response.status, response.text().as_str()), (200, "pong"), "request {number}");
+    }
+    assert_eq!((origin.count(), origin.connections()), (2_000, 1));
+}
+
 #[tokio::test]
 async fn a_goaway_loses_nothing() {
     let sandbox = Sandbox::new();
