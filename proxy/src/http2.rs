@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HOST, TE};
 use http::uri::PathAndQuery;
 
-use crate::http1::is_hop_by_hop;
+use crate::http1::{is_hop_by_hop, may_trail};
 use crate::message::{
     Body, BodyError, BodyStream, Frame, Headers, RequestHead, ResponseHead, Scheme, Version, is_authority,
 };
@@ -83,6 +83,13 @@ fn without_connection_fields(map: HeaderMap) -> Headers {
     let mut headers = Headers::from_map(map);
     headers.retain(|name, _| !is_connection_field(name));
     headers
+}
+
+/// What may trail (RFC 9110 §6.5.1); the rest was decided when the head came.
+fn trailers_of(map: HeaderMap) -> Headers {
+    let mut trailers = Headers::from_map(map);
+    trailers.retain(|name, _| may_trail(name));
+    trailers
 }
 
 /// Fields that are about one connection and have no place in HTTP/2 (RFC 9113 §8.2.2), and an expectation that we meet ourselves.
@@ -214,9 +221,17 @@ impl<D: FnOnce() + 'static> BodyStream for Incoming<D> {
             done();
         }
         match trailers {
-            Ok(Some(map)) => Poll::Ready(Some(Ok(Frame::Trailers(without_connection_fields(map))))),
+            Ok(Some(map)) => Poll::Ready(Some(Ok(Frame::Trailers(trailers_of(map))))),
             Ok(None) => Poll::Ready(None),
             Err(_) => Poll::Ready(Some(Err(BodyError::Reset))),
+        }
+    }
+
+    fn poll_feed(mut self: Pin<&mut Self>, context: &mut Context<'_>) {
+        if let Some(feeder) = &mut self.feeder
+            && feeder.poll(context).is_ready()
+        {
+            self.feeder = None;
         }
     }
 
@@ -318,9 +333,13 @@ impl Pump {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, PumpError>> {
         let mut capacity = self.stream.capacity();
         if capacity == 0 {
-            capacity = match ready!(self.stream.poll_capacity(context)) {
-                Some(Ok(capacity)) => capacity,
-                Some(Err(_)) | None => return Poll::Ready(Err(PumpError::Peer)),
+            capacity = match self.stream.poll_capacity(context) {
+                Poll::Ready(Some(Ok(capacity))) => capacity,
+                Poll::Ready(_) => return Poll::Ready(Err(PumpError::Peer)),
+                Poll::Pending => {
+                    self.body.poll_feed(context);
+                    return Poll::Pending;
+                }
             };
         }
         let piece = self.waiting.split_to(capacity.min(self.waiting.len()));

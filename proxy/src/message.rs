@@ -122,6 +122,10 @@ pub(crate) trait BodyStream {
     /// Bytes still to come, when the framing says so.
     fn remaining(&self) -> Option<u64>;
 
+    /// Does what the message's other direction needs while nobody wants a piece: a client may send all of its request before it reads
+    /// the response to it. Does nothing for most.
+    fn poll_feed(self: Pin<&mut Self>, _context: &mut Context<'_>) {}
+
     /// Whether it is known that no piece follows, trailers included: the last piece can then be sent as the last, rather than be
     /// followed by an empty one, which receivers count as abuse. The stream is polled once more all the same.
     fn is_at_end(&self) -> bool {
@@ -174,6 +178,13 @@ impl Body {
                 if data.is_empty() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(Frame::Data(data)))) }
             }
             Self::Stream(stream) => stream.as_mut().poll_frame(context),
+        }
+    }
+
+    /// See [`BodyStream::poll_feed`].
+    pub(crate) fn poll_feed(&mut self, context: &mut Context<'_>) {
+        if let Self::Stream(stream) = self {
+            stream.as_mut().poll_feed(context);
         }
     }
 

@@ -149,6 +149,10 @@ impl BodyStream for Deadlined {
         Poll::Ready(Some(Err(BodyError::Timeout)))
     }
 
+    fn poll_feed(mut self: Pin<&mut Self>, context: &mut Context<'_>) {
+        self.stream.as_mut().poll_feed(context);
+    }
+
     fn remaining(&self) -> Option<u64> {
         self.stream.remaining()
     }

@@ -226,7 +226,7 @@ impl Connection {
             let frame = match ready.await {
                 Some(frame) => frame,
                 None => {
-                    if let Some(cut) = self.flush(idle).await {
+                    if let Some(cut) = self.flush(idle, &mut body).await {
                         return Some(cut);
                     }
                     let next = poll_fn(|context| {
@@ -246,7 +246,7 @@ impl Connection {
                 Ok(last) => last,
                 Err(reason) => return Some(reason),
             };
-            if let Some(cut) = self.flush(idle).await {
+            if let Some(cut) = self.flush(idle, &mut body).await {
                 return Some(cut);
             }
             if last {
@@ -255,9 +255,15 @@ impl Connection {
         }
     }
 
-    async fn flush(&mut self, idle: Option<Duration>) -> Option<Reason> {
+    async fn flush(&mut self, idle: Option<Duration>, body: &mut Body) -> Option<Reason> {
         let (out, io) = (&mut self.out, &self.io);
-        let flushing = poll_fn(|context| out.poll_flush(context, io, &mut false));
+        let flushing = poll_fn(|context| {
+            let flushed = out.poll_flush(context, io, &mut false);
+            if flushed.is_pending() {
+                body.poll_feed(context);
+            }
+            flushed
+        });
         match timer::within(idle, flushing).await {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some(Reason::DownstreamClosed),
@@ -308,7 +314,7 @@ impl Connection {
     async fn run_tunnel(&mut self, response: Response, upstream: Io, ending: Ending) -> Next {
         let options = ResponseOptions { to_http_10: false, keep_alive: true, upgrade: None };
         encode_response(&response.head, &Framing::None, &options, &mut self.out.head);
-        if self.flush(None).await.is_some() {
+        if self.flush(None, &mut Body::Empty).await.is_some() {
             return Next::Close;
         }
         let ahead = self.inbound.with_buffer(|buffer| buffer.split().freeze());

@@ -254,7 +254,7 @@ const NO_TRAILER: [&str; 30] = [
 
 /// Whether a field may come in a trailer section (RFC 9110 §6.5.1): not if it frames, routes, authenticates or changes how the
 /// content is read, since that was all decided when the head came.
-pub(super) fn may_trail(name: &[u8]) -> bool {
+pub(crate) fn may_trail(name: &[u8]) -> bool {
     classify(name) == Known::Other && !has_prefix(name, &NO_TRAILER_PREFIXES) && !is_one_of(name, &NO_TRAILER)
 }
 

@@ -246,6 +246,16 @@ impl BodyStream for Streaming {
         }
     }
 
+    fn poll_feed(mut self: Pin<&mut Self>, context: &mut Context<'_>) {
+        let this = &mut *self;
+        if let Some(connection) = &mut this.connection
+            && !this.pump.is_done()
+        {
+            let mut written = true;
+            let _ = this.pump.poll(context, connection, &mut written);
+        }
+    }
+
     fn remaining(&self) -> Option<u64> {
         self.decoder.remaining()
     }
