@@ -66,7 +66,7 @@ struct Proxy {
 impl Proxy {
     async fn start(settings: Settings, log: logging::Level) -> ExitCode {
         let metrics = Metrics::new(settings.concurrency.get());
-        metrics.set_local(operator::local_workload(&settings.node));
+        metrics.set_local(operator::local_workload(&settings));
         logging::reopen_on_signal(metrics.clone());
         let publisher = Publisher::new();
         let snapshots = publisher.handle();

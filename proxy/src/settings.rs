@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -22,7 +23,10 @@ use sidegate_xds::envoy::config::bootstrap::v3::Bootstrap;
 use sidegate_xds::envoy::config::cluster::v3::Cluster;
 use sidegate_xds::envoy::config::core::v3::Node;
 use sidegate_xds::envoy::config::listener::v3::Listener;
+use sidegate_xds::google::protobuf::Any;
+use sidegate_xds::google::protobuf::value::Kind;
 use sidegate_xds::json::{Format, Problem};
+use sidegate_xds::resource::to_any;
 use tracing::level_filters::LevelFilter;
 
 use flags::Flags;
@@ -90,6 +94,22 @@ impl Settings {
             ignored: bootstrap::ignored(&bootstrap),
             bootstrap,
         })
+    }
+
+    /// The workload that this proxy stands beside, or the gateway that it is, as its node's metadata says: namespace and name.
+    pub(crate) fn workload(&self) -> (Arc<str>, Arc<str>) {
+        let metadata = self.node.metadata.as_ref();
+        let text = |key: &str| match metadata?.fields.get(key)?.kind.as_ref()? {
+            Kind::StringValue(text) if !text.is_empty() => Some(Arc::from(&**text)),
+            _ => None,
+        };
+        let name = ["WORKLOAD_NAME", "GATEWAY", "POD_NAME"].into_iter().find_map(text);
+        (text("NAMESPACE").unwrap_or_default(), name.unwrap_or_default())
+    }
+
+    /// The bootstrap, for dumps.
+    pub(crate) fn bootstrap_message(&self) -> Any {
+        to_any(&self.bootstrap)
     }
 
     /// The static listeners, on the wire.

@@ -1,11 +1,7 @@
 //! What the operator sees and may change: hands the admin server its view of the other rooms.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use sidegate_xds::envoy::config::core::v3::Node;
-use sidegate_xds::google::protobuf::value::Kind;
-use sidegate_xds::resource::{ResourceType, to_any};
 use tokio::time::Instant;
 
 use super::logging::Level;
@@ -61,7 +57,7 @@ fn server(settings: &Settings) -> Server {
         node_cluster: settings.node.cluster.clone(),
         concurrency: settings.concurrency.get(),
         source: settings.source.clone(),
-        bootstrap: to_any(&settings.bootstrap),
+        bootstrap: settings.bootstrap_message(),
     }
 }
 
@@ -75,7 +71,7 @@ fn stage(
     let waits = settings.ads.as_ref().is_some_and(|ads| ads.listeners);
     move || {
         let report = status.read();
-        if waits && report.of(ResourceType::Listener).updated.is_none() {
+        if waits && !report.has_listeners() {
             return if report.connected_since.is_some() {
                 Stage::Initializing
             } else {
@@ -83,25 +79,15 @@ fn stage(
             };
         }
         let snapshot = snapshots.current();
-        let missing = ledger
-            .entries(ResourceType::Listener)
-            .into_iter()
-            .any(|listener| listener.accepted.is_some() && !snapshot.listeners.contains_key(&listener.name));
+        let missing = ledger.listeners().iter().any(|name| !snapshot.listeners.contains_key(name));
         if missing { Stage::Initializing } else { Stage::Live }
     }
 }
 
-/// The workload that this proxy stands beside, or the gateway that it is, as its node's metadata says.
-pub(super) fn local_workload(node: &Node) -> LocalWorkload {
-    let text = |key: &str| {
-        let value = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(key)?.kind.as_ref());
-        match value {
-            Some(Kind::StringValue(text)) if !text.is_empty() => Some(Arc::from(&**text)),
-            _ => None,
-        }
-    };
-    let name = ["WORKLOAD_NAME", "GATEWAY", "POD_NAME"].into_iter().find_map(text);
-    LocalWorkload { namespace: text("NAMESPACE").unwrap_or_default(), workload: name.unwrap_or_default() }
+/// The workload that this proxy stands beside, or the gateway that it is.
+pub(super) fn local_workload(settings: &Settings) -> LocalWorkload {
+    let (namespace, workload) = settings.workload();
+    LocalWorkload { namespace, workload }
 }
 
 /// Binds the admin address and serves it for as long as the control thread lives.

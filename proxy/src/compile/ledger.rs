@@ -53,6 +53,12 @@ pub(crate) struct Refused {
 }
 
 impl Ledger {
+    /// The names of the listeners that were accepted.
+    pub(crate) fn listeners(&self) -> Vec<Arc<str>> {
+        let listeners = self.entries(ResourceType::Listener).into_iter();
+        listeners.filter(|entry| entry.accepted.is_some()).map(|entry| entry.name).collect()
+    }
+
     /// Every resource of a type, by name.
     pub(crate) fn entries(&self, kind: ResourceType) -> Vec<Entry> {
         let entries = self.lock();

@@ -55,6 +55,11 @@ impl Status {
 }
 
 impl Report {
+    /// Whether the control plane has named the listeners, be it none.
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.of(ResourceType::Listener).updated.is_some()
+    }
+
     /// What is known about a type.
     pub(crate) fn of(&self, kind: ResourceType) -> &TypeReport {
         &self.types[index(kind)]
