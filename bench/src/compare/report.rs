@@ -111,12 +111,15 @@ impl Outcome {
         self.rows.iter().all(|row| row.invalid().is_none())
     }
 
-    /// This row's price over that of a peer on the same workload.
+    /// This row's price over that of a peer on the same workload: the median of the rounds' ratios, so that what slows a whole round
+    /// down cancels out.
     fn ratio(&self, row: &Row, peer: &str) -> String {
         let other = self.rows.iter().find(|other| other.workload == row.workload && other.peer == peer);
-        other
-            .filter(|other| other.invalid().is_none())
-            .map_or_else(|| "–".to_owned(), |other| format!("{:.2}", row.cpu() / other.cpu()))
+        let Some(other) = other.filter(|other| other.invalid().is_none() && row.invalid().is_none()) else {
+            return "–".to_owned();
+        };
+        let rounds = row.samples.iter().zip(&other.samples);
+        format!("{:.2}", median(rounds.map(|(own, other)| own.cpu / other.cpu)))
     }
 }
 
