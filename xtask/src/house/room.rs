@@ -142,8 +142,7 @@ pub(crate) const PLANS: &[Plan] = &[
             },
             Guard {
                 names: &["sidegate_xds", "prost", "prost_reflect", "envoy_types"],
-                // `app` hands them from one of these rooms to another.
-                rooms: &["app", "admin", "xds", "compile", "settings"],
+                rooms: &["admin", "xds", "compile", "settings"],
                 why: "wire types die in `compile`",
             },
             Guard {
