@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cluster::{Cluster, Endpoint, Protocol};
 use crate::error::Reason;
-use crate::message::{Body, RequestHead, Response, Version};
+use crate::message::{Body, BodyError, RequestHead, Response, Version};
 
 mod connect;
 mod forward;
@@ -58,6 +58,15 @@ impl SendError {
 
     fn maybe(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, processed: Processed::Maybe, reused: false, detail: detail.into() }
+    }
+
+    /// The request's own body failed: the endpoint has got a part of it at most, and nobody waits for its answer.
+    fn of_request_body(error: BodyError) -> Self {
+        let reason = match error {
+            BodyError::Malformed => Reason::BadRequest,
+            BodyError::Reset | BodyError::Timeout => Reason::DownstreamClosed,
+        };
+        Self::maybe(reason, format!("the request's body: {error}"))
     }
 }
 

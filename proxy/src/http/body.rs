@@ -92,6 +92,13 @@ impl Inbound {
         self.state.borrow().decoder.is_none()
     }
 
+    /// Whether what is left of the current request's body may turn out to be no more than so many bytes; what is malformed has no end.
+    pub(super) fn may_be_skipped(&self, most: usize) -> bool {
+        let state = self.state.borrow();
+        let left = state.decoder.as_ref().map_or(Some(0), BodyDecoder::remaining);
+        state.failed.is_none() && left.is_none_or(|left| left <= most as u64)
+    }
+
     /// Whether the client has gone, as far as can be seen while its request is being served. What it sends ahead is kept, up to a bound.
     pub(super) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<()> {
         if !self.body_is_done() {

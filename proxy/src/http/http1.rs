@@ -185,6 +185,7 @@ impl Connection {
             && asked.method != Method::CONNECT
             && framing != Framing::UntilClose
             && (request_done || !self.inbound.awaits_continue.get())
+            && self.inbound.may_be_skipped(SKIP_BYTES)
             && !self.worker.is_draining();
         let options =
             ResponseOptions { to_http_10: asked.version == Version::Http10, keep_alive, upgrade: None };

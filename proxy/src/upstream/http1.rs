@@ -117,8 +117,7 @@ impl Flight {
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<ResponseEvent, SendError>> {
         let sent = self.pump.poll(context, &mut self.connection, &mut self.written);
         if let Poll::Ready(Err(PumpError::Body(error))) = sent {
-            // The request's own body failed: the connection cannot be used on, and nobody waits for an answer.
-            return Poll::Ready(Err(SendError::maybe(Reason::DownstreamClosed, error.to_string())));
+            return Poll::Ready(Err(SendError::of_request_body(error)));
         }
         loop {
             if !self.connection.buffer.is_empty() {

@@ -192,7 +192,7 @@ async fn receive(
         {
             pump = None;
             if let Err(PumpError::Body(error)) = end {
-                return Poll::Ready(Err(SendError::maybe(Reason::DownstreamClosed, error.to_string())));
+                return Poll::Ready(Err(SendError::of_request_body(error)));
             }
         }
         std::pin::Pin::new(&mut response).poll(context).map_err(|error| failure(&error, &claim))
