@@ -4,7 +4,7 @@ mod admin; // what the admin page says of what happened
 mod config; // what an edit does, and what it must not do
 mod demo; // `sidegate demo`
 mod drain; // ending in order
-mod framing; // what a gate must refuse (R5)
+mod hardening; // the battery of docs/hardening.md, row by row
 mod interop; // the same scenario, served by Envoy
 mod limits; // rate limits, circuit breakers, timeouts
 mod mesh; // app to app, through a sidecar on either side

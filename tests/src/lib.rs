@@ -9,9 +9,13 @@ pub mod control; // `sidegate serve` on a folder of manifests, and what it says
 pub mod gateway; // our proxy under a static configuration
 pub mod manifests; // short forms of Kubernetes objects
 
+pub mod guarded; // a proxy whose promises are checked after every case
 pub mod load; // a steady load, counted
 pub mod origin; // upstreams that record what they get and answer by script
 pub mod client; // requests over HTTP/1.1 and HTTP/2
+// The fuzzer's second reading, which needs nothing of the proxy.
+#[path = "../../proxy/src/fuzzing/strict.rs"]
+pub mod strict; // what an origin got, read without mercy
 mod wire; // HTTP/1.1 bytes, read without mercy and without judgement
 pub mod message; // requests and responses as scenarios see them
 

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::message::{Fields, Received};
-use crate::sandbox;
+use crate::wire::Tape;
+use crate::{sandbox, strict};
 
 mod http1;
 mod http2;
@@ -29,9 +30,21 @@ struct Log {
     received: Mutex<Vec<Received>>,
     connections: AtomicUsize,
     abandoned: AtomicUsize,
+    /// Connections that are open.
+    open: AtomicUsize,
+    /// Every byte of every connection, where that was asked for.
+    tapes: Option<Mutex<Vec<Tape>>>,
+    eager: bool,
 }
 
 impl Log {
+    fn tape(&self) -> Option<Tape> {
+        let tape = Tape::default();
+        let tapes = self.tapes.as_ref()?;
+        tapes.lock().unwrap_or_else(PoisonError::into_inner).push(tape.clone());
+        Some(tape)
+    }
+
     fn receive(&self, received: Received) {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).push(received);
     }
@@ -61,6 +74,18 @@ impl Origin {
         Self::start(Protocol::Http1, Arc::new(script), sandbox::address()).await
     }
 
+    /// HTTP/1.1, by script; keeps every byte that comes, for [`Origin::strictly`].
+    pub async fn recording(script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        let log = Log { tapes: Some(Mutex::default()), ..Log::default() };
+        Self::start_with(Protocol::Http1, Arc::new(script), sandbox::address(), log).await
+    }
+
+    /// As [`Origin::recording`]; answers as soon as it has a head, and reads the content afterwards.
+    pub async fn eager(script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        let log = Log { tapes: Some(Mutex::default()), eager: true, ..Log::default() };
+        Self::start_with(Protocol::Http1, Arc::new(script), sandbox::address(), log).await
+    }
+
     /// HTTP/1.1, by script, at an address that was told to others before.
     pub async fn http1_at(
         address: SocketAddr,
@@ -75,8 +100,12 @@ impl Origin {
     }
 
     async fn start(protocol: Protocol, script: Script, address: SocketAddr) -> Self {
+        Self::start_with(protocol, script, address, Log::default()).await
+    }
+
+    async fn start_with(protocol: Protocol, script: Script, address: SocketAddr, log: Log) -> Self {
         let listener = TcpListener::bind(address).await.expect("an address for an origin");
-        let log = Arc::new(Log::default());
+        let log = Arc::new(log);
         let task = tokio::spawn(accept(listener, protocol, script, log.clone()));
         Self { address, log, task }
     }
@@ -114,6 +143,30 @@ impl Origin {
         self.log.connections.load(Ordering::Relaxed)
     }
 
+    /// How many connections are open now.
+    pub fn open_connections(&self) -> usize {
+        self.log.open.load(Ordering::Relaxed)
+    }
+
+    /// Every whole request that a second, strict reading finds in what a recording origin got, connection by connection.
+    ///
+    /// # Panics
+    /// When something among it could be read in two ways, or must not have been passed on.
+    pub fn strictly(&self) -> Vec<strict::Message> {
+        let tapes = self.log.tapes.as_ref().expect("a recording origin");
+        let tapes = tapes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut all = Vec::new();
+        for tape in tapes {
+            let tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
+            let (messages, end) = strict::read_all(&tape);
+            if let Err(error) = end {
+                panic!("the origin got what is not clean: {error}\n{}", tape.escape_ascii());
+            }
+            all.extend(messages);
+        }
+        all
+    }
+
     /// How many requests were given up by the other side before they were answered.
     pub fn abandoned(&self) -> usize {
         self.log.abandoned.load(Ordering::Relaxed)
@@ -131,17 +184,34 @@ async fn accept(listener: TcpListener, protocol: Protocol, script: Script, log: 
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
         let number = log.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        let side = Side { script: script.clone(), log: log.clone(), number };
+        let side = Side { script: script.clone(), log: log.clone(), number, eager: log.eager };
         connections.spawn(serve(protocol, socket, side));
         while connections.try_join_next().is_some() {}
     }
 }
 
 async fn serve(protocol: Protocol, socket: TcpStream, side: Side) {
+    let _open = Open::new(side.log.clone());
     // An error is the other side's, or scripted; what matters is recorded.
     match protocol {
         Protocol::Http1 => drop(http1::serve(socket, side).await),
         Protocol::Http2 => drop(http2::serve(socket, side).await),
+    }
+}
+
+/// Counts a connection while it is served.
+struct Open(Arc<Log>);
+
+impl Open {
+    fn new(log: Arc<Log>) -> Self {
+        log.open.fetch_add(1, Ordering::Relaxed);
+        Self(log)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -150,6 +220,8 @@ struct Side {
     script: Script,
     log: Arc<Log>,
     number: usize,
+    /// Answers come before the content is read.
+    eager: bool,
 }
 
 /// A gate that answers wait for.
@@ -190,6 +262,7 @@ pub struct Answer {
     gate: Option<Gate>,
     pace: Option<(usize, Duration)>,
     then: Then,
+    linger: Duration,
     raw: Option<Vec<u8>>,
 }
 
@@ -206,6 +279,7 @@ enum Then {
     Go,
     Close,
     GoAway,
+    Reset,
 }
 
 impl Answer {
@@ -220,6 +294,7 @@ impl Answer {
             gate: None,
             pace: None,
             then: Then::Go,
+            linger: Duration::ZERO,
             raw: None,
         }
     }
@@ -299,6 +374,20 @@ impl Answer {
     pub fn then_close(mut self) -> Self {
         self.then = Then::Close;
         self
+    }
+
+    /// Then the connection is reset.
+    #[must_use]
+    pub fn then_reset(mut self) -> Self {
+        self.then = Then::Reset;
+        self
+    }
+
+    /// Then, after so long, the connection closes without having said so.
+    #[must_use]
+    pub fn then_close_after(mut self, pause: Duration) -> Self {
+        self.linger = pause;
+        self.then_close()
     }
 
     /// Then the HTTP/2 connection says GOAWAY; streams that are open are finished.

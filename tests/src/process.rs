@@ -73,6 +73,16 @@ impl Process {
         self.child.id().unwrap_or_else(|| panic!("{} has ended", self.name))
     }
 
+    /// KiB that it has in memory.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse().expect("a resident size")
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -1,6 +1,7 @@
 //! HTTP/1.1 bytes on a socket: enough to play either side, lenient where a proxy must be strict.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,12 @@ use crate::message::{Call, Fields, values};
 pub(crate) struct Wire {
     pub(crate) socket: TcpStream,
     buffer: BytesMut,
+    /// Everything that came, where somebody wants to read it again.
+    tape: Option<Tape>,
 }
+
+/// What came over one connection.
+pub(crate) type Tape = Arc<Mutex<Vec<u8>>>;
 
 /// A start line and headers.
 #[derive(Debug)]
@@ -35,7 +41,11 @@ impl Wire {
     pub(crate) fn new(socket: TcpStream) -> Self {
         // Without it, small writes wait for acknowledgements and every scenario is slow.
         let _ = socket.set_nodelay(true);
-        Self { socket, buffer: BytesMut::new() }
+        Self { socket, buffer: BytesMut::new(), tape: None }
+    }
+
+    pub(crate) fn recorded(socket: TcpStream, tape: Option<Tape>) -> Self {
+        Self { tape, ..Self::new(socket) }
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -45,7 +55,12 @@ impl Wire {
     /// False at the end of the stream.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
         self.buffer.reserve(64 * 1024);
-        Ok(self.socket.read_buf(&mut self.buffer).await? > 0)
+        let before = self.buffer.len();
+        let read = self.socket.read_buf(&mut self.buffer).await?;
+        if let Some(tape) = &self.tape {
+            tape.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&self.buffer[before..]);
+        }
+        Ok(read > 0)
     }
 
     /// Everything until the other side ends.

@@ -123,7 +123,8 @@ pub(crate) async fn send(stream: &mut SendStream<Bytes>, piece: &[u8]) -> Result
 }
 
 pub(crate) fn fields_of(map: &HeaderMap) -> Fields {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    // One character for each byte, as over HTTP/1.1.
+    let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
     map.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 

@@ -10,11 +10,20 @@ use crate::message::{Received, values};
 use crate::wire::{End, Wire, end_of, push_chunked, push_fields};
 
 pub(super) async fn serve(socket: TcpStream, side: Side) -> io::Result<()> {
-    let mut wire = Wire::new(socket);
+    let mut wire = Wire::recorded(socket, side.log.tape());
     for nth in 1.. {
-        let Some(received) = read(&mut wire, &side, nth).await? else { break };
-        let answer = (side.script)(&received);
+        let Some(mut received) = read_head(&mut wire, &side, nth).await? else { break };
         let is_head = received.method == "HEAD";
+        if side.eager {
+            // The answer overtakes the content.
+            let answer = (side.script)(&received);
+            write(&mut wire, &answer, is_head).await.inspect_err(|_| side.log.abandon())?;
+            read_body(&mut wire, &mut received).await?;
+            side.log.receive(received);
+            continue;
+        }
+        read_body(&mut wire, &mut received).await?;
+        let answer = (side.script)(&received);
         side.log.receive(received);
         if let Some(gate) = &answer.gate {
             tokio::select! {
@@ -26,18 +35,22 @@ pub(super) async fn serve(socket: TcpStream, side: Side) -> io::Result<()> {
             }
         }
         write(&mut wire, &answer, is_head).await.inspect_err(|_| side.log.abandon())?;
-        if answer.then == Then::Close {
-            break;
+        match answer.then {
+            Then::Go | Then::GoAway => continue,
+            Then::Close => sleep(answer.linger).await,
+            // Without lingering, what is not delivered is thrown away and the other side is told so.
+            Then::Reset => wire.socket.set_zero_linger()?,
         }
+        break;
     }
     Ok(())
 }
 
-async fn read(wire: &mut Wire, side: &Side, nth: usize) -> io::Result<Option<Received>> {
+async fn read_head(wire: &mut Wire, side: &Side, nth: usize) -> io::Result<Option<Received>> {
     let Some(head) = wire.head().await? else { return Ok(None) };
     let mut words = head.start.split(' ');
     let mut word = || words.next().unwrap_or_default().to_owned();
-    let mut received = Received {
+    let received = Received {
         method: word(),
         target: word(),
         authority: values(&head.fields, "host").join(","),
@@ -46,12 +59,16 @@ async fn read(wire: &mut Wire, side: &Side, nth: usize) -> io::Result<Option<Rec
         nth,
         ..Received::default()
     };
+    Ok(Some(received))
+}
+
+async fn read_body(wire: &mut Wire, received: &mut Received) -> io::Result<()> {
     if received.header("expect").is_some() {
         wire.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
     let end = end_of(&received.headers, End::None);
     received.trailers = wire.body(end, &mut received.body).await?;
-    Ok(Some(received))
+    Ok(())
 }
 
 async fn write(wire: &mut Wire, answer: &Answer, is_head: bool) -> io::Result<()> {

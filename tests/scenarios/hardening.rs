@@ -1,0 +1,9 @@
+//! The hardening battery: rows of bytes and faults, each by its id, with what must come of it (R5).
+//!
+//! Ids are those of the battery's table in docs/hardening.md. Every test goes through [`sidegate_tests::guarded::Guarded`], which checks what must
+//! hold after any case.
+
+mod bodies; // A2, A11, A12, A22: content and its end
+mod framing; // A1, A3, A4, A6, A7: how long a message is
+mod lines; // A5, A8, A9, A10, A17, A23, A25: lines, bytes, sizes, order
+mod targets; // A13, A14, A24, I7: who and what is asked for
