@@ -2,10 +2,13 @@
 
 mod configuration;
 mod helper;
+mod kind;
 mod machine;
 mod peer;
+mod price;
 mod process;
 mod report;
+mod rig;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,10 +17,11 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use self::helper::{Origin, send};
-use self::machine::Machine;
-use self::peer::{Kind, Peer};
-use self::report::{Memory, Outcome, Row, Sample};
+use self::kind::{Event, Kind};
+use self::peer::Peer;
+use self::price::Row;
+use self::report::{Memory, Outcome};
+use self::rig::{AMPLE, Rig, Support};
 use crate::workload::{FULL, Plan, QUICK, WORKLOADS, Workload};
 
 /// Where the proxies are, and how long to measure.
@@ -29,12 +33,21 @@ pub(crate) struct Arguments {
     /// The program envoy; left out without
     #[arg(long)]
     envoy: Option<PathBuf>,
-    /// Three rounds of three seconds instead of seven of five
+    /// Fewer and shorter rounds
     #[arg(long)]
     quick: bool,
-    /// Only workloads whose name starts with this
-    #[arg(long, default_value = "")]
-    only: String,
+    /// How many rounds, instead of the plan's
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// How long a round is, instead of the plan's
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Only what has a name that starts with one of these
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these proxies
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<String>,
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -49,10 +62,28 @@ enum Output {
     Json,
 }
 
+impl Arguments {
+    fn plan(&self) -> Plan {
+        let mut plan = if self.quick { QUICK } else { FULL };
+        plan.rounds = self.rounds.unwrap_or(plan.rounds);
+        plan.round = self.seconds.map_or(plan.round, Duration::from_secs_f64);
+        plan
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|start| name.starts_with(start))
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = Kind::found(&self.sidegate, self.envoy.as_deref());
+        kinds.retain(|kind| self.peers.is_empty() || self.peers.iter().any(|name| name == kind.name));
+        kinds
+    }
+}
+
 /// Fails if a row is invalid: a proxy that errs, or answers what it did not forward, has no price.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let plan = if arguments.quick { QUICK } else { FULL };
-    let outcome = measure(arguments, plan)?;
+    let outcome = measure(arguments)?;
     let json = serde_json::to_string_pretty(&outcome)? + "\n";
     if let Some(folder) = arguments.results.parent() {
         std::fs::create_dir_all(folder)?;
@@ -66,79 +97,64 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if outcome.is_valid() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn measure(arguments: &Arguments, plan: Plan) -> anyhow::Result<Outcome> {
-    let machine = Machine::look()?;
-    let folder = tempfile::tempdir().context("cannot make a folder for configurations")?;
-    let mut origin = Origin::start(&machine)?;
-    let mut peers = Vec::new();
-    for kind in Kind::found(&arguments.sidegate, arguments.envoy.as_deref()) {
-        eprintln!("starting {} ({})", kind.name(), kind.version());
-        peers.push(Peer::start(kind, folder.path(), origin.addresses(), &machine)?);
-    }
-    std::thread::sleep(Duration::from_secs(1));
-    let idle: Vec<u64> = peers.iter().map(Peer::resident_kib).collect::<anyhow::Result<_>>()?;
-    let mut rows = Vec::new();
-    for workload in WORKLOADS.iter().filter(|workload| workload.name.starts_with(&arguments.only)) {
-        rows.extend(in_turns(workload, plan, &peers, &mut origin, &machine)?);
-    }
-    let mut memory = Vec::new();
-    for (peer, idle_kib) in peers.iter().zip(idle) {
-        let name = peer.kind.name().to_owned();
-        memory.push(Memory {
-            peer: name,
-            version: peer.kind.version(),
-            idle_kib,
-            after_kib: peer.resident_kib()?,
-        });
-    }
-    Ok(Outcome { date: machine::today(), machine: machine.describe(), quick: arguments.quick, rows, memory })
+fn measure(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let plan = arguments.plan();
+    let mut rig = Rig::new()?;
+    let kinds = arguments.kinds();
+    let workloads: Vec<&Workload> =
+        WORKLOADS.iter().filter(|workload| arguments.wants(workload.name)).collect();
+    let (rows, memory) = if workloads.is_empty() && !arguments.wants("idle") {
+        (Vec::new(), Vec::new())
+    } else {
+        prices(&workloads, plan, &kinds, &mut rig)?
+    };
+    Ok(Outcome {
+        date: machine::today(),
+        machine: rig.machine.describe(),
+        quick: arguments.quick,
+        rows,
+        memory,
+    })
 }
 
-/// One workload through every proxy, round by round: what disturbs the machine disturbs them all. Each round begins with
-/// another proxy.
-fn in_turns(
-    workload: &Workload,
+/// All proxies run at once and stay: one after another would be measured at another time of the machine's day.
+fn prices(
+    workloads: &[&Workload],
     plan: Plan,
-    peers: &[Peer],
-    origin: &mut Origin,
-    machine: &Machine,
-) -> anyhow::Result<Vec<Row>> {
-    eprintln!("{}: {}", workload.name, workload.what);
-    let able: Vec<&Peer> = peers.iter().filter(|peer| peer.address(workload.protocol).is_some()).collect();
-    let mut rows: Vec<Row> = able.iter().map(|peer| Row::new(workload, peer.kind.name())).collect();
-    for peer in &able {
-        sample(workload, WARM_UP, peer, origin, machine)?;
-    }
-    for round in 0..plan.rounds as usize {
-        for turn in 0..able.len() {
-            let index = (round + turn) % able.len();
-            rows[index].samples.push(sample(workload, plan.round, able[index], origin, machine)?);
+    kinds: &[Kind],
+    rig: &mut Rig,
+) -> anyhow::Result<(Vec<Row>, Vec<Memory>)> {
+    let mut peers = Vec::new();
+    for kind in kinds {
+        let joins = workloads.iter().any(|workload| kind.joins(Event::Price(workload)));
+        if joins || !kind.is_variant() {
+            peers.extend(standing(kind, rig)?);
         }
     }
-    Ok(rows)
+    std::thread::sleep(Duration::from_secs(1));
+    let idle: Vec<u64> = peers.iter().map(|(peer, _)| peer.resident_kib()).collect::<anyhow::Result<_>>()?;
+    let mut rows = Vec::new();
+    for workload in workloads {
+        rows.extend(price::in_turns(workload, plan, &peers, rig)?);
+    }
+    let mut memory = Vec::new();
+    for ((peer, _), idle_kib) in peers.iter().zip(idle) {
+        let (version, after_kib) = (peer.kind.version(), peer.resident_kib()?);
+        memory.push(Memory { peer: peer.kind.name, version, idle_kib, after_kib });
+    }
+    Ok((rows, memory))
 }
 
-/// What one run of a workload cost the proxy.
-fn sample(
-    workload: &Workload,
-    length: Duration,
-    peer: &Peer,
-    origin: &mut Origin,
-    machine: &Machine,
-) -> anyhow::Result<Sample> {
-    let target = peer.address(workload.protocol).context("the proxy does not speak that")?;
-    let requests_before = origin.count(workload.protocol)?;
-    let spent_before = peer.spent()?;
-    let load = send(workload, target, length, machine)?;
-    std::thread::sleep(SETTLE);
-    let spent = peer.spent()?.saturating_sub(spent_before);
-    let requests = origin.count(workload.protocol)? - requests_before;
-    let sample = Sample::new(requests, spent, load, workload, length);
-    eprintln!("  {:<9} {sample}", peer.kind.name());
-    Ok(sample)
+/// A peer that does not start is left out; ours must.
+fn standing(kind: &Kind, rig: &Rig) -> anyhow::Result<Option<(Peer, Support)>> {
+    eprintln!("starting {} ({})", kind.name, kind.version());
+    let support = rig.support(kind)?;
+    match rig.start(kind, &support.lanes, AMPLE) {
+        Ok(peer) => Ok(Some((peer, support))),
+        Err(error) if kind.is_ours() => Err(error),
+        Err(error) => {
+            eprintln!("measuring without {}: {error:#}", kind.name);
+            Ok(None)
+        }
+    }
 }
-
-/// Fills pools and caches; its figures are not used.
-const WARM_UP: Duration = Duration::from_millis(700);
-/// Until the proxy has closed what the load left.
-const SETTLE: Duration = Duration::from_millis(50);

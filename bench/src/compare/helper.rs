@@ -1,4 +1,4 @@
-//! This program's other two halves, as children on the load's processor: the origin, which stays, and one load after another.
+//! This program's other halves, as children on the load's processor: the origin, which stays, and one load after another.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -6,89 +6,127 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
+use serde::de::DeserializeOwned;
 
 use super::machine::Machine;
+use crate::certificates::Certificates;
+use crate::lane::{Lane, Service};
 use crate::load::Report;
 use crate::origin::{Addresses, Counts};
-use crate::workload::{Protocol, Workload};
+use crate::workload::Workload;
 
-/// The running origin.
-pub(crate) struct Origin {
+/// A child that says things in lines of JSON; it ends with its standard input, and is killed when it is forgotten.
+pub(super) struct Helper {
     child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    addresses: Addresses,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
 }
 
-impl Origin {
-    pub(crate) fn start(machine: &Machine) -> anyhow::Result<Self> {
+impl Helper {
+    pub(super) fn start<I: Into<String>>(
+        machine: &Machine,
+        arguments: impl IntoIterator<Item = I>,
+    ) -> anyhow::Result<Self> {
         let mut command = machine.aside(std::env::current_exe()?);
-        let mut child = command
-            .arg("origin")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the origin")?;
-        let questions = child.stdin.take().context("the origin has no standard input")?;
-        let mut answers = BufReader::new(child.stdout.take().context("the origin has no standard output")?);
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        let addresses = serde_json::from_str(&line).context("the origin does not say where it listens")?;
-        Ok(Self { child, questions, answers, addresses })
+        command.args(arguments.into_iter().map(Into::into)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start a helper")?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().context("a helper without standard output")?);
+        Ok(Self { child, input, output })
     }
 
-    pub(crate) fn addresses(&self) -> &Addresses {
-        &self.addresses
+    /// The next thing it says; waits for it.
+    pub(super) fn say<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        if line.is_empty() {
+            bail!("a helper ended early: {}", self.child.wait()?);
+        }
+        serde_json::from_str(&line).context("a helper says something unexpected")
     }
 
-    /// How much it has answered since it started.
-    pub(crate) fn count(&mut self, protocol: Protocol) -> anyhow::Result<u64> {
-        self.questions.write_all(b"\n").context("the origin is gone")?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        let counts: Counts =
-            serde_json::from_str(&line).context("the origin does not say how much it answered")?;
-        Ok(counts.get(&protocol).copied().unwrap_or(0))
+    fn ask<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
+        self.input.as_mut().context("the helper was told to end")?.write_all(b"\n")?;
+        self.say()
+    }
+
+    /// Tells it to end and waits until it has.
+    pub(super) fn end(mut self) -> anyhow::Result<()> {
+        self.input = None;
+        self.child.wait()?;
+        Ok(())
     }
 }
 
-impl Drop for Origin {
+impl Drop for Helper {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Runs one workload against an address, to its end.
-pub(crate) fn send(
+/// The running origin.
+pub(super) struct Origin {
+    helper: Helper,
+    addresses: Addresses,
+}
+
+impl Origin {
+    pub(super) fn start(machine: &Machine, certificates: &Certificates) -> anyhow::Result<Self> {
+        let folder = certificates.folder().display().to_string();
+        let mut helper = Helper::start(machine, ["origin".to_owned(), "--certificates".to_owned(), folder])?;
+        let addresses = helper.say().context("the origin does not say where it listens")?;
+        Ok(Self { helper, addresses })
+    }
+
+    pub(super) fn address(&self, service: Service) -> anyhow::Result<SocketAddr> {
+        self.addresses.get(&service).copied().context("the origin does not serve that")
+    }
+
+    /// How much it has answered since it started.
+    pub(super) fn count(&mut self, service: Service) -> anyhow::Result<u64> {
+        let counts: Counts = self.helper.ask().context("the origin does not say how much it answered")?;
+        Ok(counts.get(&service).copied().unwrap_or(0))
+    }
+}
+
+/// Starts one workload against an address; it says a [`Report`] at its end.
+pub(super) fn load(
     workload: &Workload,
     target: SocketAddr,
     length: Duration,
     machine: &Machine,
-) -> anyhow::Result<Report> {
-    let mut command = machine.aside(std::env::current_exe()?);
-    command.args(["load", "--protocol", protocol_flag(workload.protocol), "--target", &target.to_string()]);
-    command.args([
-        "--connections",
-        &workload.connections.to_string(),
-        "--streams",
-        &workload.streams.to_string(),
-    ]);
-    command.args(["--seconds", &length.as_secs_f64().to_string()]);
+    certificates: &Certificates,
+) -> anyhow::Result<Helper> {
+    let ask = workload.ask.to_possible_value().context("an ask without a name")?;
+    let mut arguments = vec!["load".to_owned()];
+    let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+    flag("ask", ask.get_name().to_owned());
+    flag("target", target.to_string());
+    flag("bytes", workload.bytes.to_string());
+    flag("connections", workload.connections.to_string());
+    flag("streams", workload.streams.to_string());
+    flag("seconds", length.as_secs_f64().to_string());
     if let Some(rate) = workload.rate {
-        command.args(["--rate", &rate.to_string()]);
+        flag("rate", rate.to_string());
     }
-    let output = command.stderr(Stdio::inherit()).output().context("cannot start the load")?;
-    if !output.status.success() {
-        bail!("the load ended with {}", output.status);
+    if workload.lane == Lane::TlsDown {
+        flag("certificates", certificates.folder().display().to_string());
     }
-    serde_json::from_slice(&output.stdout).context("the load does not say what came of it")
+    Helper::start(machine, arguments)
 }
 
-fn protocol_flag(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Http1 => "http1",
-        Protocol::Http2 => "http2",
-        Protocol::Tcp => "tcp",
-    }
+/// Runs one workload against an address, to its end.
+pub(super) fn send(
+    workload: &Workload,
+    target: SocketAddr,
+    length: Duration,
+    machine: &Machine,
+    certificates: &Certificates,
+) -> anyhow::Result<Report> {
+    let mut load = load(workload, target, length, machine, certificates)?;
+    let report = load.say().context("the load does not say what came of it")?;
+    load.end()?;
+    Ok(report)
 }

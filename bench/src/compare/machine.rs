@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
 /// The processors in use.
@@ -65,6 +66,14 @@ impl Machine {
             load_average: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
         }
     }
+}
+
+/// As many descriptors as this process and its children may have at all.
+pub(super) fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where it fails, what is there has to do.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// What a program prints, on either stream; `None` if it does not run.

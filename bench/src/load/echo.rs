@@ -2,13 +2,13 @@
 
 use anyhow::ensure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use super::dial::Stream;
 use super::pace::Pace;
 use super::tally::Tally;
 use crate::workload::ECHO_BYTES;
 
-pub(super) async fn ask(mut stream: TcpStream, pace: &Pace, tally: &Tally) -> anyhow::Result<()> {
+pub(super) async fn ask(mut stream: Box<dyn Stream>, pace: &Pace, tally: &Tally) -> anyhow::Result<()> {
     let mut message = [0_u8; ECHO_BYTES];
     let mut echo = [0; ECHO_BYTES];
     while let Some(due) = pace.turn().await {

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection with some requests at once, each a POST whose answer ends in trailers.
+//! One HTTP/2 connection with some requests at once.
 
 use std::rc::Rc;
 
@@ -6,15 +6,25 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use http::{Method, Request, Version};
-use tokio::net::TcpStream;
 use tokio::task::{JoinSet, spawn_local};
 
+use super::dial::Stream;
 use super::pace::Pace;
 use super::tally::Tally;
 use crate::workload::MESSAGE;
 
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    /// A GET of that many bytes
+    Fetch(usize),
+    /// A POST of a message, whose answer is one and ends in trailers
+    Call,
+}
+
 pub(super) async fn ask(
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
+    question: Question,
     streams: u32,
     pace: &Rc<Pace>,
     tally: &Rc<Tally>,
@@ -29,7 +39,7 @@ pub(super) async fn ask(
         let (pace, tally, mut sender) = (pace.clone(), tally.clone(), sender.clone());
         running.spawn_local(async move {
             while let Some(due) = pace.turn().await {
-                match exchange(&mut sender).await {
+                match exchange(&mut sender, question).await {
                     Ok(()) => tally.answered(due),
                     Err(error) => return tally.failed(&error),
                 }
@@ -40,12 +50,17 @@ pub(super) async fn ask(
     Ok(())
 }
 
-async fn exchange(sender: &mut SendRequest<Bytes>) -> anyhow::Result<()> {
+async fn exchange(sender: &mut SendRequest<Bytes>, question: Question) -> anyhow::Result<()> {
     std::future::poll_fn(|context| sender.poll_ready(context)).await?;
-    let (answer, mut body) = sender.send_request(request()?, false)?;
-    body.send_data(Bytes::from_static(&MESSAGE), true)?;
-    let answer = answer.await?;
-    let (head, mut body) = answer.into_parts();
+    let answer = match question {
+        Question::Fetch(bytes) => sender.send_request(fetch(bytes)?, true)?.0,
+        Question::Call => {
+            let (answer, mut body) = sender.send_request(call()?, false)?;
+            body.send_data(Bytes::from_static(&MESSAGE), true)?;
+            answer
+        }
+    };
+    let (head, mut body) = answer.await?.into_parts();
     ensure!(head.status == 200, "answered {}", head.status);
     let mut length = 0;
     while let Some(piece) = body.data().await {
@@ -53,22 +68,29 @@ async fn exchange(sender: &mut SendRequest<Bytes>) -> anyhow::Result<()> {
         body.flow_control().release_capacity(piece)?;
         length += piece;
     }
+    let expected = if let Question::Fetch(bytes) = question { bytes } else { MESSAGE.len() };
     // A proxy's own answer to gRPC is a head alone, which says why.
-    ensure!(
-        length == MESSAGE.len(),
-        "an answer of {length} bytes instead of {}: {:?}",
-        MESSAGE.len(),
-        head.headers
-    );
-    let trailers = body.trailers().await?.context("an answer without trailers")?;
-    ensure!(
-        trailers.get("grpc-status").is_some_and(|status| status == "0"),
-        "trailers without `grpc-status: 0`"
-    );
+    ensure!(length == expected, "an answer of {length} bytes instead of {expected}: {:?}", head.headers);
+    if matches!(question, Question::Call) {
+        let trailers = body.trailers().await?.context("an answer without trailers")?;
+        ensure!(
+            trailers.get("grpc-status").is_some_and(|status| status == "0"),
+            "trailers without `grpc-status: 0`"
+        );
+    }
     Ok(())
 }
 
-fn request() -> anyhow::Result<Request<()>> {
+fn fetch(bytes: usize) -> anyhow::Result<Request<()>> {
+    Request::builder()
+        .version(Version::HTTP_2)
+        .uri(format!("http://bench.example/{bytes}"))
+        .header("user-agent", "sidegate-bench")
+        .body(())
+        .context("a constant request")
+}
+
+fn call() -> anyhow::Result<Request<()>> {
     Request::builder()
         .method(Method::POST)
         .version(Version::HTTP_2)

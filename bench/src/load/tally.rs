@@ -24,6 +24,7 @@ pub(crate) struct Report {
     /// Microseconds from when a request was due to the end of its answer
     pub(crate) latency_median: u32,
     pub(crate) latency_p99: u32,
+    pub(crate) latency_max: u32,
 }
 
 impl Tally {
@@ -52,6 +53,7 @@ impl Tally {
             seconds: begun.elapsed().as_secs_f64(),
             latency_median: at(0.5),
             latency_p99: at(0.99),
+            latency_max: at(1.0),
         }
     }
 }
