@@ -58,11 +58,15 @@ pub(crate) enum Reason {
     Draining,
     /// The listener's or the process's bound on connections is reached.
     DownstreamOverflow,
+    /// The client asks for much and takes nothing: one of the floods of HTTP/2.
+    DownstreamFlood,
+    /// The client broke the protocol in a way that ends its connection.
+    DownstreamProtocolError,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 25] = [
+    pub(crate) const ALL: [Reason; 27] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -88,6 +92,8 @@ impl Reason {
         Self::IdleTimeout,
         Self::Draining,
         Self::DownstreamOverflow,
+        Self::DownstreamFlood,
+        Self::DownstreamProtocolError,
     ];
 
     /// The status of the local reply, unless the route or filter gives its own.
@@ -100,8 +106,10 @@ impl Reason {
                 StatusCode::BAD_GATEWAY
             }
             Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::BadRequest | Self::DownstreamClosed => StatusCode::BAD_REQUEST,
+            Self::RateLimited | Self::DownstreamFlood => StatusCode::TOO_MANY_REQUESTS,
+            Self::BadRequest | Self::DownstreamClosed | Self::DownstreamProtocolError => {
+                StatusCode::BAD_REQUEST
+            }
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::DownstreamTimeout | Self::IdleTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -133,7 +141,12 @@ impl Reason {
             Self::RetriesExhausted => "URX",
             Self::UpstreamOverflow => "UO",
             Self::RateLimited => "RL",
-            Self::BadRequest | Self::HeadersTooLarge | Self::TargetTooLong | Self::UpgradeRefused => "DPE",
+            Self::BadRequest
+            | Self::HeadersTooLarge
+            | Self::TargetTooLong
+            | Self::UpgradeRefused
+            | Self::DownstreamFlood
+            | Self::DownstreamProtocolError => "DPE",
             Self::DownstreamTimeout => "DT",
             Self::DownstreamClosed => "DC",
             Self::DnsFailure => "DF",
@@ -170,6 +183,8 @@ impl Reason {
             Self::IdleTimeout => "idle_timeout",
             Self::Draining => "draining",
             Self::DownstreamOverflow => "downstream_overflow",
+            Self::DownstreamFlood => "downstream_flood",
+            Self::DownstreamProtocolError => "downstream_protocol_error",
         }
     }
 

@@ -3,6 +3,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+mod frames;
+mod guard;
+mod guarded;
+
+pub(crate) use guard::{Budgets, Guard};
+pub(crate) use guarded::Guarded;
+
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;

@@ -242,6 +242,11 @@ impl Gathered {
     pub(crate) fn new(io: Rc<Io>, ahead: BytesMut) -> Self {
         Self { io, ahead, pending: BytesMut::new(), yielded: false }
     }
+
+    /// Bytes that were written and have not left.
+    pub(crate) fn waiting(&self) -> usize {
+        self.pending.len()
+    }
 }
 
 impl AsyncRead for Gathered {

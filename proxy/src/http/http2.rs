@@ -1,6 +1,5 @@
 //! The server loop of one HTTP/2 connection: accept streams, one task each, until both sides are done.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -12,12 +11,13 @@ use h2::server::{Connection, SendResponse};
 use h2::{Reason as H2Reason, RecvStream};
 use http::Method;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::is_bodiless;
 use crate::drain::Phase;
 use crate::error::Reason;
 use crate::exchange::{Downstream, Served, refuse, serve as serve_exchange};
-use crate::http2::{Pump, PumpError, incoming, outgoing_response, request_head};
+use crate::http2::{Budgets, Guard, Guarded, Pump, PumpError, incoming, outgoing_response, request_head};
 use crate::io::{Gathered, Io};
 use crate::message::{Body, BodyError, Request, Response};
 use crate::snapshot::Http;
@@ -32,46 +32,61 @@ pub(super) async fn serve(
     io: Rc<Io>,
     ahead: BytesMut,
 ) {
+    let budgets = Budgets { header_bytes: http.max_header_bytes, ..Budgets::default() };
+    let streams = Rc::new(Streams::new(Guard::new(budgets, true)));
+    let guarded =
+        Guarded::new(Gathered::new(io.clone(), ahead), streams.guard.clone(), http.timeouts.headers);
+    let handshake = settings(http).handshake(guarded);
+    let Ok(Ok(connection)) = timer::within(http.timeouts.headers, handshake).await else { return };
+    let ended = accept(connection, worker.clone(), downstream.clone(), http, &streams).await;
+    if let Err(reason) = ended {
+        worker.recorder.connection_cut(reason);
+        linger(&io).await;
+    }
+}
+
+fn settings(http: &Http) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(http.max_concurrent_streams)
         .max_header_list_size(u32::try_from(http.max_header_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER);
-    let handshake = builder.handshake(Gathered::new(io, ahead));
-    let streams = Rc::new(Streams::default());
-    let Ok(Ok(connection)) = timer::within(http.timeouts.headers, handshake).await else { return };
-    accept(connection, worker, downstream, http, &streams).await;
+        .max_send_buffer_size(SEND_BUFFER)
+        // Frames for streams that we ended early may be on their way for as many as may be open.
+        .max_concurrent_reset_streams(http.max_concurrent_streams.clamp(50, 1_000) as usize)
+        // The guard counts these, and forgets with time; for a lifetime they would end honest connections.
+        .max_local_error_reset_streams(None);
+    builder
 }
 
-type Transport = Connection<Gathered, Bytes>;
+type Transport = Connection<Guarded, Bytes>;
 
 /// Accepts streams until the client closes, an idle bound passes, or the shutdown asks for an end: then GOAWAY, and what runs may finish.
+/// The error says why we ended the connection ourselves.
 async fn accept(
     mut connection: Transport,
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     http: &Http,
     streams: &Rc<Streams>,
-) {
+) -> Result<(), Reason> {
     let (mut drain, mut end) = (worker.drain.clone(), worker.drain.clone());
     let mut leaving = false;
     let mut accepted = 0_u32;
     loop {
-        let busy = streams.open.get() > 0;
+        let busy = streams.guard.active() > 0;
         let patience = if leaving { Some(FAREWELL) } else { http.timeouts.idle }.filter(|_| !busy);
         let next = tokio::select! {
             biased;
             next = timer::within(patience, connection.accept()) => next,
-            // The idle bound runs from here.
-            () = streams.changed.notified(), if busy => {
-                if streams.is_flooded() {
-                    calm(&mut connection).await;
-                    return;
-                }
-                continue;
+            cut = streams.guard.tripped() => {
+                tracing::warn!(client = %downstream.connection.peer, "an HTTP/2 connection is cut: {cut}");
+                calm(&mut connection).await;
+                return Err(Reason::DownstreamFlood);
             }
+            // The idle bound runs from here.
+            () = streams.changed.notified(), if busy => continue,
             () = drain.reached(Phase::Draining), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
@@ -79,7 +94,7 @@ async fn accept(
             }
             () = end.reached(Phase::Ended), if leaving => {
                 connection.abrupt_shutdown(H2Reason::NO_ERROR);
-                return;
+                return Ok(());
             }
         };
         match next {
@@ -93,9 +108,10 @@ async fn accept(
                 };
                 stream.spawn(request, http.timeouts.stream_idle);
             }
-            Ok(Some(Err(_)) | None) => return,
+            Ok(Some(Err(error))) => return broken(&error, &downstream),
+            Ok(None) => return Ok(()),
             // The client did not even answer our farewell.
-            Err(timer::Elapsed) if leaving => return,
+            Err(timer::Elapsed) if leaving => return Ok(()),
             Err(timer::Elapsed) => {
                 leaving = true;
                 connection.graceful_shutdown();
@@ -108,41 +124,53 @@ async fn accept(
     }
 }
 
+/// Why the h2 crate ended the connection, if it was for something that the client did.
+fn broken(error: &h2::Error, downstream: &Downstream) -> Result<(), Reason> {
+    if !error.is_go_away() || !error.is_library() {
+        return Ok(());
+    }
+    tracing::warn!(client = %downstream.connection.peer, "an HTTP/2 connection is cut: {error}");
+    match error.reason() {
+        Some(H2Reason::ENHANCE_YOUR_CALM) => Err(Reason::DownstreamFlood),
+        _ => Err(Reason::DownstreamProtocolError),
+    }
+}
+
 /// Ends a connection that floods us.
 async fn calm(connection: &mut Transport) {
     connection.abrupt_shutdown(H2Reason::ENHANCE_YOUR_CALM);
     // Only the farewell has yet to leave.
     let closed = poll_fn(|context| connection.poll_closed(context));
-    let _ = timer::within(Some(FAREWELL), closed).await;
+    let _ = timer::within(Some(LINGER), closed).await;
+}
+
+/// Takes what is still coming, for a moment: closing over unread bytes resets the connection, and the client would not learn why.
+async fn linger(io: &Io) {
+    let mut left = MOST_LINGERED;
+    let draining = async {
+        let mut scrap = BytesMut::new();
+        while left > 0 {
+            scrap.clear();
+            scrap.reserve(LINGER_READ);
+            match poll_fn(|context| io.poll_read(context, &mut scrap)).await {
+                Ok(count @ 1..) => left = left.saturating_sub(count),
+                _ => return,
+            }
+        }
+    };
+    let _ = timer::within(Some(LINGER), draining).await;
 }
 
 /// The streams of one connection that are being served.
-#[derive(Default)]
 struct Streams {
-    open: Cell<usize>,
-    /// The last one has ended, or there is a flood.
+    /// The last one has ended.
     changed: Notify,
-    /// Streams that were answered, and that the client reset before that.
-    answered: Cell<u32>,
-    abandoned: Cell<u32>,
+    guard: Rc<Guard>,
 }
 
 impl Streams {
-    fn answered(&self) {
-        self.answered.set(self.answered.get().saturating_add(1));
-    }
-
-    fn abandoned(&self) {
-        self.abandoned.set(self.abandoned.get().saturating_add(1));
-        if self.is_flooded() {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Work is asked for in order to be thrown away (CVE-2023-44487): many resets, and more of them than answers, so that a connection
-    /// that does useful work may also cancel as it likes (R6).
-    fn is_flooded(&self) -> bool {
-        self.abandoned.get() >= MOST_ABANDONED && self.abandoned.get() > self.answered.get()
+    fn new(guard: Guard) -> Self {
+        Self { changed: Notify::new(), guard: Rc::new(guard) }
     }
 }
 
@@ -152,15 +180,15 @@ struct StreamCount {
 
 impl StreamCount {
     fn new(streams: &Rc<Streams>) -> Self {
-        streams.open.set(streams.open.get() + 1);
+        streams.guard.set_active(streams.guard.active() + 1);
         Self { streams: streams.clone() }
     }
 }
 
 impl Drop for StreamCount {
     fn drop(&mut self) {
-        let left = self.streams.open.get() - 1;
-        self.streams.open.set(left);
+        let left = self.streams.guard.active() - 1;
+        self.streams.guard.set_active(left);
         if left == 0 {
             self.streams.changed.notify_one();
         }
@@ -187,6 +215,7 @@ impl Stream {
     async fn serve(mut self, request: http::Request<RecvStream>, idle: Option<Duration>) {
         let (parts, stream) = request.into_parts();
         let method = parts.method.clone();
+        let started = Instant::now();
         let served = match request_head(parts) {
             Err(error) => {
                 let detail = Some(error.to_string());
@@ -201,12 +230,15 @@ impl Stream {
                 head.scheme = self.downstream.scheme;
                 let body = incoming(stream, &mut head.headers, || (), None);
                 let Some(served) = self.run_exchange(Request { head, body }).await else {
-                    return self.streams.abandoned();
+                    if started.elapsed() >= PATIENT {
+                        self.streams.guard.answered();
+                    }
+                    return;
                 };
                 served
             }
         };
-        self.streams.answered();
+        self.streams.guard.answered();
         self.send(served, &method, idle).await;
     }
 
@@ -263,25 +295,13 @@ async fn send_body(pump: &mut Pump, idle: Option<Duration>) -> Option<Reason> {
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Uploads that stall must not hold up the others of the connection: in a mesh, one connection carries many clients.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Streams that a client may reset before they are answered, when those are most of its streams. Envoy allows 500.
-const MOST_ABANDONED: u32 = 200;
+/// A client that gives up after so long has waited: it is not out to waste our work.
+const PATIENT: Duration = Duration::from_secs(1);
+/// How long a connection that was cut takes in what is still coming, and how much of that.
+const LINGER: Duration = Duration::from_secs(1);
+const MOST_LINGERED: usize = 4 * 1024 * 1024;
+const LINGER_READ: usize = 64 * 1024;
 /// How long a connection that was told to end, and serves nothing, may take to do so.
 const FAREWELL: Duration = Duration::from_secs(30);
 /// Bytes of responses held for a client that does not read.
 const SEND_BUFFER: usize = 256 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resets_are_a_flood_only_where_they_are_most_of_it() {
-        let streams = Streams::default();
-        (0..MOST_ABANDONED - 1).for_each(|_| streams.abandoned());
-        assert!(!streams.is_flooded());
-        streams.abandoned();
-        assert!(streams.is_flooded());
-        (0..MOST_ABANDONED).for_each(|_| streams.answered());
-        assert!(!streams.is_flooded());
-    }
-}

@@ -145,6 +145,11 @@ impl Recorder {
         self.count_reason(Reason::DownstreamOverflow);
     }
 
+    /// The proxy ended a connection for this reason.
+    pub(crate) fn connection_cut(&self, reason: Reason) {
+        self.count_reason(reason);
+    }
+
     /// A connection turned out to speak HTTP; it counts as the manager's until the guard is dropped.
     pub(crate) fn http_opened(&self, stat_prefix: &Arc<str>, version: Version) -> OpenConnection {
         let local = &*self.local;

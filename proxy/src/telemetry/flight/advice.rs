@@ -143,6 +143,16 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "The bound on connections from clients is reached",
         "Look for clients that open many connections; the bound protects memory and can be raised in the listener.",
     ),
+    (
+        Reason::DownstreamFlood,
+        "The client sent what costs much and serves nobody: resets, control frames or header fragments without end",
+        "The proxy's log names the client and the kind; if it is an honest one, docs/adr/0008-h2-guard.md tells the budgets and how to widen them.",
+    ),
+    (
+        Reason::DownstreamProtocolError,
+        "The client broke the protocol in a way that ends its connection",
+        "Find the client by its address in the proxy's log and mend or update its HTTP library.",
+    ),
 ];
 
 #[cfg(test)]
