@@ -171,13 +171,14 @@ impl Compiler {
                     rejections.push(rejection(ResourceType::Listener, name, &problem.at("address")));
                 }
             }
-            let clusters = match &plan.routes {
-                _ if dynamic => continue,
-                listener::Routes::Inline(_, plan) => &plan.clusters,
-                listener::Routes::Opaque(clusters) => clusters,
-                listener::Routes::Discovered(..) => continue,
-            };
-            for cluster in clusters.iter().filter(|cluster| !self.clusters.contains(cluster)) {
+            let clusters = plan.routes().flat_map(|routes| match routes {
+                _ if dynamic => None,
+                listener::Routes::Inline(_, plan) => Some(&plan.clusters),
+                listener::Routes::Opaque(clusters) => Some(clusters),
+                listener::Routes::Discovered(..) => None,
+            });
+            let clusters: BTreeSet<_> = clusters.flatten().collect();
+            for cluster in clusters.into_iter().filter(|cluster| !self.clusters.contains(cluster)) {
                 let problem =
                     Problem::new(format!("its routes name cluster {cluster}, which does not exist"));
                 rejections.push(rejection(ResourceType::Listener, name, &problem));
@@ -195,12 +196,12 @@ impl Compiler {
         };
         let clusters = self.clusters.discovered();
         let clusters = clusters.map(|name| no_source(ResourceType::Cluster, name, "its endpoints"));
-        let listeners = self.routing.accepted().filter_map(|plan| match plan.routes {
-            listener::Routes::Discovered(..) => {
-                Some(no_source(ResourceType::Listener, &plan.listener.name, "its routes"))
-            }
-            listener::Routes::Inline(..) | listener::Routes::Opaque(_) => None,
-        });
+        let waits = |plan: &&listener::Plan| {
+            plan.routes().any(|routes| matches!(routes, listener::Routes::Discovered(..)))
+        };
+        let listeners = self.routing.accepted().filter(waits);
+        let listeners =
+            listeners.map(|plan| no_source(ResourceType::Listener, &plan.listener.name, "its routes"));
         clusters.chain(listeners).collect()
     }
 
@@ -378,10 +379,10 @@ impl Compiler {
             return false;
         }
         let published = self.publisher.publish(Snapshot {
-            version: 0,
             listeners: self.routing.serving_listeners(),
             routes: self.routing.serving_tables(),
             clusters: self.clusters.serving(),
+            ..Snapshot::default()
         });
         self.metrics.config().published(published.version, SystemTime::now());
         true

@@ -2,21 +2,25 @@
 //!
 //! The server side of either codec calls [`serve`] once per request, streams what it returns, and tells [`Ending`] how that went.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
+use crate::drain::{Phase, Watcher};
 use crate::error::Reason;
 use crate::io::Io;
 use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Version};
 use crate::route::{Action, HeaderChanges, Route, Silent};
-use crate::snapshot::{Chain, Direction, Http, Listener, Snapshot};
+use crate::snapshot::{Http, Loaded, Snapshot};
 use crate::telemetry::{self, AccessLog, Record};
-use crate::worker::Worker;
+use crate::worker::{Member, Worker};
 
 mod attempts;
 mod bodies;
@@ -32,8 +36,8 @@ pub(crate) use reply::Reply;
 /// The connection that requests come from.
 #[derive(Debug)]
 pub(crate) struct Downstream {
-    /// The listener as it was when the connection was accepted.
-    pub(crate) listener: Arc<Listener>,
+    /// Its place on its filter chain.
+    pub(crate) member: Member,
     /// Its addresses and names, as records have them.
     pub(crate) connection: telemetry::Downstream,
     /// What the connection implies.
@@ -41,29 +45,47 @@ pub(crate) struct Downstream {
 }
 
 impl Downstream {
-    /// A connection that was just accepted.
-    pub(crate) fn new(listener: Arc<Listener>, io: &Io, scheme: Scheme) -> Self {
-        let stat_prefix = match &listener.chain {
-            Chain::Http(http) => http.stat_prefix.clone(),
-            Chain::Tcp(tcp) => tcp.stat_prefix.clone(),
-        };
-        let connection = telemetry::Downstream {
-            listener: listener.name.clone(),
-            stat_prefix,
-            inbound: listener.direction == Direction::Inbound,
-            peer: io.peer,
-            local: io.local,
-        };
-        Self { listener, connection, scheme }
+    /// The connection manager in force, of the chain's current form; `None` when the chain is opaque.
+    pub(crate) fn http(&self, worker: &Worker) -> Option<Arc<Http>> {
+        self.load(worker).1
     }
 
-    /// The connection manager in force: of the listener's current form, or of the one that accepted when it is gone or changed its nature.
-    pub(crate) fn http(&self, snapshot: &Snapshot) -> Option<Arc<Http>> {
-        let current = snapshot.listeners.get(&self.listener.name).unwrap_or(&self.listener);
-        match (&current.chain, &self.listener.chain) {
-            (Chain::Http(http), _) | (_, Chain::Http(http)) => Some(http.clone()),
-            _ => None,
-        }
+    /// What to serve a request by, and the connection manager in force.
+    fn load(&self, worker: &Worker) -> (Loaded, Option<Arc<Http>>) {
+        let (snapshot, chain) = self.member.load(&worker.snapshots);
+        (snapshot, chain.http().cloned())
+    }
+
+    /// Whether the connection should end after what it is doing: the proxy shuts down, or its filter chain is gone.
+    pub(crate) fn is_leaving(&self, worker: &Worker) -> bool {
+        worker.is_draining() || self.member.is_gone()
+    }
+
+    /// Tells when [`Self::is_leaving`] becomes true.
+    pub(crate) fn drain(self: &Rc<Self>, worker: &Worker) -> Leaving {
+        Leaving { downstream: self.clone(), shutdown: worker.drain.clone() }
+    }
+}
+
+/// Sees when a connection should end.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaving {
+    downstream: Rc<Downstream>,
+    shutdown: Watcher,
+}
+
+impl Leaving {
+    /// Until the connection should end after what it is doing ([`Phase::Draining`]) or at once ([`Phase::Ended`]).
+    pub(crate) async fn reached(&mut self, phase: Phase) {
+        let member = &self.downstream.member;
+        let mut shutdown = pin!(self.shutdown.reached(phase));
+        poll_fn(|context| {
+            if phase <= Phase::Draining && member.poll_gone(context).is_ready() {
+                return Poll::Ready(());
+            }
+            shutdown.as_mut().poll(context)
+        })
+        .await;
     }
 }
 
@@ -81,12 +103,11 @@ pub(crate) struct Served {
 
 /// Serves one request. Dropping the future abandons the exchange: attempts are cancelled, and it is logged as abandoned by the client.
 pub(crate) async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Request) -> Served {
-    let snapshot = worker.snapshots.load();
-    let http = downstream.http(&snapshot);
+    let (snapshot, http) = downstream.load(worker);
     let mut exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), &request);
     let outcome = match &http {
         Some(http) => exchange.run(http, request).await,
-        None => Err(Reply::new(Reason::NoRoute).detail("the listener no longer speaks HTTP")),
+        None => Err(Reply::new(Reason::NoRoute).detail("the filter chain does not speak HTTP")),
     };
     exchange.complete(outcome, http.as_deref())
 }
@@ -99,8 +120,7 @@ pub(crate) fn refuse(
     reason: Reason,
     detail: Option<String>,
 ) -> Served {
-    let snapshot = worker.snapshots.load();
-    let http = downstream.http(&snapshot);
+    let (snapshot, http) = downstream.load(worker);
     let head = head.unwrap_or_else(|| RequestHead {
         method: Method::from_bytes(b"-").unwrap_or_default(),
         scheme: downstream.scheme,

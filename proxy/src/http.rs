@@ -8,8 +8,8 @@ use bytes::BytesMut;
 use http::{Method, StatusCode};
 
 use crate::detect::{self, Protocol};
-use crate::drain::{Phase, Watcher};
-use crate::exchange::Downstream;
+use crate::drain::Phase;
+use crate::exchange::{Downstream, Leaving};
 use crate::io::Io;
 use crate::message::Version;
 use crate::snapshot::{Codec, Http};
@@ -21,13 +21,19 @@ mod http1;
 mod http2;
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, http: Arc<Http>, io: Io) {
+/// `ahead` was read already.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    http: Arc<Http>,
+    io: Io,
+    mut ahead: BytesMut,
+) {
     let io = Rc::new(io);
-    let mut ahead = BytesMut::new();
     let protocol = match http.codec {
         Codec::Http1 => Protocol::Http1,
         Codec::Http2 => Protocol::Http2,
-        Codec::Auto => match first_bytes(&worker, &http, &io, &mut ahead).await {
+        Codec::Auto => match first_bytes(downstream.drain(&worker), &http, &io, &mut ahead).await {
             Some(protocol) => protocol,
             None => return,
         },
@@ -40,25 +46,24 @@ pub(crate) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, http: 
     }
 }
 
-/// Until a connection without a request is to be closed for the shutdown.
-async fn last_call(drain: &mut Watcher) {
+/// Until a connection without a request is to be closed because the proxy shuts down or its filter chain is gone.
+async fn last_call(drain: &mut Leaving) {
     drain.reached(Phase::Draining).await;
     tokio::time::sleep(LAST_CALL).await;
 }
 
 /// Reads until the bytes decide; `None` when the client has gone, was silent for too long, or we are shutting down.
-async fn first_bytes(worker: &Worker, http: &Http, io: &Io, ahead: &mut BytesMut) -> Option<Protocol> {
-    let mut drain = worker.drain.clone();
+async fn first_bytes(mut drain: Leaving, http: &Http, io: &Io, ahead: &mut BytesMut) -> Option<Protocol> {
     let deciding = async {
         loop {
+            match detect::classify(ahead) {
+                Protocol::Undecided => {}
+                decided => return Some(decided),
+            }
             ahead.reserve(FIRST_READ);
             let read = std::future::poll_fn(|context| io.poll_read(context, ahead)).await;
             if !matches!(read, Ok(1..)) {
                 return None;
-            }
-            match detect::classify(ahead) {
-                Protocol::Undecided => {}
-                decided => return Some(decided),
             }
         }
     };

@@ -6,9 +6,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -17,9 +18,9 @@ use crate::drain::Phase;
 use crate::exchange::Downstream;
 use crate::io::Io;
 use crate::message::Scheme;
-use crate::snapshot::{Chain, Listener};
+use crate::snapshot::{Choice, Direction, Facts, FilterChain, Listener, Road, Told};
 use crate::worker::Worker;
-use crate::{http, tcp};
+use crate::{http, tcp, telemetry};
 
 pub(crate) mod bind;
 
@@ -84,23 +85,23 @@ impl Drop for Load {
     }
 }
 
-/// One connection's place among those of its listener, over all workers.
-struct ListenerPlace {
-    listener: Arc<Listener>,
-    /// How many there are with this one.
-    taken: u32,
+/// One connection's place among those of its filter chain, over all workers.
+struct ChainPlace {
+    open: Arc<AtomicU32>,
 }
 
-impl ListenerPlace {
-    fn new(listener: &Arc<Listener>) -> Self {
-        let taken = listener.open.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { listener: listener.clone(), taken }
+impl ChainPlace {
+    /// A place, unless `connection_limit` is reached.
+    fn take(chain: &FilterChain) -> Option<Self> {
+        let before = chain.open.fetch_add(1, Ordering::Relaxed);
+        let place = Self { open: chain.open.clone() };
+        chain.max_connections.is_none_or(|most| before < most).then_some(place)
     }
 }
 
-impl Drop for ListenerPlace {
+impl Drop for ChainPlace {
     fn drop(&mut self) {
-        self.listener.open.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -119,13 +120,18 @@ impl Acceptor {
         Rc::new(Self { worker, index, balance, accepting: RefCell::default() })
     }
 
-    /// Follows commands until the shutdown's end.
+    /// Follows commands, and what is published, until the shutdown's end.
     pub(crate) async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
         let mut drain = self.worker.drain.clone();
+        let mut changed = self.worker.snapshots.changed();
         loop {
             let command = tokio::select! {
                 biased;
                 () = drain.reached(Phase::Ended) => return,
+                Ok(()) = changed.changed() => {
+                    self.worker.chains.follow(&self.worker.snapshots);
+                    continue;
+                }
                 command = commands.recv() => command,
             };
             match command {
@@ -199,19 +205,9 @@ impl Acceptor {
     fn serve(self: &Rc<Self>, address: SocketAddr, stream: TcpStream, load: Load) {
         let snapshot = self.worker.snapshots.load();
         // A listener that was removed a moment ago still has connections in its queue: they are closed.
-        let Some(listener) =
-            snapshot.listeners.values().find(|listener| listener.addresses.contains(&address))
-        else {
-            return;
-        };
+        let Some(listener) = snapshot.by_address.bound(address) else { return };
         let Ok(io) = Io::new(stream) else { return };
         if self.balance.connections() > self.balance.limit {
-            self.worker.recorder.downstream_overflow(&listener.name);
-            io.reset_on_close();
-            return;
-        }
-        let place = ListenerPlace::new(listener);
-        if listener.max_connections.is_some_and(|most| place.taken > most) {
             self.worker.recorder.downstream_overflow(&listener.name);
             io.reset_on_close();
             return;
@@ -219,7 +215,7 @@ impl Acceptor {
         let connection = serve_connection(self.worker.clone(), listener.clone(), io);
         tokio::task::spawn_local(async move {
             connection.await;
-            drop((load, place));
+            drop(load);
         });
     }
 }
@@ -227,10 +223,28 @@ impl Acceptor {
 /// The conductor of one connection.
 async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io) {
     let _open = worker.recorder.downstream_opened(&listener.name);
-    let downstream = Rc::new(Downstream::new(listener.clone(), &io, Scheme::Http));
-    match &listener.chain {
-        Chain::Http(http) => http::serve(worker, downstream, http.clone(), io).await,
-        Chain::Tcp(tcp) => tcp::serve(worker, downstream, tcp.clone(), io).await,
+    let facts =
+        Facts { destination: io.local, direct_source: io.peer, source: io.peer, told: Some(Told::NOTHING) };
+    let Choice::Chain(chain) = listener.chains.choose(&facts) else { return };
+    let Some(_place) = ChainPlace::take(chain) else {
+        worker.recorder.downstream_overflow(&listener.name);
+        io.reset_on_close();
+        return;
+    };
+    let downstream = Rc::new(Downstream {
+        member: worker.chains.join(&listener, chain),
+        connection: telemetry::Downstream {
+            listener: listener.name.clone(),
+            stat_prefix: chain.stat_prefix().clone(),
+            inbound: listener.direction == Direction::Inbound,
+            peer: io.peer,
+            local: io.local,
+        },
+        scheme: Scheme::Http,
+    });
+    match &chain.road {
+        Road::Http(http) => http::serve(worker, downstream, http.clone(), io, BytesMut::new()).await,
+        Road::Tcp(tcp) => tcp::serve(worker, downstream, tcp.clone(), io, BytesMut::new()).await,
     }
 }
 

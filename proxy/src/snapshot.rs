@@ -4,10 +4,10 @@
 //! Endpoints swap inside their cluster's cell; nothing else in a snapshot changes.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,12 @@ use crate::message::EscapedSlashes;
 use crate::route;
 use crate::telemetry::AccessLog;
 
+mod chain;
+mod matching;
+
+pub(crate) use chain::{ChainId, Chains, Choice, FilterChain, Road};
+pub(crate) use matching::{Criteria, Facts, Prefix, RAW, ServerName, SourceKind, TLS, Told};
+
 /// Everything a proxy serves by, at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
@@ -27,10 +33,57 @@ pub(crate) struct Snapshot {
     pub(crate) version: u64,
     /// Listeners by name.
     pub(crate) listeners: FxHashMap<Arc<str>, Arc<Listener>>,
+    /// The same by address: those that are bound, and those that wait for what others hand over.
+    pub(crate) by_address: ByAddress,
     /// Route tables by name (`RouteConfiguration.name`), those inside listeners included.
     pub(crate) routes: FxHashMap<Arc<str>, Arc<route::Table>>,
     /// Clusters by name.
     pub(crate) clusters: FxHashMap<Arc<str>, Arc<Cluster>>,
+}
+
+/// Listeners by address.
+#[derive(Debug, Default)]
+pub(crate) struct ByAddress {
+    bound: FxHashMap<SocketAddr, Arc<Listener>>,
+    all: FxHashMap<SocketAddr, Arc<Listener>>,
+}
+
+impl ByAddress {
+    /// The table of these listeners. Of two on one address the first by name has it.
+    pub(crate) fn of<'a>(listeners: impl IntoIterator<Item = &'a Arc<Listener>>) -> Self {
+        let mut sorted: Vec<_> = listeners.into_iter().collect();
+        sorted.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let mut table = Self::default();
+        for listener in sorted {
+            for address in &listener.addresses {
+                if listener.bind {
+                    table.bound.entry(*address).or_insert_with(|| listener.clone());
+                }
+                table.all.entry(*address).or_insert_with(|| listener.clone());
+            }
+        }
+        table
+    }
+
+    /// The listener that is bound to the address.
+    pub(crate) fn bound(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
+        self.bound.get(&address)
+    }
+
+    /// Where the listeners that are bound are.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.bound.keys().copied()
+    }
+
+    /// The listener for a connection that wanted to go to the address, bound or not: the one on exactly that address, or the one on
+    /// its port of any address.
+    pub(crate) fn for_destination(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
+        let wildcard: SocketAddr = match destination {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, destination.port()).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, destination.port()).into(),
+        };
+        self.all.get(&destination).or_else(|| self.all.get(&wildcard))
+    }
 }
 
 /// A listener (`envoy.config.listener.v3.Listener`).
@@ -42,12 +95,8 @@ pub(crate) struct Listener {
     pub(crate) addresses: Vec<SocketAddr>,
     /// Whether it is bound at all; `bind_to_port: false` is kept for traffic that other listeners hand over.
     pub(crate) bind: bool,
-    /// What to do with a connection: the default filter chain.
-    pub(crate) chain: Chain,
-    /// `connection_limit` network filter or listener bound; `None` is the process bound alone.
-    pub(crate) max_connections: Option<u32>,
-    /// Connections open now, over all workers; carried over when the listener is updated.
-    pub(crate) open: Arc<AtomicU32>,
+    /// What to do with a connection.
+    pub(crate) chains: Chains,
     /// Whether traffic through it is inbound (towards the workload): Istio's `reporter` label.
     pub(crate) direction: Direction,
 }
@@ -59,15 +108,6 @@ pub(crate) enum Direction {
     Inbound,
     /// From the workload, or a gateway: reporter `source`.
     Outbound,
-}
-
-/// What a filter chain ends in.
-#[derive(Debug)]
-pub(crate) enum Chain {
-    /// `http_connection_manager`.
-    Http(Arc<Http>),
-    /// `tcp_proxy`.
-    Tcp(Arc<Tcp>),
 }
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
@@ -190,9 +230,11 @@ impl Publisher {
         Self { shared: Arc::new(shared), changed: watch::Sender::new(0) }
     }
 
-    /// Makes the snapshot the one that every request from now on is served by. Its version is set here.
+    /// Makes the snapshot the one that every request from now on is served by. Its version, and where its
+    /// listeners are, are set here.
     pub(crate) fn publish(&self, mut snapshot: Snapshot) -> Arc<Snapshot> {
         snapshot.version = self.shared.version.load(Ordering::Relaxed) + 1;
+        snapshot.by_address = ByAddress::of(snapshot.listeners.values());
         let version = snapshot.version;
         let snapshot = Arc::new(snapshot);
         self.shared.current.store(snapshot.clone());
@@ -234,7 +276,7 @@ impl Handle {
     /// One worker's reader.
     pub(crate) fn reader(&self) -> Reader {
         let cached = Rc::new(self.shared.current.load_full());
-        Reader { shared: self.shared.clone(), cached: RefCell::new(cached) }
+        Reader { shared: self.shared.clone(), cached: RefCell::new(cached), changed: self.changed.clone() }
     }
 }
 
@@ -249,9 +291,15 @@ pub(crate) type Loaded = Rc<Arc<Snapshot>>;
 pub(crate) struct Reader {
     shared: Arc<Shared>,
     cached: RefCell<Loaded>,
+    changed: watch::Receiver<u64>,
 }
 
 impl Reader {
+    /// Ticks with every publication.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+
     /// The current snapshot. Call once per request, and keep what it returns for the whole of it.
     pub(crate) fn load(&self) -> Loaded {
         let mut cached = self.cached.borrow_mut();

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Lease, now_millis, pick};
@@ -18,14 +18,20 @@ use crate::telemetry::Record;
 use crate::upstream::{ConnectionClaim, ConnectionPlace, connect};
 use crate::worker::Worker;
 
-/// Serves one connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, tcp: Arc<Tcp>, io: Io) {
+/// Serves one connection to its end. `ahead` was read already.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    tcp: Arc<Tcp>,
+    io: Io,
+    ahead: BytesMut,
+) {
     let mut record = new_record(&downstream);
     let outcome = open(&worker, &downstream, &tcp, &mut record).await;
     match outcome {
         Ok((upstream, _claims)) => {
             let drain = worker.drain.clone();
-            let (received, sent) = relay::copy(&io, &upstream, Bytes::new(), tcp.idle_timeout, drain).await;
+            let (received, sent) = relay::copy(&io, &upstream, ahead.freeze(), tcp.idle_timeout, drain).await;
             (record.bytes_received, record.bytes_sent) = (received, sent);
         }
         Err((reason, detail)) => {

@@ -1,6 +1,7 @@
 //! What one worker thread owns: its reader of the snapshot, its pools, its recorder, its randomness.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -10,10 +11,16 @@ use crate::snapshot::{Handle, Reader};
 use crate::telemetry::Recorder;
 use crate::upstream::{Pools, Resolver};
 
+mod chains;
+
+pub(crate) use chains::{Chains, Member};
+
 /// One worker. Lives on its thread; everything on the request path borrows it.
 pub(crate) struct Worker {
     /// The current snapshot.
     pub(crate) snapshots: Reader,
+    /// Filter chains that connections are on.
+    pub(crate) chains: Rc<Chains>,
     /// Connections to endpoints.
     pub(crate) pools: Pools,
     /// Destinations outside the mesh.
@@ -28,8 +35,10 @@ pub(crate) struct Worker {
 impl Worker {
     /// A worker with no connections.
     pub(crate) fn new(snapshots: &Handle, recorder: Recorder, drain: drain::Watcher) -> Self {
+        let snapshots = snapshots.reader();
         Self {
-            snapshots: snapshots.reader(),
+            chains: Rc::new(Chains::new(&snapshots)),
+            snapshots,
             pools: Pools::new(recorder.clone()),
             resolver: Resolver::default(),
             recorder,

@@ -267,25 +267,16 @@ async fn browsers_are_kept_out() {
 
 #[tokio::test]
 async fn questions_are_checked_before_they_are_decided() {
-    use crate::snapshot::{Chain, Direction, Listener, Tcp};
+    use crate::snapshot::{Chains, Direction, Listener};
     scenario(vec![], async |sandbox| {
         let error = |text: String| serde_json::from_str::<Value>(&text).unwrap()["error"].to_string();
         let (status, text) = sandbox.ask("POST", "/explain", r#"{"host": "a"}"#).await;
         assert!(status == 400 && error(text).contains("there is no listener"));
-        let tcp = Tcp {
-            stat_prefix: "edge".into(),
-            target: crate::route::Target::Cluster("a".into()),
-            idle_timeout: None,
-            max_connect_attempts: 1,
-            access_logs: vec![],
-        };
         let listener = Arc::new(Listener {
             name: "edge".into(),
             addresses: vec![([127, 0, 0, 1], 80).into()],
             bind: true,
-            chain: Chain::Tcp(Arc::new(tcp)),
-            max_connections: None,
-            open: Arc::default(),
+            chains: Chains::default(),
             direction: Direction::Outbound,
         });
         sandbox.publisher.publish(Snapshot {

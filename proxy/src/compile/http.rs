@@ -17,7 +17,7 @@ use wire::http_connection_manager::{
 use super::access_log;
 use super::extension;
 use super::filter::{self, Buckets, Context};
-use super::listener::{Plan, Routes};
+use super::listener::{ChainPlan, Routes};
 use super::problem::{At, Problem, fail, unsupported};
 use super::route;
 use super::value;
@@ -34,11 +34,11 @@ pub(crate) struct Manager {
     pub(crate) buckets: Buckets,
 }
 
-/// Checks a connection manager of the listener called `listener`.
+/// Checks a connection manager. A route table inside it gets the name `inline`.
 pub(crate) fn compile(
     any: &Any,
-    listener: &Arc<str>,
-    previous: Option<&Plan>,
+    inline: Arc<str>,
+    previous: Option<&ChainPlan>,
     now: Instant,
 ) -> Result<Manager, Problem> {
     let manager: wire::HttpConnectionManager =
@@ -46,7 +46,7 @@ pub(crate) fn compile(
     refuse_unsupported(&manager)?;
     let mut buckets = Buckets::after(previous.map(|plan| &plan.buckets));
     let filters = filter::chain(&manager.http_filters, &mut Context { now, buckets: &mut buckets })?;
-    let routes = routes(&manager, listener, previous, now)?;
+    let routes = routes(&manager, inline, previous, now)?;
     let table = match &routes {
         Routes::Inline(name, _) | Routes::Discovered(name, _) => name.clone(),
         Routes::Opaque(_) => return fail("has no routes"),
@@ -152,18 +152,17 @@ fn refuse_http1(options: Option<&core::Http1ProtocolOptions>) -> Result<(), Prob
 
 fn routes(
     manager: &wire::HttpConnectionManager,
-    listener: &Arc<str>,
-    previous: Option<&Plan>,
+    inline: Arc<str>,
+    previous: Option<&ChainPlan>,
     now: Instant,
 ) -> Result<Routes, Problem> {
     match &manager.route_specifier {
         Some(RouteSpecifier::RouteConfig(config)) => {
-            let key: Arc<str> = format!("inline:{listener}").into();
             let previous = match previous.map(|plan| &plan.routes) {
                 Some(Routes::Inline(_, plan)) => Some(plan),
                 _ => None,
             };
-            Ok(Routes::Inline(key, route::compile(config, previous, now).at("route_config")?))
+            Ok(Routes::Inline(inline, route::compile(config, previous, now).at("route_config")?))
         }
         Some(RouteSpecifier::Rds(rds)) => {
             let source = rds.config_source.as_ref();

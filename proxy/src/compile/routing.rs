@@ -52,10 +52,12 @@ impl<P> Slot<P> {
 impl Routing {
     /// Takes a new or changed listener.
     pub(crate) fn accept_listener(&mut self, plan: listener::Plan, now: Instant) {
-        let patience = match &plan.routes {
-            Routes::Discovered(_, patience) => Patience::from(now, *patience),
-            Routes::Inline(..) | Routes::Opaque(_) => Patience::from(now, Some(CLUSTERS)),
-        };
+        let longest = plan.routes().map(|routes| match routes {
+            Routes::Discovered(_, patience) => patience.unwrap_or(Duration::MAX),
+            Routes::Inline(..) | Routes::Opaque(_) => CLUSTERS,
+        });
+        let longest = longest.max().filter(|longest| *longest < Duration::MAX);
+        let patience = Patience::from(now, longest);
         let name = plan.listener.name.clone();
         let serving = self.listeners.remove(&name).and_then(|slot| slot.serving);
         self.listeners.insert(name, Slot { accepted: Arc::new(plan), serving, patience });
@@ -107,15 +109,15 @@ impl Routing {
             }
         }
         for slot in self.listeners.values_mut().filter(|slot| !slot.is_settled()) {
-            let ready = match &slot.accepted.routes {
-                Routes::Inline(_, plan) => warm(&plan.clusters) || slot.patience.is_over(now),
-                Routes::Opaque(names) => warm(names) || slot.patience.is_over(now),
+            let is_there = |routes: &Routes| match routes {
+                Routes::Inline(_, plan) => warm(&plan.clusters),
+                Routes::Opaque(names) => warm(names),
                 Routes::Discovered(name, _) => {
                     let serves = self.tables.get(name).is_some_and(|slot| slot.serving.is_some());
-                    serves || self.absent.contains(name) || slot.patience.is_over(now)
+                    serves || self.absent.contains(name)
                 }
             };
-            if ready {
+            if slot.accepted.routes().all(is_there) || slot.patience.is_over(now) {
                 changed |= slot.promote();
             }
         }
@@ -134,7 +136,7 @@ impl Routing {
             .listeners
             .values()
             .flat_map(|slot| [Some(&slot.accepted), slot.serving.as_ref()].into_iter().flatten());
-        let names = plans.filter_map(|plan| match &plan.routes {
+        let names = plans.flat_map(|plan| plan.routes()).filter_map(|routes| match routes {
             Routes::Discovered(name, _) => Some(name.clone()),
             Routes::Inline(..) | Routes::Opaque(_) => None,
         });
@@ -155,7 +157,8 @@ impl Routing {
             .tables
             .iter()
             .filter_map(|(name, slot)| Some((name.clone(), slot.serving.as_ref()?.table.clone())));
-        let inline = self.serving_plans().filter_map(|plan| match &plan.routes {
+        let routes = self.serving_plans().flat_map(|plan| plan.routes());
+        let inline = routes.filter_map(|routes| match routes {
             Routes::Inline(key, plan) => Some((key.clone(), plan.table.clone())),
             Routes::Discovered(..) | Routes::Opaque(_) => None,
         });

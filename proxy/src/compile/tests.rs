@@ -5,7 +5,6 @@ pub(crate) mod fixture;
 use super::*;
 use crate::cluster::Discovery;
 use crate::route::Silent;
-use crate::snapshot::Chain;
 use fixture::*;
 
 const CLUSTER: ResourceType = ResourceType::Cluster;
@@ -352,7 +351,8 @@ fn static_resources_serve_and_stay() {
     assert_eq!(validate(&bootstrap), []);
     scenario.compiler.load_static(&bootstrap, scenario.now).unwrap();
     let snapshot = scenario.handle.current();
-    let Chain::Http(http) = &snapshot.listeners["front"].chain else { panic!() };
+    let chain = snapshot.listeners["front"].chains.iter().next().unwrap();
+    let http = chain.http().unwrap();
     let table = &snapshot.routes[&http.routes];
     assert_eq!(&*table.name, "local");
     let head = crate::message::RequestHead {

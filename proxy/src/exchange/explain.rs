@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::message::RequestHead;
 use crate::route::{Action, Target};
-use crate::snapshot::{Chain, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// What the proxy would do with a request on a listener, step by step.
 pub(crate) fn explain(snapshot: &Snapshot, listener: &str, head: &RequestHead, roll: u32) -> Value {
@@ -14,7 +14,7 @@ pub(crate) fn explain(snapshot: &Snapshot, listener: &str, head: &RequestHead, r
         let known: Vec<_> = snapshot.listeners.keys().map(|name| name.to_string()).collect();
         return json!({ "error": format!("no listener {listener}"), "listeners": known });
     };
-    let Chain::Http(http) = &listener.chain else {
+    let Some(http) = listener.chains.iter().find_map(|chain| chain.http()) else {
         return json!({ "listener": &*listener.name, "decision": "TCP: no request is looked at" });
     };
     let Some(table) = snapshot.routes.get(&http.routes) else {

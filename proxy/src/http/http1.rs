@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::body::Inbound;
 use super::is_bodiless;
 use crate::error::Reason;
-use crate::exchange::{Downstream, Ending, Served, refuse, serve as serve_exchange};
+use crate::exchange::{Downstream, Ending, Leaving, Served, refuse, serve as serve_exchange};
 use crate::http1::{
     CHUNK_END, Expect, Framing, Limits, ParseError, RequestEvent, RequestParser, ResponseOptions,
     encode_chunk_header, encode_last_chunk, encode_response,
@@ -28,7 +28,7 @@ use crate::worker::Worker;
 pub(super) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Rc<Io>, ahead: BytesMut) {
     let inbound = Inbound::new(io.clone(), ahead);
     let mut connection = Connection {
-        drain: worker.drain.clone(),
+        drain: downstream.drain(&worker),
         worker,
         downstream,
         inbound,
@@ -42,7 +42,7 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Rc
 
 struct Connection {
     worker: Rc<Worker>,
-    drain: crate::drain::Watcher,
+    drain: Leaving,
     downstream: Rc<Downstream>,
     inbound: Rc<Inbound>,
     io: Rc<Io>,
@@ -77,9 +77,7 @@ struct Asked {
 
 impl Connection {
     async fn serve_next(&mut self) -> Next {
-        let snapshot = self.worker.snapshots.load();
-        let Some(http) = self.downstream.http(&snapshot) else { return Next::Close };
-        drop(snapshot);
+        let Some(http) = self.downstream.http(&self.worker) else { return Next::Close };
         let limits = limits_of(&http);
         let event = match self.read_head(&http, &limits).await {
             Ok(event) => event,
@@ -186,7 +184,7 @@ impl Connection {
             && framing != Framing::UntilClose
             && (request_done || !self.inbound.awaits_continue.get())
             && self.inbound.may_be_skipped(SKIP_BYTES)
-            && !self.worker.is_draining();
+            && !self.downstream.is_leaving(&self.worker);
         let options =
             ResponseOptions { to_http_10: asked.version == Version::Http10, keep_alive, upgrade: None };
         encode_response(&head, &framing, &options, &mut self.out.head);

@@ -71,7 +71,7 @@ async fn accept(
     http: &Http,
     streams: &Rc<Streams>,
 ) -> Result<(), Reason> {
-    let (mut drain, mut end) = (worker.drain.clone(), worker.drain.clone());
+    let (mut drain, mut end) = (downstream.drain(&worker), worker.drain.clone());
     let mut leaving = false;
     let mut accepted = 0_u32;
     loop {

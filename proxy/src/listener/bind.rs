@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
 use super::Command;
-use crate::snapshot::{Handle, Listener, Snapshot};
+use crate::snapshot::{Handle, Snapshot};
 
 /// Keeps what is bound in step with the snapshot.
 pub(crate) struct Binder {
@@ -51,8 +50,7 @@ impl Binder {
     /// the rest is bound all the same.
     pub(crate) async fn sync(&mut self) -> Vec<BindError> {
         let snapshot = self.snapshots.current();
-        let wanted: BTreeSet<SocketAddr> =
-            bound_listeners(&snapshot).flat_map(|listener| listener.addresses.iter().copied()).collect();
+        let wanted: BTreeSet<SocketAddr> = snapshot.by_address.addresses().collect();
         let gone: Vec<_> = self.bound.difference(&wanted).copied().collect();
         for address in gone {
             self.bound.remove(&address);
@@ -101,7 +99,7 @@ impl Binder {
     }
 
     async fn bind(&self, address: SocketAddr, snapshot: &Snapshot) -> Result<(), BindError> {
-        let listener = bound_listeners(snapshot).find(|listener| listener.addresses.contains(&address));
+        let listener = snapshot.by_address.bound(address);
         let name = listener.map(|listener| listener.name.to_string()).unwrap_or_default();
         let failed = |source| BindError { listener: name.clone(), address, source };
         // Sharing a port is for our own workers. That nobody else has it is checked with a socket that does not share.
@@ -116,10 +114,6 @@ impl Binder {
         tracing::info!("listener {name} accepts on {actual}");
         Ok(())
     }
-}
-
-fn bound_listeners(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Listener>> {
-    snapshot.listeners.values().filter(|listener| listener.bind)
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {

@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use super::*;
 use crate::compile::tests::fixture::yaml;
 use crate::message::EscapedSlashes;
 use crate::route::Target;
-use crate::snapshot::{Codec, Http};
+use crate::snapshot::{Codec, Http, Road};
 
 const ADDRESS: &str = "address: {socket_address: {address: 127.0.0.1, port_value: 80}}";
 const ROUTER: &str = "{name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
@@ -28,10 +30,7 @@ default_filter_chain:
 }
 
 fn http(text: &str) -> Arc<Http> {
-    match &compiled(&manager(text)).unwrap().listener.chain {
-        Chain::Http(http) => http.clone(),
-        Chain::Tcp(_) => panic!(),
-    }
+    compiled(&manager(text)).unwrap().chains[0].chain.http().unwrap().clone()
 }
 
 fn refused(text: &str) -> String {
@@ -56,9 +55,9 @@ filter_chains:
 fn a_connection_manager_by_default() {
     let plan = compiled(&manager("")).unwrap();
     assert_eq!(plan.listener.addresses, ["127.0.0.1:80".parse().unwrap()]);
-    assert!(plan.listener.bind && plan.listener.max_connections.is_none());
+    assert!(plan.listener.bind && plan.chains[0].chain.max_connections.is_none());
     assert_eq!(plan.listener.direction, Direction::Outbound);
-    let Routes::Discovered(name, patience) = &plan.routes else { panic!() };
+    let Routes::Discovered(name, patience) = &plan.chains[0].routes else { panic!() };
     assert_eq!((&**name, *patience), ("r", Some(Duration::from_secs(15))));
     let http = http("");
     assert_eq!((http.codec, &*http.routes, &*http.stat_prefix), (Codec::Auto, "r", "s"));
@@ -137,12 +136,13 @@ fn refusals_of_connection_managers() {
 #[test]
 fn an_opaque_chain() {
     let plan = compiled(&tcp(", cluster: c, idle_timeout: 0s, max_connect_attempts: 3")).unwrap();
-    assert_eq!(plan.listener.max_connections, Some(7));
-    let Chain::Tcp(tcp_proxy) = &plan.listener.chain else { panic!() };
+    assert_eq!(plan.chains[0].chain.max_connections, Some(7));
+    let Road::Tcp(tcp_proxy) = &plan.chains[0].chain.road else { panic!() };
     assert!(matches!(&tcp_proxy.target, Target::Cluster(name) if &**name == "c"));
     assert_eq!((tcp_proxy.idle_timeout, tcp_proxy.max_connect_attempts), (None, 3));
     let weighted = tcp(", weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, weight: 2}]}");
-    let Routes::Opaque(clusters) = compiled(&weighted).unwrap().routes else { panic!() };
+    let plan = compiled(&weighted).unwrap();
+    let Routes::Opaque(clusters) = &plan.chains[0].routes else { panic!() };
     assert_eq!(clusters.len(), 2);
     assert!(compiled(&tcp("")).unwrap_err().ends_with("filters[1] (tcp).cluster: is required"));
     let tunnel = tcp(", cluster: c, tunneling_config: {hostname: x}");
@@ -180,10 +180,6 @@ fn refusals_of_listeners() {
     let chain = |rest: &str| format!("name: l\n{ADDRESS}\nfilter_chains: [{{{rest}}}]");
     for (text, expected) in [
         (format!("name: l\n{ADDRESS}"), "filter_chains: needs a filter chain"),
-        (
-            chain("filter_chain_match: {server_names: [a]}"),
-            "filter_chains: several chains, or one with match criteria, are not supported yet",
-        ),
         (chain("filters: []"), "filter_chains[0].filters: must end in http_connection_manager or tcp_proxy"),
         (
             chain(tls),

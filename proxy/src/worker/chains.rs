@@ -1,0 +1,140 @@
+//! The filter chains that connections of this worker are on: each connection is served by its chain's current form, and told when
+//! the chain is gone.
+//!
+//! Worker-local on purpose: a connection that waits for its next request registers nothing that other threads touch.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use rustc_hash::FxHashMap;
+
+use crate::snapshot::{ChainId, FilterChain, Listener, Loaded, Reader};
+
+/// Every chain that has connections here.
+pub(crate) struct Chains {
+    in_use: RefCell<FxHashMap<ChainId, Rc<InUse>>>,
+    /// The snapshot that `in_use` was last compared with.
+    seen: RefCell<Loaded>,
+}
+
+/// One chain with connections.
+#[derive(Debug)]
+struct InUse {
+    listener: Arc<str>,
+    current: RefCell<Arc<FilterChain>>,
+    /// The last snapshot that had the chain, once it is gone: what its connections still ask is answered as it was then.
+    last: RefCell<Option<Loaded>>,
+    /// Connections to wake when it goes.
+    members: RefCell<FxHashMap<u64, Rc<Slot>>>,
+    next: Cell<u64>,
+}
+
+type Slot = RefCell<Option<Waker>>;
+
+impl Chains {
+    /// No connections; `reader` says what is published now.
+    pub(crate) fn new(reader: &Reader) -> Self {
+        Self { in_use: RefCell::default(), seen: RefCell::new(reader.load()) }
+    }
+
+    /// A connection that is on the chain from now on.
+    pub(crate) fn join(self: &Rc<Self>, listener: &Listener, chain: &Arc<FilterChain>) -> Member {
+        let new = || {
+            Rc::new(InUse {
+                listener: listener.name.clone(),
+                current: RefCell::new(chain.clone()),
+                last: RefCell::default(),
+                members: RefCell::default(),
+                next: Cell::new(0),
+            })
+        };
+        let in_use = self.in_use.borrow_mut().entry(chain.id).or_insert_with(new).clone();
+        let number = in_use.next.replace(in_use.next.get() + 1);
+        let slot = Rc::new(RefCell::new(None));
+        in_use.members.borrow_mut().insert(number, slot.clone());
+        Member { chains: self.clone(), id: chain.id, in_use, number, slot }
+    }
+
+    /// Takes note of what is published now: chains have new forms, or are gone. Call when it changes; until then connections find out
+    /// with their next request.
+    pub(crate) fn follow(&self, reader: &Reader) {
+        let now = reader.load();
+        let before = self.seen.replace(now.clone());
+        if before.version == now.version {
+            return;
+        }
+        let mut gone = Vec::new();
+        for (id, in_use) in &*self.in_use.borrow() {
+            if in_use.last.borrow().is_some() {
+                continue;
+            }
+            let listener = now.listeners.get(&in_use.listener);
+            match listener.and_then(|listener| listener.chains.get(*id)) {
+                Some(chain) => drop(in_use.current.replace(chain.clone())),
+                None => gone.push(in_use.clone()),
+            }
+        }
+        for in_use in gone {
+            *in_use.last.borrow_mut() = Some(before.clone());
+            for slot in in_use.members.borrow().values() {
+                slot.borrow_mut().take().into_iter().for_each(Waker::wake);
+            }
+        }
+    }
+}
+
+/// One connection's place on its chain.
+pub(crate) struct Member {
+    chains: Rc<Chains>,
+    id: ChainId,
+    in_use: Rc<InUse>,
+    number: u64,
+    slot: Rc<Slot>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.in_use.fmt(formatter)
+    }
+}
+
+impl Member {
+    /// What to serve a request by: the current snapshot, or the last one that had the chain; and the chain's form in it.
+    pub(crate) fn load(&self, reader: &Reader) -> (Loaded, Arc<FilterChain>) {
+        let now = reader.load();
+        if self.chains.seen.borrow().version != now.version {
+            self.chains.follow(reader);
+        }
+        let snapshot = self.in_use.last.borrow().clone().unwrap_or(now);
+        (snapshot, self.in_use.current.borrow().clone())
+    }
+
+    /// Whether the chain is gone from the configuration.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.in_use.last.borrow().is_some()
+    }
+
+    /// Until the chain is gone. One waiter at a time, for each connection.
+    pub(crate) fn poll_gone(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_gone() {
+            return Poll::Ready(());
+        }
+        let mut slot = self.slot.borrow_mut();
+        if !slot.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *slot = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut members = self.in_use.members.borrow_mut();
+        members.remove(&self.number);
+        if members.is_empty() {
+            self.chains.in_use.borrow_mut().remove(&self.id);
+        }
+    }
+}
