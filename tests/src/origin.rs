@@ -35,6 +35,7 @@ struct Log {
     /// Every byte of every connection, where that was asked for.
     tapes: Option<Mutex<Vec<Tape>>>,
     eager: bool,
+    forgets: bool,
 }
 
 impl Log {
@@ -46,6 +47,9 @@ impl Log {
     }
 
     fn receive(&self, received: Received) {
+        if self.forgets {
+            return;
+        }
         self.received.lock().unwrap_or_else(PoisonError::into_inner).push(received);
     }
 
@@ -77,6 +81,12 @@ impl Origin {
     /// HTTP/1.1, by script; keeps every byte that comes, for [`Origin::strictly`].
     pub async fn recording(script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
         let log = Log { tapes: Some(Mutex::default()), ..Log::default() };
+        Self::start_with(Protocol::Http1, Arc::new(script), sandbox::address(), log).await
+    }
+
+    /// HTTP/1.1, by script, keeping nothing of what it gets: for a great many requests, which the script itself may note.
+    pub async fn forgetful(script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        let log = Log { forgets: true, ..Log::default() };
         Self::start_with(Protocol::Http1, Arc::new(script), sandbox::address(), log).await
     }
 
@@ -264,6 +274,8 @@ pub struct Answer {
     then: Then,
     linger: Duration,
     raw: Option<Vec<u8>>,
+    /// Said after a pause, though nobody asked.
+    late: Option<(Duration, Vec<u8>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,6 +308,7 @@ impl Answer {
             then: Then::Go,
             linger: Duration::ZERO,
             raw: None,
+            late: None,
         }
     }
 
@@ -373,6 +386,20 @@ impl Answer {
     #[must_use]
     pub fn then_close(mut self) -> Self {
         self.then = Then::Close;
+        self
+    }
+
+    /// Then the connection goes on, though the bytes may not look so.
+    #[must_use]
+    pub fn then_go(mut self) -> Self {
+        self.then = Then::Go;
+        self
+    }
+
+    /// More bytes after a pause.
+    #[must_use]
+    pub fn and_then_bytes(mut self, pause: Duration, bytes: impl Into<Vec<u8>>) -> Self {
+        self.late = Some((pause, bytes.into()));
         self
     }
 

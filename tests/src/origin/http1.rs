@@ -73,7 +73,13 @@ async fn read_body(wire: &mut Wire, received: &mut Received) -> io::Result<()> {
 
 async fn write(wire: &mut Wire, answer: &Answer, is_head: bool) -> io::Result<()> {
     if let Some(raw) = &answer.raw {
-        return wire.write(raw).await;
+        wire.write(raw).await?;
+        if let Some((pause, late)) = &answer.late {
+            sleep(*pause).await;
+            // The other side may have gone: all the better.
+            let _ = wire.write(late).await;
+        }
+        return Ok(());
     }
     let mut out = format!("HTTP/1.1 {} Scripted\r\n", answer.status).into_bytes();
     push_fields(&answer.headers, &mut out);
