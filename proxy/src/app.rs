@@ -165,8 +165,15 @@ fn run_worker(worker: Worker, index: usize, balance: Arc<Balance>, commands: mps
             }
         });
         Acceptor::new(worker, index, balance).run(commands).await;
+        // What knows that it is cut may say so once, in the log and to the other side.
+        for _ in 0..LAST_TURNS {
+            tokio::task::yield_now().await;
+        }
     });
 }
+
+/// Turns of a worker's run queue after the shutdown's deadline.
+const LAST_TURNS: usize = 4;
 
 /// Connections that the process may have open: what the system allows, less what upstreams and files need.
 fn connection_limit() -> usize {

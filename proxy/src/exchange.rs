@@ -15,8 +15,7 @@ use tokio::time::Instant;
 
 use crate::drain::{Phase, Watcher};
 use crate::error::Reason;
-use crate::io::Io;
-use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Version};
+use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Tunnel, Version};
 use crate::route::{Action, HeaderChanges, Route, Silent};
 use crate::snapshot::{Http, Loaded, Snapshot};
 use crate::telemetry::{self, AccessLog, Record};
@@ -29,6 +28,7 @@ mod mirror;
 mod prepare;
 mod reply;
 mod retry;
+mod tunnel;
 
 pub(crate) use explain::explain;
 pub(crate) use reply::Reply;
@@ -93,8 +93,8 @@ impl Leaving {
 pub(crate) struct Served {
     /// The response.
     pub(crate) response: Response,
-    /// After a 2xx to CONNECT: the other side of the tunnel.
-    pub(crate) tunnel: Option<Io>,
+    /// The request was for a tunnel and the other side has agreed: the response's body is what comes through.
+    pub(crate) tunnel: bool,
     /// The route's own bound on silence, in place of the connection manager's.
     pub(crate) idle: Option<Duration>,
     /// To be told how it ended.
@@ -129,7 +129,7 @@ pub(crate) fn refuse(
         version: Version::Http11,
         headers: Headers::new(),
     });
-    let request = Request { head, body: Body::Empty };
+    let request = Request { head, body: Body::Empty, tunnel: None };
     let exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), &request);
     let mut reply = Reply::new(reason);
     if let Some(detail) = detail {
@@ -144,7 +144,7 @@ struct Exchange<'a> {
     downstream: &'a Downstream,
     snapshot: &'a Snapshot,
     ending: Ending,
-    tunnel: Option<Io>,
+    tunnel: bool,
     route: Option<Arc<Route>>,
     /// The weighted cluster's own changes to the response; they come before the route's.
     response_changes: Option<Arc<HeaderChanges>>,
@@ -177,7 +177,7 @@ impl<'a> Exchange<'a> {
             downstream,
             snapshot,
             ending,
-            tunnel: None,
+            tunnel: false,
             route: None,
             response_changes: None,
             attempt_count: false,
@@ -190,9 +190,6 @@ impl<'a> Exchange<'a> {
         self.route = Some(route.clone());
         self.run_filters(http, &route, &mut request)?;
         match &route.action {
-            Action::Forward(forward) if request.head.method == Method::CONNECT => {
-                Box::pin(self.open_tunnel(forward, &request.head)).await
-            }
             Action::Forward(forward) => self.forward(&route, forward, &http.timeouts, request).await,
             Action::Redirect(redirect) => Err(reply::redirect(redirect, &route, &request.head)),
             Action::Direct(direct) => Err(reply::direct(direct)),
@@ -200,20 +197,23 @@ impl<'a> Exchange<'a> {
     }
 
     fn select_route(&mut self, http: &Http, request: &Request) -> Result<Arc<Route>, Reply> {
-        if request.head.method == Method::CONNECT && !http.allow_connect {
-            return Err(Reply::new(Reason::UpgradeRefused).detail("CONNECT is not configured here"));
-        }
         let Some(table) = self.snapshot.routes.get(&http.routes) else {
             return Err(Reply::new(Reason::NoRoute).detail("the route table has not arrived yet"));
         };
         let roll = ((u64::from(self.worker.roll()) * 1_000_000) >> 32) as u32;
         let Some((host, route)) = table.select(&request.head, roll, &mut Silent) else {
+            if request.tunnel == Some(Tunnel::Connect) && !http.allow_connect {
+                return Err(Reply::new(Reason::UpgradeRefused).detail("CONNECT is not configured here"));
+            }
             return Err(Reply::new(Reason::NoRoute));
         };
         let record = self.ending.record();
         record.route = Some(route.name.clone());
         record.origin.clone_from(&route.origin);
         self.attempt_count = host.attempt_count;
+        if let Some(tunnel) = &request.tunnel {
+            tunnel::check(tunnel, http, route)?;
+        }
         Ok(route.clone())
     }
 
@@ -260,7 +260,7 @@ impl<'a> Exchange<'a> {
 }
 
 /// What remains of an exchange while its response is sent: told how that went, it writes the log line and the counters.
-/// Dropped without being told, the client has gone.
+/// Dropped without being told, the client has gone, or the shutdown cut it.
 pub(crate) struct Ending {
     worker: Rc<Worker>,
     record: Option<Box<Record>>,
@@ -290,6 +290,11 @@ impl Ending {
         self.logs = logs;
     }
 
+    /// When the last piece of the request's body came.
+    pub(crate) fn last_received(&self) -> Option<Instant> {
+        self.received.as_ref().and_then(|received| received.last())
+    }
+
     /// The response has been sent to its end, or was cut for `cut`.
     pub(crate) fn finish(mut self, bytes_sent: u64, grpc_status: Option<u16>, cut: Option<Reason>) {
         let record = self.record();
@@ -316,8 +321,9 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        let cut = self.worker.drain.phase() == Phase::Ended;
         if let Some(record) = &mut self.record {
-            record.reason = Some(Reason::DownstreamClosed);
+            record.reason = Some(if cut { Reason::Draining } else { Reason::DownstreamClosed });
             self.write();
         }
     }

@@ -19,6 +19,7 @@ use crate::worker::Worker;
 mod body;
 mod http1;
 mod http2;
+mod tunnel;
 
 /// Serves one connection to its end.
 /// `ahead` was read already.

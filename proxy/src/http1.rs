@@ -25,10 +25,9 @@ mod fault;
 
 pub(crate) use body::{BodyDecoder, Decoded};
 pub(crate) use encode::{
-    CHUNK_END, ResponseOptions, encode_chunk_header, encode_last_chunk, encode_request, encode_response,
+    CHUNK_END, RequestOptions, ResponseOptions, encode_chunk_header, encode_last_chunk, encode_request,
+    encode_request_with, encode_response,
 };
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use encode::{RequestOptions, encode_request_with};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fault::Fault;
 pub(crate) use fault::ParseError;
@@ -123,6 +122,5 @@ pub(crate) struct ResponseEvent {
     /// How long the server says it keeps an idle connection (`Keep-Alive: timeout=`).
     pub(crate) keep_alive_timeout: Option<Duration>,
     /// The protocol the server switches to or offers, lower case.
-    #[allow(dead_code, reason = "no upgrade is asked for yet")]
     pub(crate) upgrade: Option<Box<str>>,
 }

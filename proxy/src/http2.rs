@@ -242,6 +242,13 @@ impl<D: FnOnce() + 'static> BodyStream for Incoming<D> {
         }
     }
 
+    fn poll_drained(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.feeder {
+            Some(feeder) => feeder.poll(context).map(drop),
+            None => Poll::Ready(()),
+        }
+    }
+
     fn remaining(&self) -> Option<u64> {
         self.remaining
     }
@@ -329,6 +336,11 @@ impl Pump {
                 }
             }
         }
+    }
+
+    /// See [`BodyStream::poll_drained`]; at once when the peer has gone.
+    pub(crate) fn poll_drained(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.body.poll_drained(context)
     }
 
     /// Gives up.

@@ -1,6 +1,7 @@
 //! One HTTP message as the rooms see it, whatever version carried it: heads, [`Headers`], [`Body`].
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,11 +12,13 @@ mod authority;
 mod headers;
 mod path;
 mod replay;
+mod websocket;
 
 pub(crate) use authority::{is_authority, parse_authority};
 pub(crate) use headers::{Headers, Name, Value};
 pub(crate) use path::{EscapedSlashes, PathError, PathOptions, normalize};
 pub(crate) use replay::Replay;
+pub(crate) use websocket::{accept_of, new_key};
 
 /// The version a message came in or goes out with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,8 +83,19 @@ pub(crate) struct RequestHead {
 pub(crate) struct Request {
     /// The head.
     pub(crate) head: RequestHead,
-    /// The body.
+    /// The body. Of a request for a tunnel it is what goes through, to be left alone until the other side has agreed (R1).
     pub(crate) body: Body,
+    /// What the connection or stream is to become.
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+/// What a request asks its connection, or its stream, to become once the other side agrees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tunnel {
+    /// CONNECT (RFC 9110 §9.3.6).
+    Connect,
+    /// Another protocol, lower case: `Upgrade` (RFC 9110 §7.8) or extended CONNECT (RFC 8441).
+    Upgrade(Arc<str>),
 }
 
 /// The head of a response.
@@ -125,6 +139,11 @@ pub(crate) trait BodyStream {
     /// Does what the message's other direction needs while nobody wants a piece: a client may send all of its request before it reads
     /// the response to it. Does nothing for most.
     fn poll_feed(self: Pin<&mut Self>, _context: &mut Context<'_>) {}
+
+    /// After the end: until the other direction has ended too. Only a tunnel's outlives it.
+    fn poll_drained(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 
     /// Whether it is known that no piece follows, trailers included: the last piece can then be sent as the last, rather than be
     /// followed by an empty one, which receivers count as abuse. The stream is polled once more all the same.
@@ -188,6 +207,14 @@ impl Body {
         }
     }
 
+    /// See [`BodyStream::poll_drained`].
+    pub(crate) fn poll_drained(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Stream(stream) => stream.as_mut().poll_drained(context),
+            Self::Empty | Self::Full(_) => Poll::Ready(()),
+        }
+    }
+
     /// The next piece, awaited.
     pub(crate) async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
         std::future::poll_fn(|context| self.poll_frame(context)).await
@@ -216,4 +243,7 @@ pub(crate) enum BodyError {
     /// The sender was silent for too long.
     #[error("the body did not arrive in time")]
     Timeout,
+    /// Of a tunnel: the receiver's own side of it has broken.
+    #[error("the other direction broke")]
+    Broken,
 }

@@ -12,9 +12,6 @@ use tokio::time::Instant;
 use crate::drain::{Phase, Watcher};
 use crate::io::{Io, give_buffer, take_buffer};
 
-/// How long a CONNECT tunnel may be silent.
-pub(crate) const IDLE: Option<Duration> = Some(Duration::from_secs(3600));
-
 /// Copies until both directions have ended, the idle bound passes, or the shutdown's deadline comes.
 /// `ahead` was read from the client already. Returns the bytes from and to the client.
 pub(crate) async fn copy(

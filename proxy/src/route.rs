@@ -88,6 +88,8 @@ pub(crate) struct Forward {
     pub(crate) mirrors: Vec<(Arc<str>, u32)>,
     /// CONNECT requests are terminated here and their payload forwarded (`connect_config`).
     pub(crate) terminate_connect: bool,
+    /// `upgrade_configs`: lower-case types that the route allows or forbids, whatever the connection manager says.
+    pub(crate) upgrades: Vec<(Arc<str>, bool)>,
 }
 
 /// Where a request or connection goes.

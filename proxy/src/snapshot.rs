@@ -139,6 +139,8 @@ pub(crate) struct Http {
     pub(crate) allow_connect: bool,
     /// Lower-case upgrade types of `upgrade_configs` other than CONNECT.
     pub(crate) upgrades: Vec<Arc<str>>,
+    /// `http2_protocol_options.allow_connect`: streams may be tunnels (RFC 8441).
+    pub(crate) extended_connect: bool,
     /// `server_name` for local replies and, unless passed through, all responses.
     pub(crate) server_name: Option<Arc<str>>,
     /// `server_header_transformation` is PASS_THROUGH.

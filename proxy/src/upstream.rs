@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use crate::cluster::{Cluster, Endpoint, Protocol};
 use crate::error::Reason;
-use crate::message::{Body, BodyError, RequestHead, Response, Version};
+use crate::message::{Body, BodyError, RequestHead, Response, Tunnel, Version};
 
 mod connect;
 mod forward;
 mod http1;
 mod http2;
 mod pool;
+mod tunnel;
 
 pub(crate) use connect::{ConnectionClaim, ConnectionPlace, connect};
 pub(crate) use forward::Resolver;
@@ -64,7 +65,7 @@ impl SendError {
     fn of_request_body(error: BodyError) -> Self {
         let reason = match error {
             BodyError::Malformed => Reason::BadRequest,
-            BodyError::Reset | BodyError::Timeout => Reason::DownstreamClosed,
+            BodyError::Reset | BodyError::Timeout | BodyError::Broken => Reason::DownstreamClosed,
         };
         Self::maybe(reason, format!("the request's body: {error}"))
     }
@@ -78,6 +79,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) body: Body,
     /// Do not take a pooled connection: the last one was stale.
     pub(crate) fresh: bool,
+    /// What the request asks for, when it is a tunnel; the body is left alone until it is there (R1).
+    pub(crate) tunnel: Option<&'a Tunnel>,
 }
 
 impl Pools {
@@ -92,6 +95,9 @@ impl Pools {
             Protocol::Http2 => true,
             Protocol::Downstream => attempt.head.version == Version::Http2,
         };
+        if let Some(tunnel) = attempt.tunnel {
+            return Box::pin(self.open_tunnel(destination, attempt, tunnel, http2)).await;
+        }
         if http2 {
             self.send_http2(destination, attempt).await
         } else {

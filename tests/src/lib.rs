@@ -12,6 +12,7 @@ pub mod manifests; // short forms of Kubernetes objects
 pub mod guarded; // a proxy whose promises are checked after every case
 pub mod load; // a steady load, counted
 pub mod origin; // upstreams that record what they get and answer by script
+pub mod switch; // upstreams that become tunnels, and streams that are ones
 pub mod client; // requests over HTTP/1.1 and HTTP/2
 // The fuzzer's second reading, which needs nothing of the proxy.
 #[path = "../../proxy/src/fuzzing/strict.rs"]

@@ -56,8 +56,8 @@ pub(crate) fn compile(
     let common = manager.common_http_protocol_options.as_ref();
     let kilobytes = value::number(manager.max_request_headers_kb.as_ref()).unwrap_or(64);
     let count = common.and_then(|common| value::number(common.max_headers_count.as_ref()));
-    let streams = manager.http2_protocol_options.as_ref();
-    let streams = streams.and_then(|http2| value::number(http2.max_concurrent_streams.as_ref()));
+    let http2 = manager.http2_protocol_options.as_ref();
+    let streams = http2.and_then(|http2| value::number(http2.max_concurrent_streams.as_ref()));
     let per_connection = common.and_then(|common| value::number(common.max_requests_per_connection.as_ref()));
     let http = Http {
         stat_prefix: manager.stat_prefix.as_str().into(),
@@ -75,6 +75,7 @@ pub(crate) fn compile(
         tracing: manager.tracing.is_some(),
         allow_connect,
         upgrades,
+        extended_connect: http2.is_some_and(|options| options.allow_connect),
         server_name: value::text(&manager.server_name),
         pass_server_header: manager.server_header_transformation() == ServerHeaderTransformation::PassThrough,
         via: value::text(&manager.via),

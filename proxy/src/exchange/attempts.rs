@@ -9,16 +9,16 @@ use http::{HeaderValue, Method};
 use tokio::time::Instant;
 
 use super::bodies::{Received, with_deadline};
-use super::{Exchange, Reply, mirror, reply, retry};
+use super::{Exchange, Reply, mirror, reply, retry, tunnel};
 use crate::cluster::{
     Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, now_millis, pick,
 };
 use crate::error::Reason;
-use crate::message::{Body, Replay, Request, RequestHead, Response};
+use crate::message::{Body, Replay, Request, RequestHead, Response, Tunnel};
 use crate::route::{Forward, HostRewrite, Rewrite, Route};
 use crate::snapshot::HttpTimeouts;
 use crate::timer;
-use crate::upstream::{Attempt, Destination, SendError, connect};
+use crate::upstream::{Attempt, Destination, SendError};
 
 /// What a forwarded exchange holds until its response has been sent.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ struct Plan<'a> {
     head: RequestHead,
     body: Source,
     deadline: Deadline,
+    tunnel: Option<Tunnel>,
     tried: Vec<EndpointId>,
     /// Retries that the route's policy made.
     retries: u32,
@@ -77,6 +78,9 @@ impl Exchange<'_> {
         let (body, received) = Received::watch(request.body);
         self.ending.received = Some(received.clone());
         let limit = forward.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.replay_limit);
+        let tunnel = request.tunnel;
+        // Nothing goes through a tunnel before it is there: nothing to keep.
+        let limit = if tunnel.is_some() { 0 } else { limit };
         let body = match body {
             Body::Stream(_) => Source::Replay(Replay::new(body, limit)),
             whole => Source::Whole(whole),
@@ -87,12 +91,17 @@ impl Exchange<'_> {
             head: request.head,
             body,
             deadline: Deadline { timeout: forward.timeout, received: received.clone(), at: None },
+            tunnel,
             tried: Vec::new(),
             retries: 0,
             free: 0,
             fresh: false,
             retry_claim: None,
         };
+        if plan.tunnel.is_some() {
+            // Its request has no end to wait for: the bound is on the agreement.
+            plan.deadline.start();
+        }
         let idle = forward.idle_timeout.or(timeouts.stream_idle);
         // The route's timeout only starts once the whole request has come, or is off: then something else must end what stalls.
         let watched =
@@ -112,7 +121,8 @@ impl Exchange<'_> {
         mirror::mirror(self.worker, self.snapshot, forward, &plan.head, || plan.body.again());
         self.ending.claims =
             Some(Claims { _request: request_claim, _retry: plan.retry_claim.take(), _lease: lease });
-        let body = with_deadline(response.body, plan.deadline.at);
+        self.tunnel = plan.tunnel.as_ref().is_some_and(|one| tunnel::has_opened(one, response.head.status));
+        let body = if self.tunnel { response.body } else { with_deadline(response.body, plan.deadline.at) };
         Ok(Response { head: response.head, body })
     }
 
@@ -224,7 +234,7 @@ impl Exchange<'_> {
             Source::Replay(replay) => replay.attempt(),
         };
         let destination = Destination { cluster: plan.cluster.clone(), endpoint };
-        let attempt = Attempt { head: &plan.head, body, fresh: plan.fresh };
+        let attempt = Attempt { head: &plan.head, body, fresh: plan.fresh, tunnel: plan.tunnel.as_ref() };
         let per_try = plan.forward.retry.as_ref().and_then(|policy| policy.per_try_timeout);
         // Pinned here, once: each wrapper would otherwise carry a copy of it.
         let sending = pin!(self.worker.pools.send(&destination, attempt));
@@ -302,32 +312,6 @@ impl Exchange<'_> {
         self.worker.recorder.upstream_retry(&plan.cluster.metrics);
         true
     }
-
-    /// CONNECT: a connection to the destination, and a 200 that starts the tunnel.
-    pub(super) async fn open_tunnel(
-        &mut self,
-        forward: &Forward,
-        head: &RequestHead,
-    ) -> Result<Response, Reply> {
-        if !forward.terminate_connect {
-            let detail = "the route does not terminate CONNECT (connect_config)";
-            return Err(Reply::new(Reason::UpgradeRefused).detail(detail));
-        }
-        let mut head = head.clone();
-        let cluster = self.choose_cluster(forward, &mut head)?;
-        let endpoint = if cluster.discovery == Discovery::Forward {
-            self.resolve(&cluster, &head).await?
-        } else {
-            let (set, worker) = (cluster.endpoints.load_full(), self.worker);
-            pick(&cluster.policy, &set, &[], now_millis(), &mut || worker.roll())
-                .ok_or_else(|| Reply::new(Reason::NoHealthyEndpoint))?
-        };
-        self.ending.record().endpoint = Some(endpoint.address);
-        let connected = connect(&cluster, endpoint.address, &self.worker.recorder).await;
-        let io = connected.map_err(|error| Reply::new(error.reason).detail(error.detail))?;
-        self.tunnel = Some(io);
-        Ok(reply::tunnel_open())
-    }
 }
 
 impl Source {
@@ -349,6 +333,11 @@ impl Source {
 }
 
 impl Deadline {
+    /// Starts the clock now.
+    fn start(&mut self) {
+        self.at = self.timeout.map(|timeout| Instant::now() + timeout);
+    }
+
     /// Awaits an attempt until the deadline; `None` when it has passed. The clock starts when the request has come to its end.
     async fn bound<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let Some(timeout) = self.timeout else { return Some(future.await) };

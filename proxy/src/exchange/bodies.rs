@@ -45,6 +45,11 @@ impl Received {
         self.bytes.get()
     }
 
+    /// When the last piece came.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.last.get()
+    }
+
     /// Until the whole body has come.
     pub(super) async fn ended(&self) {
         while !self.ended.get() {

@@ -50,7 +50,7 @@ async fn send(worker: Rc<Worker>, cluster: Arc<Cluster>, head: RequestHead, body
     worker.recorder.upstream_attempt(&cluster.metrics);
     let destination = Destination { cluster, endpoint };
     let exchange = async {
-        let attempt = Attempt { head: &head, body, fresh: false };
+        let attempt = Attempt { head: &head, body, fresh: false, tunnel: None };
         // Whatever comes of it, nobody waits for it.
         let Ok(mut response) = worker.pools.send(&destination, attempt).await else { return };
         while let Some(Ok(_)) = response.body.frame().await {}

@@ -106,12 +106,6 @@ fn text_for(reason: Reason) -> Bytes {
     Bytes::from(format!("sidegate: {}\n", reason.label().replace('_', " ")))
 }
 
-/// The answer to CONNECT that starts the tunnel.
-pub(super) fn tunnel_open() -> Response {
-    let head = ResponseHead { status: StatusCode::OK, version: Version::Http11, headers: Headers::new() };
-    Response { head, body: Body::Empty }
-}
-
 /// A `direct_response`.
 pub(super) fn direct(direct: &Direct) -> Reply {
     let mut reply = Reply::new(Reason::DirectResponse).status(direct.status);

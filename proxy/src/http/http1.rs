@@ -11,15 +11,15 @@ use tokio::time::Instant;
 
 use super::body::Inbound;
 use super::is_bodiless;
+use super::tunnel::{self, Upload};
 use crate::error::Reason;
-use crate::exchange::{Downstream, Ending, Leaving, Served, refuse, serve as serve_exchange};
+use crate::exchange::{Downstream, Leaving, Served, refuse, serve as serve_exchange};
 use crate::http1::{
     CHUNK_END, Expect, Framing, Limits, ParseError, RequestEvent, RequestParser, ResponseOptions,
     encode_chunk_header, encode_last_chunk, encode_response,
 };
 use crate::io::{Io, Outbox};
-use crate::message::{Body, BodyError, Frame, Request, Response, Scheme, Version};
-use crate::relay;
+use crate::message::{Body, BodyError, Frame, Request, Response, Scheme, Tunnel, Version};
 use crate::snapshot::Http;
 use crate::timer;
 use crate::worker::Worker;
@@ -73,6 +73,7 @@ struct Asked {
     method: Method,
     version: Version,
     keep_alive: bool,
+    tunnel: Option<Tunnel>,
 }
 
 impl Connection {
@@ -87,7 +88,7 @@ impl Connection {
                 return self.refuse(error.reason(), Some(error.to_string())).await;
             }
         };
-        if let Some((reason, detail)) = not_served(&event, &http, self.downstream.scheme) {
+        if let Some((reason, detail)) = not_served(&event, self.downstream.scheme) {
             return self.refuse_request(event, reason, detail).await;
         }
         self.served = self.served.saturating_add(1);
@@ -96,8 +97,9 @@ impl Connection {
             method: event.head.method.clone(),
             version: event.head.version,
             keep_alive: event.keep_alive && !full,
+            tunnel: tunnel_of(&event),
         };
-        let request = self.begin_request(event, &limits);
+        let request = self.begin_request(event, &limits, asked.tunnel.clone());
         let Some(served) = self.run_exchange(request).await else { return Next::Close };
         self.respond(served, &asked, &http).await
     }
@@ -146,16 +148,17 @@ impl Connection {
         }
     }
 
-    fn begin_request(&mut self, mut event: RequestEvent, limits: &Limits) -> Request {
+    fn begin_request(&mut self, mut event: RequestEvent, limits: &Limits, tunnel: Option<Tunnel>) -> Request {
         event.head.scheme = self.downstream.scheme;
         let body = match event.framing {
+            _ if tunnel.is_some() => Body::stream(Upload::new(&self.inbound)),
             Framing::None | Framing::Length(0) => Body::Empty,
             framing => {
                 self.inbound.awaits_continue.set(event.expect == Expect::Continue);
                 Body::stream(self.inbound.begin_body(framing, limits))
             }
         };
-        Request { head: event.head, body }
+        Request { head: event.head, body, tunnel }
     }
 
     /// Runs the exchange, unless the client leaves before it is done.
@@ -172,15 +175,15 @@ impl Connection {
     }
 
     async fn respond(&mut self, served: Served, asked: &Asked, http: &Http) -> Next {
-        if let Some(upstream) = served.tunnel {
-            return self.run_tunnel(served.response, upstream, served.ending).await;
+        if served.tunnel {
+            return Box::pin(self.run_tunnel(served, asked, http)).await;
         }
         let Response { head, body } = served.response;
         let framing = framing_of(asked, head.status, &body);
         let request_done = self.inbound.body_is_done();
         let keep_alive = asked.keep_alive
-            // What follows a CONNECT that was refused may be meant for the tunnel: it must not run as a request (A16).
-            && asked.method != Method::CONNECT
+            // What follows a tunnel that was refused may be meant for it: it must not run as a request (A15, A16).
+            && asked.tunnel.is_none()
             && framing != Framing::UntilClose
             && (request_done || !self.inbound.awaits_continue.get())
             && self.inbound.may_be_skipped(SKIP_BYTES)
@@ -310,16 +313,21 @@ impl Connection {
         let _ = timer::until(Some(deadline), reading).await;
     }
 
-    async fn run_tunnel(&mut self, response: Response, upstream: Io, ending: Ending) -> Next {
-        let options = ResponseOptions { to_http_10: false, keep_alive: true, upgrade: None };
-        encode_response(&response.head, &Framing::None, &options, &mut self.out.head);
-        if self.flush(None, &mut Body::Empty).await.is_some() {
-            return Next::Close;
-        }
-        let ahead = self.inbound.with_buffer(|buffer| buffer.split().freeze());
+    async fn run_tunnel(&mut self, served: Served, asked: &Asked, http: &Http) -> Next {
+        let Response { head, body } = served.response;
+        let upgrade = match &asked.tunnel {
+            Some(Tunnel::Upgrade(protocol)) => Some(&**protocol),
+            _ => None,
+        };
+        let options = ResponseOptions { to_http_10: false, keep_alive: true, upgrade };
+        encode_response(&head, &Framing::None, &options, &mut self.out.head);
+        let idle = served.idle.or(http.timeouts.stream_idle);
         let drain = self.worker.drain.clone();
-        let (_, sent) = relay::copy(&self.io, &upstream, ahead, relay::IDLE, drain).await;
-        ending.finish(sent, None, None);
+        let (sent, cut) = tunnel::run(&self.io, &mut self.out, body, &served.ending, idle, drain).await;
+        served.ending.finish(sent, None, cut);
+        if cut.is_some() {
+            self.io.reset_on_close();
+        }
         Next::Close
     }
 
@@ -362,7 +370,7 @@ fn limits_of(http: &Http) -> Limits {
 }
 
 /// Requests that are understood and not served: why, and what the operator should know.
-fn not_served(event: &RequestEvent, http: &Http, scheme: Scheme) -> Option<(Reason, &'static str)> {
+fn not_served(event: &RequestEvent, scheme: Scheme) -> Option<(Reason, &'static str)> {
     // A client that takes us for a proxy may name another scheme: we would have to originate TLS for it.
     if event.absolute_form && event.head.scheme != scheme {
         return Some((Reason::BadRequest, "the target names another scheme than the connection's"));
@@ -370,12 +378,18 @@ fn not_served(event: &RequestEvent, http: &Http, scheme: Scheme) -> Option<(Reas
     if event.expect == Expect::Unknown {
         return Some((Reason::ExpectationFailed, "only `100-continue` is understood"));
     }
-    let kind = event.upgrade.as_deref()?;
-    // Passing the request on without the upgrade would half-work.
-    let configured = http.upgrades.iter().any(|allowed| **allowed == *kind);
-    let detail =
-        if configured { "upgrades are not served yet" } else { "the upgrade is not configured here" };
-    Some((Reason::UpgradeRefused, detail))
+    if event.upgrade.is_some() && !event.framing.is_empty() {
+        return Some((Reason::BadRequest, "a request for an upgrade with content is not served"));
+    }
+    None
+}
+
+/// What the request asks the connection to become.
+fn tunnel_of(event: &RequestEvent) -> Option<Tunnel> {
+    if event.head.method == Method::CONNECT {
+        return Some(Tunnel::Connect);
+    }
+    event.upgrade.as_deref().map(|protocol| Tunnel::Upgrade(protocol.into()))
 }
 
 fn framing_of(asked: &Asked, status: StatusCode, body: &Body) -> Framing {
@@ -420,7 +434,9 @@ impl Sending {
                 Ok(true)
             }
             Some(Err(BodyError::Timeout)) => Err(Reason::RequestTimeout),
-            Some(Err(BodyError::Reset | BodyError::Malformed)) => Err(Reason::UpstreamBodyReset),
+            Some(Err(BodyError::Reset | BodyError::Malformed | BodyError::Broken)) => {
+                Err(Reason::UpstreamBodyReset)
+            }
         }
     }
 

@@ -7,19 +7,20 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason as H2Reason, RecvStream};
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::is_bodiless;
 use crate::drain::Phase;
 use crate::error::Reason;
-use crate::exchange::{Downstream, Served, refuse, serve as serve_exchange};
+use crate::exchange::{Downstream, Ending, Served, refuse, serve as serve_exchange};
 use crate::http2::{Budgets, Guard, Guarded, Pump, PumpError, incoming, outgoing_response, request_head};
 use crate::io::{Gathered, Io};
-use crate::message::{Body, BodyError, Request, Response};
+use crate::message::{Body, BodyError, Request, Response, Tunnel};
 use crate::snapshot::Http;
 use crate::timer;
 use crate::worker::Worker;
@@ -57,6 +58,9 @@ fn settings(http: &Http) -> h2::server::Builder {
         .max_concurrent_reset_streams(http.max_concurrent_streams.clamp(50, 1_000) as usize)
         // The guard counts these, and forgets with time; for a lifetime they would end honest connections.
         .max_local_error_reset_streams(None);
+    if http.extended_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -213,23 +217,20 @@ impl Stream {
     }
 
     async fn serve(mut self, request: http::Request<RecvStream>, idle: Option<Duration>) {
-        let (parts, stream) = request.into_parts();
+        let (mut parts, stream) = request.into_parts();
         let method = parts.method.clone();
         let started = Instant::now();
+        let tunnel = tunnel_of(&mut parts);
         let served = match request_head(parts) {
             Err(error) => {
                 let detail = Some(error.to_string());
                 refuse(&self.worker, &self.downstream, None, Reason::BadRequest, detail)
             }
-            // A tunnel over one stream is not served yet; the answer says so rather than half-working.
-            Ok(head) if method == Method::CONNECT => {
-                refuse(&self.worker, &self.downstream, Some(head), Reason::UpgradeRefused, None)
-            }
             Ok(mut head) => {
                 // What the transport is, whatever the client calls it.
                 head.scheme = self.downstream.scheme;
                 let body = incoming(stream, &mut head.headers, || (), None);
-                let Some(served) = self.run_exchange(Request { head, body }).await else {
+                let Some(served) = self.run_exchange(Request { head, body, tunnel }).await else {
                     if started.elapsed() >= PATIENT {
                         self.streams.guard.answered();
                     }
@@ -256,8 +257,13 @@ impl Stream {
     }
 
     async fn send(mut self, served: Served, method: &Method, idle: Option<Duration>) {
-        let Served { response: Response { head, body }, ending, idle: own_idle, .. } = served;
+        let Served { response: Response { mut head, body }, ending, idle: own_idle, tunnel } = served;
         let idle = own_idle.or(idle);
+        if tunnel && head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // What the upstream's version calls 101 is 200 here, and needs no proof (RFC 8441 §5).
+            head.status = StatusCode::OK;
+            head.headers.remove("sec-websocket-accept");
+        }
         let body = if is_bodiless(method, head.status) { Body::Empty } else { body };
         let end = body.is_empty();
         let Ok(stream) = self.respond.send_response(outgoing_response(head, &body), end) else {
@@ -269,21 +275,37 @@ impl Stream {
             return;
         }
         let mut pump = Pump::new(body, stream);
-        let cut = send_body(&mut pump, idle).await;
+        let mut cut = send_body(&mut pump, idle, &ending).await;
+        if tunnel && cut.is_none() {
+            let drained = timer::within(idle, poll_fn(|context| pump.poll_drained(context))).await;
+            cut = drained.is_err().then_some(Reason::IdleTimeout);
+        }
         ending.finish(pump.sent, pump.grpc_status, cut);
     }
 }
 
+/// What the stream is to become. An extended CONNECT is, from here on, the request for an upgrade that it stands for.
+fn tunnel_of(parts: &mut http::request::Parts) -> Option<Tunnel> {
+    if parts.method != Method::CONNECT {
+        return None;
+    }
+    let Some(protocol) = parts.extensions.remove::<Protocol>() else { return Some(Tunnel::Connect) };
+    parts.method = Method::GET;
+    Some(Tunnel::Upgrade(protocol.as_str().to_ascii_lowercase().into()))
+}
+
 /// Sends the body; returns why it was cut, if it was. The idle bound is on progress, not on the whole.
-async fn send_body(pump: &mut Pump, idle: Option<Duration>) -> Option<Reason> {
+async fn send_body(pump: &mut Pump, idle: Option<Duration>, ending: &Ending) -> Option<Reason> {
     loop {
-        let before = pump.sent;
+        let before = (pump.sent, ending.last_received());
         match timer::within(idle, poll_fn(|context| pump.poll(context))).await {
             Ok(Ok(())) => return None,
-            Ok(Err(PumpError::Peer)) => return Some(Reason::DownstreamClosed),
+            Ok(Err(PumpError::Peer | PumpError::Body(BodyError::Broken))) => {
+                return Some(Reason::DownstreamClosed);
+            }
             Ok(Err(PumpError::Body(BodyError::Timeout))) => return Some(Reason::RequestTimeout),
             Ok(Err(PumpError::Body(_))) => return Some(Reason::UpstreamBodyReset),
-            Err(timer::Elapsed) if pump.sent == before => {
+            Err(timer::Elapsed) if (pump.sent, ending.last_received()) == before => {
                 pump.reset();
                 return Some(Reason::IdleTimeout);
             }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::connect::ConnectionClaim;
@@ -15,11 +15,11 @@ use super::pool::{OpenCount, Pools};
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
 use crate::http1::{
-    BodyDecoder, CHUNK_END, Decoded, Framing, Limits, ResponseEvent, ResponseParser, encode_chunk_header,
-    encode_last_chunk, encode_request,
+    BodyDecoder, CHUNK_END, Decoded, Framing, Limits, RequestOptions, ResponseEvent, ResponseParser,
+    encode_chunk_header, encode_last_chunk, encode_request, encode_request_with,
 };
 use crate::io::{Io, Outbox, give_buffer};
-use crate::message::{Body, BodyError, BodyStream, Frame, Response};
+use crate::message::{Body, BodyError, BodyStream, Frame, RequestHead, Response};
 
 /// A connection, idle or taken by one exchange.
 pub(super) struct Connection {
@@ -33,8 +33,25 @@ pub(super) struct Connection {
     pub(super) idle_limit: Option<Duration>,
     /// Exchanges completed.
     served: u32,
-    _claim: ConnectionClaim,
+    claim: ConnectionClaim,
     count: OpenCount,
+}
+
+/// What an exchange for another protocol came to.
+pub(super) enum Upgraded {
+    /// The endpoint agreed: from here on the connection carries that protocol.
+    Switched(Response, Switched),
+    /// It answered as it would any request.
+    Answered(Response),
+}
+
+/// A connection that speaks HTTP no more.
+pub(super) struct Switched {
+    pub(super) io: Io,
+    /// Bytes that came behind the 101.
+    pub(super) buffer: BytesMut,
+    /// Its places in the counts.
+    pub(super) held: (ConnectionClaim, OpenCount),
 }
 
 impl Connection {
@@ -46,7 +63,7 @@ impl Connection {
             idle_since: Instant::now(),
             idle_limit: None,
             served: 0,
-            _claim: claim,
+            claim,
             count,
         }
     }
@@ -78,6 +95,29 @@ impl Pools {
         let flight = Flight { connection, pump, parser: ResponseParser::new(), method, written: false };
         flight.response().await
     }
+
+    /// Asks the endpoint for another protocol. Nothing but the head is sent before it has agreed.
+    pub(super) async fn upgrade_http1(
+        &self,
+        destination: &Destination,
+        head: &RequestHead,
+        fresh: bool,
+        protocol: &str,
+    ) -> Result<Upgraded, SendError> {
+        let mut connection = self.checkout(destination, false, fresh).await?;
+        let options = RequestOptions { upgrade: Some(protocol), ..RequestOptions::default() };
+        encode_request_with(head, &Framing::None, &options, &mut connection.out.head);
+        let pump = Pump::new(Body::Empty, Framing::None);
+        let method = head.method.clone();
+        let mut flight = Flight { connection, pump, parser: ResponseParser::new(), method, written: false };
+        let event = flight.head(Some(protocol)).await?;
+        if event.head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Upgraded::Answered(flight.into_response(event)));
+        }
+        let Connection { io, buffer, claim, count, .. } = flight.connection;
+        let response = Response { head: event.head, body: Body::Empty };
+        Ok(Upgraded::Switched(response, Switched { io, buffer, held: (claim, count) }))
+    }
 }
 
 fn framing_of(method: &Method, body: &Body) -> Framing {
@@ -101,17 +141,24 @@ struct Flight {
 
 impl Flight {
     async fn response(mut self) -> Result<Response, SendError> {
-        let event = loop {
+        let event = self.head(None).await?;
+        Ok(self.into_response(event))
+    }
+
+    /// The head of the final response; 101 is one when `upgrade` was asked for and is what it switches to.
+    async fn head(&mut self, upgrade: Option<&str>) -> Result<ResponseEvent, SendError> {
+        loop {
             let event = poll_fn(|context| self.poll_head(context)).await?;
             // Interim responses other than an upgrade are ours to ignore: we ask for none.
             if !event.head.status.is_informational() {
-                break event;
+                return Ok(event);
             }
-            if event.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-                return Err(SendError::maybe(Reason::UpstreamProtocolError, "101 that nobody asked for"));
+            if event.head.status == StatusCode::SWITCHING_PROTOCOLS {
+                let wanted = upgrade.is_some() && event.upgrade.as_deref() == upgrade;
+                let error = || SendError::maybe(Reason::UpstreamProtocolError, "101 that nobody asked for");
+                return wanted.then_some(event).ok_or_else(error);
             }
-        };
-        Ok(self.into_response(event))
+        }
     }
 
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<ResponseEvent, SendError>> {

@@ -17,7 +17,7 @@ use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
 use crate::http2::{Pump, PumpError, incoming, outgoing_request, response_head};
 use crate::io::Gathered;
-use crate::message::Response;
+use crate::message::{Body, Response};
 
 /// One shared connection.
 #[derive(Clone)]
@@ -71,6 +71,40 @@ impl Pools {
         }
         let detail = "every HTTP/2 connection closed before it could be used";
         Err(SendError { reused: true, ..SendError::not_sent(Reason::ConnectFailure, detail) })
+    }
+
+    /// Extended CONNECT (RFC 8441): the stream becomes a tunnel once the endpoint has answered 2xx. Nothing but the head is sent before.
+    pub(super) async fn connect_http2(
+        &self,
+        destination: &Destination,
+        attempt: Attempt<'_>,
+        protocol: &str,
+    ) -> Result<Response, SendError> {
+        let mut head = outgoing_request(attempt.head.clone(), &Body::Empty)
+            .map_err(|error| SendError::not_sent(Reason::BadRequest, error.to_string()))?;
+        *head.method_mut() = Method::CONNECT;
+        head.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+        let connection = self.checkout_http2(destination).await?;
+        let failed = |error: &h2::Error| SendError::not_sent(Reason::UpstreamReset, error.to_string());
+        let mut sender = connection.sender.clone().ready().await.map_err(|error| failed(&error))?;
+        if !allows_tunnels(&sender, destination.cluster.connect_timeout).await {
+            let detail = "the endpoint does not take extended CONNECT (RFC 8441)";
+            return Err(SendError::not_sent(Reason::UpstreamProtocolError, detail));
+        }
+        let (response, mut stream) = sender.send_request(head, false).map_err(|error| failed(&error))?;
+        let claim = StreamClaim::new(connection.state);
+        let (parts, received) = response.await.map_err(|error| failure(&error, &claim))?.into_parts();
+        claim.answered();
+        let mut head = response_head(parts);
+        let upload = if head.status.is_success() {
+            Some(Pump::new(attempt.body, stream))
+        } else {
+            // No tunnel: there is nothing to send.
+            let _ = stream.send_data(Bytes::new(), true);
+            None
+        };
+        let body = incoming(received, &mut head.headers, move || drop(claim), upload);
+        Ok(Response { head, body })
     }
 
     async fn checkout_http2(&self, destination: &Destination) -> Result<Connection, SendError> {
@@ -180,6 +214,17 @@ impl Drop for Connecting<'_> {
     }
 }
 
+/// Whether the endpoint has said that streams may be tunnels. On a new connection, that is still on its way.
+async fn allows_tunnels(sender: &SendRequest<Bytes>, patience: Duration) -> bool {
+    let said = async {
+        // The crate tells nobody when SETTINGS arrive.
+        while !sender.is_extended_connect_protocol_enabled() {
+            tokio::time::sleep(SETTINGS_LOOK).await;
+        }
+    };
+    tokio::time::timeout(patience.min(SETTINGS_WAIT), said).await.is_ok()
+}
+
 async fn receive(
     mut response: ResponseFuture,
     mut pump: Option<Pump>,
@@ -203,7 +248,7 @@ async fn receive(
     // What answers HEAD, and 304, announces a length that no body follows.
     let bodiless = *method == Method::HEAD || head.status == http::StatusCode::NOT_MODIFIED;
     if bodiless {
-        return Ok(Response { head, body: crate::message::Body::Empty });
+        return Ok(Response { head, body: Body::Empty });
     }
     let body = incoming(stream, &mut head.headers, move || drop(claim), pump);
     Ok(Response { head, body })
@@ -256,6 +301,9 @@ impl Drop for StreamClaim {
     }
 }
 
+/// How long a request for a tunnel waits for the endpoint's SETTINGS, and how often it looks.
+const SETTINGS_WAIT: Duration = Duration::from_secs(1);
+const SETTINGS_LOOK: Duration = Duration::from_millis(5);
 /// Streams on every connection after which another one is opened.
 const STREAMS_BEFORE_ANOTHER: usize = 100;
 /// Connections to one endpoint from one worker.

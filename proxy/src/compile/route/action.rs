@@ -42,6 +42,7 @@ pub(crate) fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Re
     let retry = wire.retry_policy.as_ref().or(inherited.retry);
     let retry = retry.map(|policy| retry::compile(policy, inherited.idempotent_only, inherited.replay_limit));
     let idle = wire.idle_timeout.as_ref().map(value::duration).transpose().at("idle_timeout")?;
+    let (terminate_connect, upgrades) = upgrades(&wire.upgrade_configs)?;
     Ok(Action::Forward(Box::new(Forward {
         target: target(wire.cluster_specifier.as_ref())?,
         cluster_not_found: match value::choice(wire.cluster_not_found_response_code)
@@ -57,7 +58,8 @@ pub(crate) fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Re
         rewrite: rewrite(wire)?,
         host_rewrite: host_rewrite(wire.host_rewrite_specifier.as_ref())?,
         mirrors: if own_mirrors.is_empty() { inherited.mirrors.to_vec() } else { own_mirrors },
-        terminate_connect: terminate_connect(&wire.upgrade_configs)?,
+        terminate_connect,
+        upgrades,
     })))
 }
 
@@ -216,26 +218,39 @@ fn host_rewrite(wire: Option<&wire_action::HostRewriteSpecifier>) -> Result<Host
     }
 }
 
-/// CONNECT with a `connect_config` ends here; other upgrades are allowed by the connection manager alone.
-fn terminate_connect(upgrades: &[wire_action::UpgradeConfig]) -> Result<bool, Problem> {
+/// Lower-case types, and whether the route allows them.
+type Upgrades = Vec<(Arc<str>, bool)>;
+
+/// `upgrade_configs`: whether CONNECT ends here (`connect_config`), and what the route says of each type.
+fn upgrades(wire: &[wire_action::UpgradeConfig]) -> Result<(bool, Upgrades), Problem> {
     let mut terminate = false;
-    for (index, upgrade) in upgrades.iter().enumerate() {
+    let mut upgrades = Upgrades::new();
+    for (index, upgrade) in wire.iter().enumerate() {
         let place = format_args!("upgrade_configs[{index}] ({})", upgrade.upgrade_type).to_string();
+        let kind = upgrade.upgrade_type.to_ascii_lowercase();
         let enabled = value::flag(upgrade.enabled.as_ref(), true);
-        match (&upgrade.connect_config, upgrade.upgrade_type.eq_ignore_ascii_case("connect")) {
-            (Some(config), true) if enabled => {
+        match (&upgrade.connect_config, kind.as_str()) {
+            (Some(config), "connect") => {
                 unsupported(&[
                     ("connect_config.proxy_protocol_config", config.proxy_protocol_config.is_some()),
                     ("connect_config.allow_post", config.allow_post),
                 ])
-                .at(place)?;
-                terminate = true;
+                .at(&place)?;
+                terminate |= enabled;
             }
-            (Some(_), false) => return fail("connect_config is for CONNECT").at(place),
-            _ => return fail("enabling or disabling upgrades by route is not supported yet").at(place),
+            (Some(_), _) => return fail("connect_config is for CONNECT").at(place),
+            (None, "") => return fail("upgrade_type is required").at(place),
+            (None, "connect") if enabled => {
+                return fail("CONNECT is only served with a connect_config: it ends here").at(place);
+            }
+            (None, _) => {}
         }
+        if upgrades.iter().any(|(known, _)| **known == *kind) {
+            return fail("is there twice").at(place);
+        }
+        upgrades.push((kind.into(), enabled));
     }
-    Ok(terminate)
+    Ok((terminate, upgrades))
 }
 
 /// `RedirectAction`.

@@ -199,6 +199,18 @@ fn connect_is_terminated_where_it_says_so() {
 }
 
 #[test]
+fn upgrades_are_allowed_and_forbidden_by_route() {
+    let forward =
+        forward(", upgrade_configs: [{upgrade_type: WebSocket, enabled: false}, {upgrade_type: spdy/3.1}]")
+            .unwrap();
+    assert_eq!(forward.upgrades, [("websocket".into(), false), ("spdy/3.1".into(), true)]);
+    assert!(
+        refused_forward(", upgrade_configs: [{upgrade_type: a}, {upgrade_type: A}]")
+            .ends_with("is there twice")
+    );
+}
+
+#[test]
 fn rewriting_by_regex_speaks_rusts_form() {
     let forward =
         forward(r", regex_rewrite: {pattern: {regex: '^/(\w+)/(.*)$'}, substitution: '/\2/$x/\1\\'}")
@@ -258,8 +270,8 @@ fn refusals_of_actions() {
             "retry_policy.retry_back_off.max_interval: must be at least base_interval",
         ),
         (
-            ", upgrade_configs: [{upgrade_type: websocket, enabled: false}]",
-            "upgrade_configs[0] (websocket): enabling or disabling upgrades by route is not supported yet",
+            ", upgrade_configs: [{upgrade_type: connect}]",
+            "upgrade_configs[0] (connect): CONNECT is only served with a connect_config: it ends here",
         ),
         (", timeout: '-1s'", "timeout: is not a duration of zero or more"),
     ] {
