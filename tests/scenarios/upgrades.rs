@@ -314,13 +314,8 @@ const masked = text => Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 
 const unmask = bytes => bytes.subarray(6).map((byte, at) => byte ^ bytes[2 + at % 4]).toString();
 const server = http.createServer();
 server.on('upgrade', (request, socket) => {
-  socket.write('HTTP/1.1 101 Switching Protocols
-Upgrade: websocket
-Connection: Upgrade
-' +
-    'Sec-WebSocket-Accept: ' + accept(request.headers['sec-websocket-key']) + '
-
-');
+  socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+    'Sec-WebSocket-Accept: ' + accept(request.headers['sec-websocket-key']) + '\r\n\r\n');
   socket.on('data', bytes => { if ((bytes[0] & 15) === 1) socket.write(frame('echo ' + unmask(bytes))); else socket.end(); });
   socket.on('error', () => {});
 });

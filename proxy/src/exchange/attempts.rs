@@ -77,31 +77,7 @@ impl Exchange<'_> {
         rewrite(forward, route, &mut request.head);
         let (body, received) = Received::watch(request.body);
         self.ending.received = Some(received.clone());
-        let limit = forward.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.replay_limit);
-        let tunnel = request.tunnel;
-        // Nothing goes through a tunnel before it is there: nothing to keep.
-        let limit = if tunnel.is_some() { 0 } else { limit };
-        let body = match body {
-            Body::Stream(_) => Source::Replay(Replay::new(body, limit)),
-            whole => Source::Whole(whole),
-        };
-        let mut plan = Plan {
-            forward,
-            cluster,
-            head: request.head,
-            body,
-            deadline: Deadline { timeout: forward.timeout, received: received.clone(), at: None },
-            tunnel,
-            tried: Vec::new(),
-            retries: 0,
-            free: 0,
-            fresh: false,
-            retry_claim: None,
-        };
-        if plan.tunnel.is_some() {
-            // Its request has no end to wait for: the bound is on the agreement.
-            plan.deadline.start();
-        }
+        let mut plan = Plan::new(forward, cluster, request.head, body, request.tunnel, received.clone());
         let idle = forward.idle_timeout.or(timeouts.stream_idle);
         // The route's timeout only starts once the whole request has come, or is off: then something else must end what stalls.
         let watched =
@@ -311,6 +287,43 @@ impl Exchange<'_> {
         plan.free = 0;
         self.worker.recorder.upstream_retry(&plan.cluster.metrics);
         true
+    }
+}
+
+impl<'a> Plan<'a> {
+    fn new(
+        forward: &'a Forward,
+        cluster: Arc<Cluster>,
+        head: RequestHead,
+        body: Body,
+        tunnel: Option<Tunnel>,
+        received: std::rc::Rc<Received>,
+    ) -> Self {
+        let limit = forward.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.replay_limit);
+        // Nothing goes through a tunnel before it is there: nothing to keep.
+        let limit = if tunnel.is_some() { 0 } else { limit };
+        let body = match body {
+            Body::Stream(_) => Source::Replay(Replay::new(body, limit)),
+            whole => Source::Whole(whole),
+        };
+        let mut deadline = Deadline { timeout: forward.timeout, received, at: None };
+        if tunnel.is_some() {
+            // Its request has no end to wait for: the bound is on the agreement.
+            deadline.start();
+        }
+        Self {
+            forward,
+            cluster,
+            head,
+            body,
+            deadline,
+            tunnel,
+            tried: Vec::new(),
+            retries: 0,
+            free: 0,
+            fresh: false,
+            retry_claim: None,
+        }
     }
 }
 
