@@ -12,8 +12,17 @@ use crate::http1::{
 };
 use crate::message::{EscapedSlashes, Headers, PathError, PathOptions, Version, normalize};
 
+pub mod strict;
+mod whole;
+
+pub use whole::whole_request;
+
 #[cfg(test)]
 mod tests;
+
+/// What an edge listener of our control plane asks for.
+const EDGE: PathOptions =
+    PathOptions { normalize: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Keep };
 
 /// Small bounds, so that inputs of a few hundred bytes reach them.
 const LIMITS: Limits = Limits { head_bytes: 512, fields: 8, target_bytes: 96, http_10: true };

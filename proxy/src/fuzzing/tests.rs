@@ -110,6 +110,12 @@ fn requests_keep_their_promises() {
 }
 
 #[test]
+fn what_goes_through_is_one_clean_message_for_each_request() {
+    replay("http1_request", super::whole_request, 40_000);
+    replay("whole_request", super::whole_request, 40_000);
+}
+
+#[test]
 fn responses_keep_their_promises() {
     replay("http1_response", super::http1_response, 12_000);
 }
