@@ -5,6 +5,7 @@ mod config; // what an edit does, and what it must not do
 mod demo; // `sidegate demo`
 mod drain; // ending in order
 mod hardening; // the battery of docs/hardening.md, row by row
+mod http2; // HTTP/2 by raw frames: floods, heads, windows, upstreams (B)
 mod interop; // the same scenario, served by Envoy
 mod limits; // rate limits, circuit breakers, timeouts
 mod mesh; // app to app, through a sidecar on either side

@@ -56,8 +56,10 @@ fn settings(http: &Http) -> h2::server::Builder {
         .max_send_buffer_size(SEND_BUFFER)
         // Frames for streams that we ended early may be on their way for as many as may be open.
         .max_concurrent_reset_streams(http.max_concurrent_streams.clamp(50, 1_000) as usize)
-        // The guard counts these, and forgets with time; for a lifetime they would end honest connections.
-        .max_local_error_reset_streams(None);
+        // The guard counts these two, and forgets with time; for a lifetime, or for what one read brings, they would end honest
+        // connections: a browser that leaves a page gives up on all its streams at once.
+        .max_local_error_reset_streams(None)
+        .max_pending_accept_reset_streams(http.max_concurrent_streams.max(100) as usize);
     if http.extended_connect {
         builder.enable_connect_protocol();
     }
@@ -229,6 +231,11 @@ impl Stream {
             Ok(mut head) => {
                 // What the transport is, whatever the client calls it.
                 head.scheme = self.downstream.scheme;
+                if self.was_reset().await {
+                    // Only the record: what nobody waits for is not begun.
+                    drop(refuse(&self.worker, &self.downstream, Some(head), Reason::DownstreamClosed, None));
+                    return;
+                }
                 let body = incoming(stream, &mut head.headers, || (), None);
                 let Some(served) = self.run_exchange(Request { head, body, tunnel }).await else {
                     if started.elapsed() >= PATIENT {
@@ -241,6 +248,12 @@ impl Stream {
         };
         self.streams.guard.answered();
         self.send(served, &method, idle).await;
+    }
+
+    /// Whether the client gave up before we looked.
+    async fn was_reset(&mut self) -> bool {
+        let (respond, guard) = (&mut self.respond, &self.streams.guard);
+        poll_fn(|context| Poll::Ready(guard.has_seen_reset() && respond.poll_reset(context).is_ready())).await
     }
 
     /// Runs the exchange, unless the client resets the stream before it is done.

@@ -101,6 +101,8 @@ struct Counts {
     empty_run: u32,
     opened: u64,
     priorities: u64,
+    /// The peer has reset a stream.
+    was_reset: bool,
     /// The most streams being served since the bucket of resets was last full.
     peak: usize,
     unflushed: u32,
@@ -128,6 +130,7 @@ impl Guard {
             empty_run: 0,
             opened: 0,
             priorities: 0,
+            was_reset: false,
             peak: 0,
             unflushed: 0,
             unflushed_control: 0,
@@ -203,6 +206,11 @@ impl Guard {
         }
     }
 
+    /// Whether the peer has ever reset a stream.
+    pub(crate) fn has_seen_reset(&self) -> bool {
+        self.counts.borrow().was_reset
+    }
+
     /// So many streams are being served.
     pub(crate) fn set_active(&self, streams: usize) {
         self.active.set(streams);
@@ -238,7 +246,10 @@ impl Counts {
         match head.kind {
             DATA => self.receive_data(head),
             HEADERS | CONTINUATION => self.receive_block(head, budgets),
-            RST_STREAM => self.reset(active),
+            RST_STREAM => {
+                self.was_reset = true;
+                self.reset(active)
+            }
             SETTINGS | PING if head.flags & ACK != 0 => Ok(()),
             WINDOW_UPDATE => {
                 self.updates.spend(1, MOST_CONTROL, CONTROL_PER_SECOND).map_err(|Spent| Cut::WindowUpdates)
