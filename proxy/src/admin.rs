@@ -16,6 +16,7 @@ use tracing::level_filters::LevelFilter;
 use crate::compile::Entry;
 use crate::drain::{self, Phase};
 use crate::message::RequestHead;
+use crate::overload::{self, Action};
 use crate::snapshot;
 use crate::telemetry::{ClusterState, Inputs, Metrics};
 
@@ -38,6 +39,8 @@ pub(crate) struct State {
     pub(crate) snapshots: snapshot::Handle,
     /// How far the shutdown is.
     pub(crate) drain: drain::Watcher,
+    /// Whether memory is scarce.
+    pub(crate) overload: overload::Watch,
     /// Who this is.
     pub(crate) server: Server,
     /// How far the start is.
@@ -119,11 +122,14 @@ impl State {
                 pending: cluster.live.pending.load(Relaxed).into(),
             }
         });
+        let actions = Action::ALL.iter().map(|(action, name)| (*name, self.overload.is(*action)));
         Inputs {
             clusters: clusters.collect(),
             listeners: snapshot.listeners.len() as u64,
             concurrency: self.server.concurrency as u64,
             state: self.condition().1,
+            overload: self.overload.report(),
+            overload_actions: actions.collect(),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::settings::{Mode, Settings};
 use crate::snapshot::{Handle, Publisher};
 use crate::telemetry::Metrics;
 use crate::worker::Worker;
-use crate::{compile, xds};
+use crate::{compile, overload, xds};
 
 mod logging;
 mod operator;
@@ -80,11 +80,14 @@ impl Proxy {
         let ledger = compiler.ledger();
         let client = xds::Client::new(compiler, settings.ads.clone(), settings.node.clone(), metrics.clone());
         let drain = Rc::new(Drain::new());
+        let overload = overload::Watch::default();
         let (commands, receivers): (Vec<_>, Vec<_>) =
             (0..settings.concurrency.get()).map(|_| mpsc::channel(COMMANDS)).unzip();
-        let balance = Arc::new(Balance::new(commands.clone(), connection_limit()));
+        let limit = connection_limit().min(settings.overload.connections.unwrap_or(usize::MAX));
+        let balance = Arc::new(Balance::new(commands.clone(), limit));
         let mut binder = Binder::new(snapshots.clone(), commands);
-        let spawned = Self::spawn_workers(&snapshots, metrics.clone(), drain.clone(), balance, receivers);
+        let signals = (drain.clone(), overload.clone());
+        let spawned = Self::spawn_workers(&snapshots, metrics.clone(), signals, balance, receivers);
         let proxy = match spawned {
             Ok(proxy) => proxy,
             Err(error) => {
@@ -98,7 +101,10 @@ impl Proxy {
             return ExitCode::from(2);
         }
         let status = client.status();
-        let parts = operator::Parts { metrics, snapshots, drain, ledger, status, log };
+        if let Some(bound) = settings.overload.memory.clone() {
+            tokio::task::spawn_local(overload::run(bound, overload.clone(), drain.clone()));
+        }
+        let parts = operator::Parts { metrics, snapshots, drain, overload, ledger, status, log };
         if let Err(error) = operator::start(&settings, parts) {
             eprintln!("{error}");
             return ExitCode::from(2);
@@ -111,17 +117,17 @@ impl Proxy {
     fn spawn_workers(
         snapshots: &Handle,
         metrics: Metrics,
-        drain: Rc<Drain>,
+        (drain, overload): (Rc<Drain>, overload::Watch),
         balance: Arc<Balance>,
         receivers: Vec<mpsc::Receiver<Command>>,
     ) -> std::io::Result<Self> {
         let mut workers = Vec::with_capacity(receivers.len());
         for (index, commands) in receivers.into_iter().enumerate() {
             let (snapshots, metrics, balance) = (snapshots.clone(), metrics.clone(), balance.clone());
-            let drain = drain.watch();
+            let (drain, overload) = (drain.watch(), overload.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             workers.push(thread.spawn(move || {
-                let worker = Worker::new(&snapshots, metrics.recorder(index), drain);
+                let worker = Worker::new(&snapshots, metrics.recorder(index), drain, overload);
                 run_worker(worker, index, balance, commands);
             })?);
         }
@@ -161,7 +167,7 @@ fn run_worker(worker: Worker, index: usize, balance: Arc<Balance>, commands: mps
         tokio::task::spawn_local(async move {
             let mut ticks = tokio::time::interval(SWEEP);
             loop {
-                sweeper.pools.sweep(ticks.tick().await);
+                sweeper.sweep(ticks.tick().await);
             }
         });
         Acceptor::new(worker, index, balance).run(commands).await;

@@ -1,4 +1,7 @@
 //! Shutting down in order: not ready → keep accepting for a delay → ask connections to finish → deadline.
+//!
+//! Connections that idle are also asked to end while memory is scarce; that passes by the same way, so that an idle connection waits for
+//! one thing only.
 
 use tokio::sync::watch;
 
@@ -15,32 +18,45 @@ pub(crate) enum Phase {
     Ended,
 }
 
+/// What connections are told.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    phase: Phase,
+    /// Idle connections should end.
+    pressed: bool,
+}
+
 /// The trigger. One owner.
 #[derive(Debug)]
 pub(crate) struct Drain {
-    phase: watch::Sender<Phase>,
+    word: watch::Sender<Word>,
 }
 
 impl Drain {
     /// Serving.
     pub(crate) fn new() -> Self {
-        Self { phase: watch::Sender::new(Phase::Serving) }
+        Self { word: watch::Sender::new(Word { phase: Phase::Serving, pressed: false }) }
     }
 
     /// Moves on; never back.
     pub(crate) fn advance(&self, phase: Phase) {
-        self.phase.send_if_modified(|current| {
-            let forward = phase > *current;
+        self.word.send_if_modified(|word| {
+            let forward = phase > word.phase;
             if forward {
-                *current = phase;
+                word.phase = phase;
             }
             forward
         });
     }
 
+    /// Asks idle connections to end, or no longer.
+    pub(crate) fn press(&self, pressed: bool) {
+        self.word.send_if_modified(|word| std::mem::replace(&mut word.pressed, pressed) != pressed);
+    }
+
     /// A watcher.
     pub(crate) fn watch(&self) -> Watcher {
-        Watcher { phase: self.phase.subscribe() }
+        Watcher { word: self.word.subscribe() }
     }
 }
 
@@ -53,18 +69,25 @@ impl Default for Drain {
 /// Sees how far the shutdown is.
 #[derive(Clone, Debug)]
 pub(crate) struct Watcher {
-    phase: watch::Receiver<Phase>,
+    word: watch::Receiver<Word>,
 }
 
 impl Watcher {
     /// How far.
     pub(crate) fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        self.word.borrow().phase
     }
 
     /// Until the phase is reached; for ever when the trigger is dropped before.
     pub(crate) async fn reached(&mut self, phase: Phase) {
-        if self.phase.wait_for(|current| *current >= phase).await.is_err() {
+        if self.word.wait_for(|word| word.phase >= phase).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Until an idle connection should end: for the shutdown, or for want of memory.
+    pub(crate) async fn unwelcome(&mut self) {
+        if self.word.wait_for(|word| word.pressed || word.phase >= Phase::Draining).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -62,11 +62,13 @@ pub(crate) enum Reason {
     DownstreamFlood,
     /// The client broke the protocol in a way that ends its connection.
     DownstreamProtocolError,
+    /// Memory is scarce: nothing new is served.
+    Overload,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 27] = [
+    pub(crate) const ALL: [Reason; 28] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -94,6 +96,7 @@ impl Reason {
         Self::DownstreamOverflow,
         Self::DownstreamFlood,
         Self::DownstreamProtocolError,
+        Self::Overload,
     ];
 
     /// The status of the local reply, unless the route or filter gives its own.
@@ -123,7 +126,8 @@ impl Reason {
             | Self::UpstreamOverflow
             | Self::DnsFailure
             | Self::Draining
-            | Self::DownstreamOverflow => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::DownstreamOverflow
+            | Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -151,7 +155,7 @@ impl Reason {
             Self::DownstreamClosed => "DC",
             Self::DnsFailure => "DF",
             Self::IdleTimeout => "SI",
-            Self::Draining | Self::DownstreamOverflow => "OM",
+            Self::Draining | Self::DownstreamOverflow | Self::Overload => "OM",
         }
     }
 
@@ -185,6 +189,7 @@ impl Reason {
             Self::DownstreamOverflow => "downstream_overflow",
             Self::DownstreamFlood => "downstream_flood",
             Self::DownstreamProtocolError => "downstream_protocol_error",
+            Self::Overload => "overload",
         }
     }
 

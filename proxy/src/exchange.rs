@@ -77,16 +77,26 @@ pub(crate) struct Leaving {
 impl Leaving {
     /// Until the connection should end after what it is doing ([`Phase::Draining`]) or at once ([`Phase::Ended`]).
     pub(crate) async fn reached(&mut self, phase: Phase) {
-        let member = &self.downstream.member;
-        let mut shutdown = pin!(self.shutdown.reached(phase));
-        poll_fn(|context| {
-            if phase <= Phase::Draining && member.poll_gone(context).is_ready() {
-                return Poll::Ready(());
-            }
-            shutdown.as_mut().poll(context)
-        })
-        .await;
+        let member = (phase <= Phase::Draining).then_some(&self.downstream.member);
+        either(member, self.shutdown.reached(phase)).await;
     }
+
+    /// Until the connection should end if it serves nothing: for one of these reasons, or for want of memory.
+    pub(crate) async fn unwelcome(&mut self) {
+        either(Some(&self.downstream.member), self.shutdown.unwelcome()).await;
+    }
+}
+
+/// Until the filter chain is gone or the other thing has happened.
+async fn either(member: Option<&Member>, other: impl Future<Output = ()>) {
+    let mut other = pin!(other);
+    poll_fn(|context| {
+        if member.is_some_and(|member| member.poll_gone(context).is_ready()) {
+            return Poll::Ready(());
+        }
+        other.as_mut().poll(context)
+    })
+    .await;
 }
 
 /// What the codec sends back.
@@ -106,10 +116,17 @@ pub(crate) async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request:
     let (snapshot, http) = downstream.load(worker);
     let mut exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), &request);
     let outcome = match &http {
+        _ if worker.overload.refuses_requests() => Err(overloaded(worker)),
         Some(http) => exchange.run(http, request).await,
         None => Err(Reply::new(Reason::NoRoute).detail("the filter chain does not speak HTTP")),
     };
     exchange.complete(outcome, http.as_deref())
+}
+
+/// What is said while memory is scarce.
+fn overloaded(worker: &Worker) -> Reply {
+    let memory = worker.overload.report().words();
+    Reply::new(Reason::Overload).detail(format!("{memory} of memory are used"))
 }
 
 /// Answers a request that is not served at all: malformed (then without a head), or one that asks for what is not configured.

@@ -8,7 +8,6 @@ use bytes::BytesMut;
 use http::{Method, StatusCode};
 
 use crate::detect::{self, Protocol};
-use crate::drain::Phase;
 use crate::exchange::{Downstream, Leaving};
 use crate::io::Io;
 use crate::message::Version;
@@ -47,9 +46,9 @@ pub(crate) async fn serve(
     }
 }
 
-/// Until a connection without a request is to be closed because the proxy shuts down or its filter chain is gone.
+/// Until a connection without a request is to be closed because the proxy shuts down, its filter chain is gone, or memory is scarce.
 async fn last_call(drain: &mut Leaving) {
-    drain.reached(Phase::Draining).await;
+    drain.unwelcome().await;
     tokio::time::sleep(LAST_CALL).await;
 }
 
@@ -83,7 +82,7 @@ fn is_bodiless(method: &Method, status: StatusCode) -> bool {
         || *method == Method::HEAD
 }
 
-/// How long a connection without a request may still send one once the shutdown asks for an end: what is on its way when we close would
+/// How long a connection without a request may still send one once it is asked to end: what is on its way when we close would
 /// be lost.
 const LAST_CALL: Duration = Duration::from_secs(1);
 

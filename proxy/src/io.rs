@@ -162,6 +162,11 @@ pub(crate) fn give_buffer(mut buffer: BytesMut) {
     }
 }
 
+/// Gives up the buffers that no connection of this thread uses.
+pub(crate) fn drop_spare_buffers() {
+    SPARE.take();
+}
+
 const SPARE_BUFFERS: usize = 32;
 const SPARE_BYTES: usize = 128 * 1024;
 

@@ -40,7 +40,8 @@ mod message; // heads, headers, bodies
 mod relay; // bytes both ways between two connections
 mod io; // a connection's byte stream
 mod timer; // bounds of time that cost nothing when nothing waits
-mod drain; // shutting down in order
+mod overload; // a ceiling on memory, and what is given up near it: acts by `drain`, is read by everything above
+mod drain; // asking connections to end: shutting down in order, or for want of memory
 pub mod settings; // flags and bootstrap
 mod error; // the closed `Reason`, named rejections
 

@@ -207,6 +207,11 @@ impl Acceptor {
         // A listener that was removed a moment ago still has connections in its queue: they are closed.
         let Some(listener) = snapshot.by_address.bound(address) else { return };
         let Ok(io) = Io::new(stream) else { return };
+        if self.worker.overload.refuses_connections() {
+            self.worker.recorder.downstream_overload(&listener.name);
+            io.reset_on_close();
+            return;
+        }
         if self.balance.connections() > self.balance.limit {
             self.worker.recorder.downstream_overflow(&listener.name);
             io.reset_on_close();

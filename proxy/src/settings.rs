@@ -5,9 +5,12 @@
 
 mod ads;
 mod bootstrap;
+mod cgroup;
 mod child;
 mod concurrency;
 mod flags;
+mod memory;
+mod overload;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -34,6 +37,8 @@ use flags::Flags;
 pub use ads::{Ads, AdsEndpoint};
 pub use child::{RenderError, child_entry, render_child};
 pub use flags::Mode;
+pub use memory::{Account, Ceiling, Size};
+pub use overload::{MemoryBound, Overload, Thresholds};
 
 /// What this process was told.
 #[derive(Clone, Debug)]
@@ -53,6 +58,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Worker threads.
     pub concurrency: NonZeroUsize,
+    /// What bounds the process as a whole.
+    pub overload: Overload,
     /// What is logged.
     pub log_level: LevelFilter,
     /// How long open connections may take to finish when shutting down.
@@ -76,6 +83,7 @@ impl Settings {
         let ads = ads::extract(&bootstrap, &mut problems);
         let node = bootstrap::node(&bootstrap, &flags, ads.is_some(), &mut problems);
         let admin = bootstrap::admin(&bootstrap, &mut problems);
+        let overload = overload::read(&bootstrap, flags.memory_ceiling, &mut problems);
         if !problems.is_empty() {
             return Err(Stop::Invalid(
                 problems.iter().map(|problem| format!("{source}: {problem}")).collect(),
@@ -88,6 +96,7 @@ impl Settings {
             ads,
             mode: flags.mode,
             concurrency: flags.concurrency.unwrap_or_else(concurrency::available),
+            overload,
             log_level: flags.log_level.filter(),
             drain_time: Duration::from_secs(flags.drain_time_s.into()),
             shutdown_delay: Duration::from_secs(flags.shutdown_delay_s.into()),

@@ -5,8 +5,10 @@ use std::rc::Rc;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
 
 use crate::drain;
+use crate::overload::{self, Action};
 use crate::snapshot::{Handle, Reader};
 use crate::telemetry::Recorder;
 use crate::upstream::{Pools, Resolver};
@@ -29,12 +31,19 @@ pub(crate) struct Worker {
     pub(crate) recorder: Recorder,
     /// How far the shutdown is.
     pub(crate) drain: drain::Watcher,
+    /// What is given up or refused for want of memory.
+    pub(crate) overload: overload::Watch,
     random: RefCell<SmallRng>,
 }
 
 impl Worker {
     /// A worker with no connections.
-    pub(crate) fn new(snapshots: &Handle, recorder: Recorder, drain: drain::Watcher) -> Self {
+    pub(crate) fn new(
+        snapshots: &Handle,
+        recorder: Recorder,
+        drain: drain::Watcher,
+        overload: overload::Watch,
+    ) -> Self {
         let snapshots = snapshots.reader();
         Self {
             chains: Rc::new(Chains::new(&snapshots)),
@@ -43,6 +52,7 @@ impl Worker {
             resolver: Resolver::default(),
             recorder,
             drain,
+            overload,
             random: RefCell::new(SmallRng::from_os_rng()),
         }
     }
@@ -59,6 +69,15 @@ impl Worker {
 
     /// Whether connections should end after what they are doing.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain.phase() >= drain::Phase::Draining
+        self.drain.phase() >= drain::Phase::Draining || self.overload.is(Action::DisableKeepAlive)
+    }
+
+    /// Runs every second: what nobody uses goes, and while memory is scarce also what somebody might use.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.pools.sweep(now);
+        if self.overload.is(Action::Shrink) {
+            self.pools.shrink();
+            crate::io::drop_spare_buffers();
+        }
     }
 }

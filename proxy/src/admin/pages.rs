@@ -122,6 +122,11 @@ fn help() -> String {
 
 fn ready(state: &State) -> Reply {
     let (word, number) = state.condition();
+    // The process lives and its configuration is in force; but sending more here would only be refused.
+    if number == 0 && (state.overload.refuses_requests() || state.overload.refuses_connections()) {
+        let memory = state.overload.report().words();
+        return text(StatusCode::SERVICE_UNAVAILABLE, format!("OVERLOADED: {memory}\n"));
+    }
     let status = if number == 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     text(status, format!("{word}\n"))
 }

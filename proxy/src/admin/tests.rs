@@ -50,6 +50,7 @@ impl Sandbox {
             metrics: metrics.clone(),
             snapshots: publisher.handle(),
             drain: quit,
+            overload: Default::default(),
             server,
             stage: Box::new(move || own_stage.get()),
             resources: Box::new(move |kind| {

@@ -8,6 +8,7 @@ use super::logging::Level;
 use crate::admin::{self, Server, Stage, State};
 use crate::compile::Ledger;
 use crate::drain::{Drain, Phase};
+use crate::overload;
 use crate::settings::{Settings, render_child};
 use crate::snapshot::Handle;
 use crate::telemetry::{LocalWorkload, Metrics};
@@ -18,6 +19,7 @@ pub(super) struct Parts {
     pub(super) metrics: Metrics,
     pub(super) snapshots: Handle,
     pub(super) drain: Rc<Drain>,
+    pub(super) overload: overload::Watch,
     pub(super) ledger: Ledger,
     pub(super) status: xds::Status,
     pub(super) log: Level,
@@ -25,12 +27,13 @@ pub(super) struct Parts {
 
 /// The admin server's state.
 pub(super) fn state(settings: &Settings, parts: Parts) -> State {
-    let Parts { metrics, snapshots, drain, ledger, status, log } = parts;
+    let Parts { metrics, snapshots, drain, overload, ledger, status, log } = parts;
     let (explained, quitting, set) = (snapshots.clone(), drain.clone(), log.clone());
     let stage = stage(settings, snapshots.clone(), ledger.clone(), status);
     State {
         metrics,
         drain: drain.watch(),
+        overload,
         server: server(settings),
         stage: Box::new(stage),
         resources: Box::new(move |kind| ledger.entries(kind)),

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::is_bodiless;
 use crate::drain::Phase;
 use crate::error::Reason;
-use crate::exchange::{Downstream, Ending, Served, refuse, serve as serve_exchange};
+use crate::exchange::{Downstream, Ending, Leaving, Served, refuse, serve as serve_exchange};
 use crate::http2::{Budgets, Guard, Guarded, Pump, PumpError, incoming, outgoing_response, request_head};
 use crate::io::{Gathered, Io};
 use crate::message::{Body, BodyError, Request, Response, Tunnel};
@@ -93,7 +93,7 @@ async fn accept(
             }
             // The idle bound runs from here.
             () = streams.changed.notified(), if busy => continue,
-            () = drain.reached(Phase::Draining), if !leaving => {
+            () = asked_to_end(&mut drain, busy), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
                 continue;
@@ -140,6 +140,11 @@ fn broken(error: &h2::Error, downstream: &Downstream) -> Result<(), Reason> {
         Some(H2Reason::ENHANCE_YOUR_CALM) => Err(Reason::DownstreamFlood),
         _ => Err(Reason::DownstreamProtocolError),
     }
+}
+
+/// Until the connection should end; one that serves nothing also for want of memory.
+async fn asked_to_end(drain: &mut Leaving, busy: bool) {
+    if busy { drain.reached(Phase::Draining).await } else { drain.unwelcome().await }
 }
 
 /// Ends a connection that floods us.

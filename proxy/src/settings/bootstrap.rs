@@ -88,7 +88,6 @@ pub(super) fn ignored(bootstrap: &Bootstrap) -> Vec<String> {
             "layered_runtime",
             bootstrap.layered_runtime.as_ref().is_some_and(|runtime| !runtime.layers.is_empty()),
         ),
-        ("overload_manager", bootstrap.overload_manager.is_some()),
         ("bootstrap_extensions", !bootstrap.bootstrap_extensions.is_empty()),
         ("typed_dns_resolver_config", bootstrap.typed_dns_resolver_config.is_some()),
         ("config_sources", !bootstrap.config_sources.is_empty()),

@@ -3,13 +3,15 @@
 //! The standard library rounds a quota of 1.5 CPUs down to one thread; half a CPU would stay unused, so here it is rounded up.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use super::cgroup::{self, Group, Version, read};
 
 /// The default number of worker threads.
 pub(super) fn available() -> NonZeroUsize {
     let allowed = allowed_cpus(&read(Path::new("/proc/self/status")))
         .or_else(|| std::thread::available_parallelism().ok().map(NonZeroUsize::get));
-    let quota = quota(&read(Path::new("/proc/self/cgroup")), Path::new("/sys/fs/cgroup"));
+    let quota = quota(&cgroup::own(), Path::new(cgroup::MOUNT));
     threads(allowed, quota)
 }
 
@@ -40,49 +42,23 @@ fn allowed_cpus(status: &str) -> Option<usize> {
 
 /// The CPU quota of this process' cgroup, in CPUs: the least along the way up to the root.
 fn quota(cgroups: &str, mount: &Path) -> Option<f64> {
-    let mut least: Option<f64> = None;
-    for line in cgroups.lines() {
-        // `hierarchy:controllers:path`; version 2 has the hierarchy 0 and no controllers.
-        let mut parts = line.splitn(3, ':');
-        let (Some(hierarchy), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
-        else {
-            continue;
-        };
-        let is_v2 = hierarchy == "0" && controllers.is_empty();
-        let has_cpu = controllers.split(',').any(|controller| controller == "cpu");
-        if !is_v2 && !has_cpu {
-            continue;
-        }
-        let root = if is_v2 { mount.to_owned() } else { v1_root(mount, controllers) };
-        // In a container the path may be the host's, of which only the end, or nothing, is mounted: then the root is ours.
-        let own = Path::new(if path.contains("..") { "" } else { path.trim_start_matches('/') });
-        for group in own.ancestors().map(|ancestor| root.join(ancestor)) {
-            let found = if is_v2 { quota_v2(&group) } else { quota_v1(&group) };
-            least = match (least, found) {
-                (Some(least), Some(found)) => Some(least.min(found)),
-                (least, found) => least.or(found),
-            };
-        }
-    }
-    least
-}
-
-/// Version 1 mounts a controller under its own name or under all the names it shares a hierarchy with.
-fn v1_root(mount: &Path, controllers: &str) -> PathBuf {
-    let shared = mount.join(controllers);
-    if shared.is_dir() { shared } else { mount.join("cpu") }
+    let quotas = cgroup::groups(cgroups, mount, "cpu").into_iter().filter_map(|group| match group.version {
+        Version::V1 => quota_v1(&group),
+        Version::V2 => quota_v2(&group),
+    });
+    quotas.reduce(f64::min)
 }
 
 /// `cpu.max`: `max 100000` or `150000 100000`.
-fn quota_v2(group: &Path) -> Option<f64> {
-    let text = read(&group.join("cpu.max"));
+fn quota_v2(group: &Group) -> Option<f64> {
+    let text = group.read("cpu.max");
     let (quota, period) = text.trim().split_once(' ')?;
     cpus(quota, period)
 }
 
 /// `cpu.cfs_quota_us` is -1 without a quota.
-fn quota_v1(group: &Path) -> Option<f64> {
-    cpus(read(&group.join("cpu.cfs_quota_us")).trim(), read(&group.join("cpu.cfs_period_us")).trim())
+fn quota_v1(group: &Group) -> Option<f64> {
+    cpus(group.read("cpu.cfs_quota_us").trim(), group.read("cpu.cfs_period_us").trim())
 }
 
 fn cpus(quota: &str, period: &str) -> Option<f64> {
@@ -90,24 +66,10 @@ fn cpus(quota: &str, period: &str) -> Option<f64> {
     (quota > 0.0 && period > 0.0).then_some(quota / period)
 }
 
-/// A file that is not there says nothing.
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::cgroup::tests::tree;
     use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, content).unwrap();
-        }
-        root
-    }
 
     #[test]
     fn a_quota_is_rounded_up_and_never_exceeds_the_cpus() {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Parser, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
+use super::memory::Wish;
+
 /// The data plane: a sidecar and edge proxy that reads Envoy's v3 configuration.
 #[derive(Debug, Parser)]
 #[command(name = "sidegate-proxy", version, no_binary_name = true)]
@@ -27,6 +29,10 @@ pub(super) struct Flags {
     /// Worker threads [default: the CPUs this process may use, by affinity and cgroup quota]
     #[arg(long, value_name = "THREADS", value_parser = threads)]
     pub(super) concurrency: Option<NonZeroUsize>,
+
+    /// Memory near which new work is refused: a size, a share of the cgroup's limit, or `off` [default: the cgroup's limit]
+    #[arg(long, value_name = "BYTES|PERCENT")]
+    pub(super) memory_ceiling: Option<Wish>,
 
     /// What is logged
     #[arg(short = 'l', long, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL")]

@@ -71,6 +71,7 @@ impl Collector for Totals {
         self.server(page)?;
         self.process(page)?;
         self.own(page)?;
+        self.overload(page)?;
         self.own_config(page)
     }
 }
@@ -308,6 +309,29 @@ impl Totals {
             }
             Ok(())
         })
+    }
+
+    /// Under Envoy's names what it would say of a `fixed_heap` monitor, under ours the bytes. Nothing without a ceiling.
+    fn overload(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
+        let report = self.inputs.overload;
+        if report.ceiling == 0 {
+            return Ok(());
+        }
+        let help = "Memory used, in percent of the ceiling";
+        let name = "envoy_overload_envoy_resource_monitors_fixed_heap_pressure";
+        page.gauge(name, help, report.percent() as f64)?;
+        let name = "envoy_overload_envoy_resource_monitors_fixed_heap_failed_updates";
+        let help = "Looks at memory that told nothing";
+        page.family(name, help, MetricType::Unknown, |metric| {
+            metric.encode_gauge(&(report.failed_samples as f64))
+        })?;
+        for (action, active) in &self.inputs.overload_actions {
+            let name = format!("envoy_overload_envoy_overload_actions_{action}_active");
+            page.gauge(&name, "1 while memory is scarce enough for it", f64::from(u8::from(*active)))?;
+        }
+        page.gauge("sidegate_overload_memory_bytes", "Memory used, as it counts", report.used as f64)?;
+        let help = "Memory near which new work is refused";
+        page.gauge("sidegate_overload_ceiling_bytes", help, report.ceiling as f64)
     }
 
     fn own_config(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {

@@ -77,10 +77,11 @@ pub(super) const CLUSTER_STATE: [Stat<ClusterState>; 4] = [
 ];
 
 /// `envoy_http_*`.
-pub(super) const MANAGER: [Stat<ManagerBlock>; 9] = [
+pub(super) const MANAGER: [Stat<ManagerBlock>; 10] = [
     counter("downstream_rq_total", "Requests", |b| b.started.get()),
     counter("downstream_rq_completed", "Requests that ended", |b| b.ended.get()),
     gauge("downstream_rq_active", "Requests in flight", |b| b.started.get().wrapping_sub(b.ended.get())),
+    counter("downstream_rq_overload_close", "Requests refused for want of memory", |b| b.overload.get()),
     counter("downstream_cx_total", "HTTP connections", |b| b.opened.get()),
     counter("downstream_cx_http2_total", "HTTP/2 connections", |b| b.opened_http2.get()),
     counter("downstream_cx_destroy", "HTTP connections ended", |b| b.closed.get()),
@@ -96,11 +97,12 @@ pub(super) const RATE_LIMIT: [Stat<ManagerBlock>; 2] = [
 ];
 
 /// `envoy_listener_*`.
-pub(super) const LISTENER: [Stat<ListenerBlock>; 4] = [
+pub(super) const LISTENER: [Stat<ListenerBlock>; 5] = [
     counter("downstream_cx_total", "Connections accepted", |b| b.opened.get()),
     counter("downstream_cx_destroy", "Connections ended", |b| b.closed.get()),
     gauge("downstream_cx_active", "Connections open", |b| b.opened.get().wrapping_sub(b.closed.get())),
     counter("downstream_cx_overflow", "Connections refused at a bound", |b| b.overflow.get()),
+    counter("downstream_cx_overload_reject", "Connections refused for want of memory", |b| b.overload.get()),
 ];
 
 /// The classes of statuses, as the label and the stat name have them.

@@ -47,6 +47,7 @@ pub(super) struct ManagerBlock {
     pub(super) sent_bytes: Counter,
     pub(super) rate_limit_exceeded: Counter,
     pub(super) rate_limit_enforced: Counter,
+    pub(super) overload: Counter,
 }
 
 /// A listener's counters in one worker.
@@ -56,6 +57,7 @@ pub(super) struct ListenerBlock {
     pub(super) opened: Counter,
     pub(super) closed: Counter,
     pub(super) overflow: Counter,
+    pub(super) overload: Counter,
 }
 
 /// A worker's own way to its blocks by name.
@@ -148,6 +150,14 @@ impl Recorder {
     /// The proxy ended a connection for this reason.
     pub(crate) fn connection_cut(&self, reason: Reason) {
         self.count_reason(reason);
+    }
+
+    /// A connection was refused because memory is scarce.
+    pub(crate) fn downstream_overload(&self, listener: &Arc<str>) {
+        let local = &*self.local;
+        let bound = local.metrics.bound();
+        local.listeners.with(listener, &local.shard.listeners, bound, |block| block.overload.add(1));
+        self.count_reason(Reason::Overload);
     }
 
     /// A connection turned out to speak HTTP; it counts as the manager's until the guard is dropped.
@@ -259,8 +269,10 @@ impl Recorder {
             block.time.observe_thousandths(micros(record.duration));
             block.received_bytes.add(record.bytes_received);
             block.sent_bytes.add(record.bytes_sent);
-            if record.reason == Some(Reason::RateLimited) {
-                block.rate_limit_enforced.add(1);
+            match record.reason {
+                Some(Reason::RateLimited) => block.rate_limit_enforced.add(1),
+                Some(Reason::Overload) => block.overload.add(1),
+                _ => {}
             }
         });
     }

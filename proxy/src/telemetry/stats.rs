@@ -16,6 +16,7 @@ pub(super) fn encode(out: &mut String, wanted: &dyn Fn(&str) -> bool, totals: &T
         }
     }
     server(&mut lines, totals);
+    overload(&mut lines, totals);
     lines.lines.sort_unstable();
     for line in lines.lines {
         out.push_str(&line);
@@ -94,6 +95,20 @@ fn managers(lines: &mut Lines<'_>, totals: &Totals) {
             lines.push(&format!("http.{name}.downstream_rq_{class}xx"), count);
         }
     }
+}
+
+fn overload(lines: &mut Lines<'_>, totals: &Totals) {
+    let report = totals.inputs.overload;
+    if report.ceiling == 0 {
+        return;
+    }
+    lines.push("overload.envoy.resource_monitors.fixed_heap.pressure", report.percent());
+    lines.push("overload.envoy.resource_monitors.fixed_heap.failed_updates", report.failed_samples);
+    for (action, active) in &totals.inputs.overload_actions {
+        lines.push(&format!("overload.envoy.overload_actions.{action}.active"), u8::from(*active));
+    }
+    lines.push("sidegate.overload_memory_bytes", report.used);
+    lines.push("sidegate.overload_ceiling_bytes", report.ceiling);
 }
 
 fn server(lines: &mut Lines<'_>, totals: &Totals) {

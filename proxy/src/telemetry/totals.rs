@@ -12,6 +12,7 @@ use super::labels::LocalWorkload;
 use super::request::{Labels, Series};
 use super::shard::{ListenerBlock, ManagerBlock, Published, Shard};
 use crate::error::Reason;
+use crate::overload;
 
 /// What a scrape needs from rooms that stand above telemetry, by value.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,10 @@ pub(crate) struct Inputs {
     pub(crate) concurrency: u64,
     /// Envoy's `server.state`: 0 live, 1 draining, 2 before initialisation, 3 initialising.
     pub(crate) state: u64,
+    /// Memory and its ceiling.
+    pub(crate) overload: overload::Report,
+    /// Under Envoy's name, whether it is in force: what is given up or refused for want of memory.
+    pub(crate) overload_actions: Vec<(&'static str, bool)>,
 }
 
 /// A cluster's state now.

@@ -106,6 +106,19 @@ impl Pools {
     }
 }
 
+/// For when memory is scarce.
+impl Pools {
+    /// Closes every HTTP/1.1 connection that no exchange uses.
+    pub(crate) fn shrink(&self) {
+        let pools: Vec<_> = self.by_endpoint.borrow().values().cloned().collect();
+        for pool in pools {
+            // Taken out first: dropping a connection looks back into the pool.
+            let idle = std::mem::take(&mut *pool.idle.borrow_mut());
+            drop(idle);
+        }
+    }
+}
+
 async fn wait_for_connection(cluster: &Arc<Cluster>, pool: &Pool) -> Result<(), SendError> {
     let _claim = PendingClaim::new(cluster)?;
     // Another worker's connection may be the one that closes: look again now and then.

@@ -153,6 +153,11 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "The client broke the protocol in a way that ends its connection",
         "Find the client by its address in the proxy's log and mend or update its HTTP library.",
     ),
+    (
+        Reason::Overload,
+        "The proxy's memory is close to its ceiling: it serves nothing new until what is under way has ended",
+        "Look at `sidegate_overload_memory_bytes` beside the numbers of connections and requests in flight: add replicas, raise the memory limit (or `--memory-ceiling`), or find who holds large exchanges open.",
+    ),
 ];
 
 #[cfg(test)]
