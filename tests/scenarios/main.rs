@@ -4,6 +4,7 @@ mod admin; // what the admin page says of what happened
 mod config; // what an edit does, and what it must not do
 mod demo; // `sidegate demo`
 mod drain; // ending in order
+mod exhaustion; // what is used up, and what must be left (battery d)
 mod hardening; // the battery of docs/hardening.md, row by row
 mod http2; // HTTP/2 by raw frames: floods, heads, windows, upstreams (B)
 mod interop; // the same scenario, served by Envoy

@@ -233,6 +233,16 @@ impl Proxy {
         self.ask_admin(Call::get(target)).await
     }
 
+    /// A number of `/stats`, by its whole name.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub async fn stat(&self, name: &str) -> u64 {
+        let page = self.admin(&format!("/stats?filter={name}")).await.text();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name}: {page}"))
+    }
+
     /// Asks the admin page to do something.
     pub async fn admin_post(&self, target: &str) -> Response {
         self.ask_admin(Call::post(target, "")).await

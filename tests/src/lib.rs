@@ -11,6 +11,7 @@ pub mod manifests; // short forms of Kubernetes objects
 
 pub mod guarded; // a proxy whose promises are checked after every case
 pub mod load; // a steady load, counted
+pub mod fountain; // peers that take or give without end
 pub mod origin; // upstreams that record what they get and answer by script
 pub mod switch; // upstreams that become tunnels, and streams that are ones
 pub mod client; // requests over HTTP/1.1 and HTTP/2
@@ -21,6 +22,7 @@ pub mod frames; // HTTP/2 frames by hand, to break every rule
 mod wire; // HTTP/1.1 bytes, read without mercy and without judgement
 pub mod message; // requests and responses as scenarios see them
 
+pub mod resources; // what a process takes of the machine
 pub mod process; // children, their logs, their ends
 pub mod sandbox; // a folder and addresses of a scenario's own
 pub mod wait; // polling with a deadline
