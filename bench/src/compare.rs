@@ -9,6 +9,8 @@ mod price;
 mod process;
 mod report;
 mod rig;
+mod table;
+mod trial;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +23,11 @@ use self::kind::{Event, Kind};
 use self::peer::Peer;
 use self::price::Row;
 use self::report::{Memory, Outcome};
-use self::rig::{AMPLE, Rig, Support};
+use self::rig::{Rig, Support};
+use self::table::Table;
+use self::trial::{Contender, exhaustion, flood, growth, idle};
+use crate::attack::Attack;
+use crate::lane::Lane;
 use crate::workload::{FULL, Plan, QUICK, WORKLOADS, Workload};
 
 /// Where the proxies are, and how long to measure.
@@ -100,35 +106,36 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn measure(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let plan = arguments.plan();
     let mut rig = Rig::new()?;
-    let kinds = arguments.kinds();
+    let mut contenders: Vec<Contender> = Vec::new();
+    for kind in arguments.kinds() {
+        eprintln!("{} {}", kind.name, kind.version());
+        let support = rig.support(&kind)?;
+        contenders.push((kind, support));
+    }
     let workloads: Vec<&Workload> =
         WORKLOADS.iter().filter(|workload| arguments.wants(workload.name)).collect();
     let (rows, memory) = if workloads.is_empty() && !arguments.wants("idle") {
         (Vec::new(), Vec::new())
     } else {
-        prices(&workloads, plan, &kinds, &mut rig)?
+        prices(&workloads, plan, &contenders, &mut rig)?
     };
-    Ok(Outcome {
-        date: machine::today(),
-        machine: rig.machine.describe(),
-        quick: arguments.quick,
-        rows,
-        memory,
-    })
+    let trials = trials(arguments, plan, &contenders, &mut rig)?;
+    let (date, machine) = (machine::today(), rig.machine.describe());
+    Ok(Outcome { date, machine, quick: arguments.quick, rows, memory, trials })
 }
 
 /// All proxies run at once and stay: one after another would be measured at another time of the machine's day.
 fn prices(
     workloads: &[&Workload],
     plan: Plan,
-    kinds: &[Kind],
+    contenders: &[Contender],
     rig: &mut Rig,
 ) -> anyhow::Result<(Vec<Row>, Vec<Memory>)> {
     let mut peers = Vec::new();
-    for kind in kinds {
+    for (kind, support) in contenders {
         let joins = workloads.iter().any(|workload| kind.joins(Event::Price(workload)));
         if joins || !kind.is_variant() {
-            peers.extend(standing(kind, rig)?);
+            peers.extend(standing(kind, support, rig)?);
         }
     }
     std::thread::sleep(Duration::from_secs(1));
@@ -146,10 +153,8 @@ fn prices(
 }
 
 /// A peer that does not start is left out; ours must.
-fn standing(kind: &Kind, rig: &Rig) -> anyhow::Result<Option<(Peer, Support)>> {
-    eprintln!("starting {} ({})", kind.name, kind.version());
-    let support = rig.support(kind)?;
-    match rig.start(kind, &support.lanes, AMPLE) {
+fn standing<'a>(kind: &Kind, support: &'a Support, rig: &Rig) -> anyhow::Result<Option<(Peer, &'a Support)>> {
+    match rig.start(kind, &support.lanes, rig.ample()) {
         Ok(peer) => Ok(Some((peer, support))),
         Err(error) if kind.is_ours() => Err(error),
         Err(error) => {
@@ -157,4 +162,48 @@ fn standing(kind: &Kind, rig: &Rig) -> anyhow::Result<Option<(Peer, Support)>> {
             Ok(None)
         }
     }
+}
+
+/// What proxies do under strain, each in a process of its own.
+fn trials(
+    arguments: &Arguments,
+    plan: Plan,
+    contenders: &[Contender],
+    rig: &mut Rig,
+) -> anyhow::Result<Vec<Table>> {
+    let wants = |name: &str, what: &str| {
+        let wanted = arguments.wants(name);
+        if wanted {
+            eprintln!("{name}: {what}");
+        }
+        wanted
+    };
+    let mut weights = Table::new("KiB for each connection | RSS before, MiB | RSS with them, MiB");
+    for (name, lane) in [("idle-connections", Lane::Http1), ("idle-connections-mtls", Lane::TlsDown)] {
+        if wants(name, "memory of an idle connection") {
+            let verdicts = idle::weigh(lane, contenders, rig);
+            weights.add(name, verdicts, |weight| weight.invalid.is_some())?;
+        }
+    }
+    let mut want = Table::new("clients answered | share of a core | admin answers | normal after");
+    if wants("fds", "128 descriptors, 500 clients") {
+        want.add("fds", exhaustion::exhaust(contenders, rig), |_| false)?;
+    }
+    let mut growths = Table::new("RSS, MiB | RSS before, MiB | what happened");
+    if wants("zero-window", "100 answers of 1 MB without a window") {
+        growths.add("zero-window", growth::zero_window(contenders, rig), |_| false)?;
+    }
+    if wants("slow-upstream", "100 uploads of 100 MB to an origin that reads 10 KB/s of each") {
+        growths.add("slow-upstream", growth::slow_upstream(plan.uploads, contenders, rig), |_| false)?;
+    }
+    let mut floods = Table::new(
+        "cut | strikes until then, median (most) | reached the origin | RSS, MiB | victims failed | worst victim | ended by",
+    );
+    for attack in Attack::FLOODS {
+        let name = format!("flood-{}", attack.name());
+        if wants(&name, "50 attackers beside a victim") {
+            floods.add(&name, flood::flood(attack, plan.flood, contenders, rig), |_| false)?;
+        }
+    }
+    Ok(vec![weights, want, growths, floods])
 }

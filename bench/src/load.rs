@@ -17,7 +17,8 @@ use clap::Args;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::JoinSet;
 
-use self::dial::Dialer;
+pub(crate) use self::dial::{Dialer, Stream};
+pub(crate) use self::http1::{answer, request};
 use self::pace::Pace;
 pub(crate) use self::tally::Report;
 use self::tally::Tally;

@@ -133,15 +133,40 @@ const FRESH: Workload = Workload {
     ..SMALL
 };
 
+/// What a victim of floods asks for while others attack: little, and evenly.
+pub(crate) const VICTIM: Workload = Workload {
+    name: "victim",
+    what: "HTTP/2 GET, 1 KiB, 4 connections, 100/s",
+    lane: Lane::Downgrade,
+    ask: Ask::Fetch,
+    connections: 4,
+    rate: Some(100),
+    ..SMALL
+};
+
 /// How long and how often.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) rounds: u32,
     pub(crate) round: Duration,
+    /// Of each flood; it ends earlier when every attacker was cut
+    pub(crate) flood: Duration,
+    /// Of uploads to a slow origin
+    pub(crate) uploads: Duration,
 }
 
-pub(crate) const QUICK: Plan = Plan { rounds: 3, round: Duration::from_secs(2) };
-pub(crate) const FULL: Plan = Plan { rounds: 7, round: Duration::from_secs(4) };
+pub(crate) const QUICK: Plan = Plan {
+    rounds: 3,
+    round: Duration::from_secs(2),
+    flood: Duration::from_secs(2),
+    uploads: Duration::from_secs(6),
+};
+pub(crate) const FULL: Plan = Plan {
+    rounds: 7,
+    round: Duration::from_secs(4),
+    flood: Duration::from_secs(8),
+    uploads: Duration::from_secs(12),
+};
 
 /// Body of a small HTTP answer.
 pub(crate) const ANSWER_BYTES: usize = 1_024;

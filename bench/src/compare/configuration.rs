@@ -10,6 +10,7 @@ use std::path::Path;
 pub(super) use self::envoy::envoy;
 pub(super) use self::haproxy::haproxy;
 pub(super) use self::nginx::{nginx, stream_module as nginx_stream_module};
+use super::rig::Limits;
 use crate::certificates::Certificates;
 use crate::lane::Lane;
 
@@ -28,6 +29,5 @@ pub(super) struct Setting<'a> {
     pub(super) certificates: &'a Certificates,
     /// For what a proxy keeps beside its configuration
     pub(super) folder: &'a Path,
-    /// Connections at once; none: as many as the proxy finds room for
-    pub(super) connections: Option<u32>,
+    pub(super) limits: Limits,
 }

@@ -30,6 +30,10 @@ enum Family {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event<'a> {
     Price(&'a Workload),
+    /// What is the same for every variant: idle connections, floods, want of descriptors
+    Trial,
+    ZeroWindow,
+    SlowUpstream,
 }
 
 impl Kind {
@@ -78,6 +82,8 @@ impl Kind {
     pub(super) fn joins(&self, event: Event<'_>) -> bool {
         match event {
             _ if !self.variant => true,
+            Event::Trial => false,
+            Event::ZeroWindow | Event::SlowUpstream => self.family == Family::Envoy,
             Event::Price(workload) => {
                 let plain = matches!(workload.lane, Lane::Http1 | Lane::Bulk);
                 self.family == Family::Haproxy && workload.unit == Unit::Byte && plain

@@ -68,12 +68,13 @@ impl Machine {
     }
 }
 
-/// As many descriptors as this process and its children may have at all.
-pub(super) fn raise_file_limit() {
+/// As many descriptors as this process and its children may have at all; says how many that is.
+pub(super) fn raise_file_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // Where it fails, what is there has to do.
     let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// What a program prints, on either stream; `None` if it does not run.

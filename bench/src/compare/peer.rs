@@ -1,7 +1,7 @@
 //! A running proxy: started, asked what it has used, and stopped.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -14,16 +14,24 @@ use crate::lane::Lane;
 /// One proxy in front of the origin.
 pub(super) struct Peer {
     pub(super) kind: Kind,
+    /// Its page for operators, if it has one
+    pub(super) admin: Option<SocketAddr>,
     child: Child,
     links: Vec<Link>,
 }
 
 impl Peer {
     /// Starts the program and waits until every listener answers.
-    pub(super) fn start(kind: &Kind, mut command: Command, links: Vec<Link>) -> anyhow::Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    pub(super) fn start(
+        kind: &Kind,
+        mut command: Command,
+        links: Vec<Link>,
+        admin: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let admin = kind.has_admin().then_some(admin);
+        let child = command.spawn();
         let child = child.with_context(|| format!("cannot start {}", kind.name))?;
-        let mut peer = Self { kind: kind.clone(), child, links };
+        let mut peer = Self { kind: kind.clone(), admin, child, links };
         peer.wait_until_ready()?;
         Ok(peer)
     }
@@ -39,6 +47,16 @@ impl Peer {
 
     pub(super) fn resident_kib(&self) -> anyhow::Result<u64> {
         process::resident_kib(self.child.id()).with_context(|| format!("{} has ended", self.kind.name))
+    }
+
+    /// Watches it for some time: the most memory that it had, looked at twenty times a second.
+    pub(super) fn peak_kib(&self, length: Duration) -> anyhow::Result<u64> {
+        let mut peak = self.resident_kib()?;
+        for _ in 0..length.as_millis() / LOOK.as_millis() {
+            std::thread::sleep(LOOK);
+            peak = peak.max(self.resident_kib()?);
+        }
+        Ok(peak)
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
@@ -73,6 +91,9 @@ impl Drop for Peer {
         let _ = self.child.wait();
     }
 }
+
+/// Between looks at a proxy's memory.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A port that nobody has at the moment; the proxy takes it a moment later.
 pub(super) fn free_address() -> std::io::Result<SocketAddr> {

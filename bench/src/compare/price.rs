@@ -90,11 +90,11 @@ impl Row {
 pub(super) fn in_turns(
     workload: &Workload,
     plan: Plan,
-    peers: &[(Peer, Support)],
+    peers: &[(Peer, &Support)],
     rig: &mut Rig,
 ) -> anyhow::Result<Vec<Row>> {
     eprintln!("{}: {}", workload.name, workload.what);
-    let invited: Vec<&(Peer, Support)> =
+    let invited: Vec<&(Peer, &Support)> =
         peers.iter().filter(|(peer, _)| peer.kind.joins(Event::Price(workload))).collect();
     let mut rows: Vec<Row> = invited.iter().map(|(peer, _)| Row::new(workload, peer.kind.name)).collect();
     let mut able = Vec::new();

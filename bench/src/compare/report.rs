@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::machine::Description;
 use super::price::Row;
+use super::table::Table;
 use crate::workload::{Unit, WORKLOADS};
 
 /// Resident memory before the first request and after the last.
@@ -25,11 +26,12 @@ pub(super) struct Outcome {
     pub(super) quick: bool,
     pub(super) rows: Vec<Row>,
     pub(super) memory: Vec<Memory>,
+    pub(super) trials: Vec<Table>,
 }
 
 impl Outcome {
     pub(super) fn is_valid(&self) -> bool {
-        self.rows.iter().all(|row| row.invalid().is_none())
+        self.rows.iter().all(|row| row.invalid().is_none()) && self.trials.iter().all(Table::is_valid)
     }
 
     /// This row's price over that of a peer on the same workload: the median of the rounds' ratios, so that what slows a whole round
@@ -76,6 +78,7 @@ impl fmt::Display for Outcome {
             let [idle, after] = [memory.idle_kib, memory.after_kib].map(|kib| kib as f64 / 1024.0);
             writeln!(f, "| {} | {} | {idle:.1} | {after:.1} |", memory.peer, memory.version)?;
         }
+        self.trials.iter().try_for_each(|table| table.fmt(f))?;
         writeln!(f)?;
         for workload in
             WORKLOADS.iter().filter(|known| self.rows.iter().any(|row| row.workload == known.name))

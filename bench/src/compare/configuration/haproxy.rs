@@ -9,7 +9,9 @@ use crate::lane::Lane;
 /// `splice`: bodies go from socket to socket inside the kernel, where there is no TLS.
 pub(crate) fn haproxy(setting: &Setting<'_>, splice: bool) -> String {
     let mut text = "global\n  nbthread 1\n".to_owned();
-    if let Some(connections) = setting.connections {
+    // It does not start when it may not have the descriptors that its own default needs.
+    let fitting = setting.limits.files.map(|files| files.saturating_sub(OWN_FILES) / 2);
+    if let Some(connections) = setting.limits.connections.or(fitting) {
         let _ = writeln!(text, "  maxconn {connections}");
     }
     text += DEFAULTS;
@@ -40,6 +42,9 @@ pub(crate) fn haproxy(setting: &Setting<'_>, splice: bool) -> String {
     }
     text
 }
+
+/// Descriptors beside those of connections, generously.
+const OWN_FILES: u32 = 28;
 
 const DEFAULTS: &str = "\
 defaults

@@ -28,7 +28,7 @@ pub(crate) fn nginx(setting: &Setting<'_>) -> String {
             let _ = writeln!(modules, "load_module {module};");
         }
     }
-    let connections = setting.connections.unwrap_or(DEFAULT_CONNECTIONS).to_string();
+    let connections = setting.limits.connections.unwrap_or(DEFAULT_CONNECTIONS).to_string();
     let head = HEAD.replace("FOLDER", &setting.folder.display().to_string());
     let head = head.replace("CONNECTIONS", &connections);
     format!("{modules}{head}http {{\n{HTTP}{http}}}\n{stream}")
