@@ -140,9 +140,9 @@ async fn i1_a_strangers_request_id_is_not_believed() {
     }
 }
 
-#[tokio::test]
-async fn i2_one_limit_holds_for_every_spelling() {
-    let sandbox_origin = Origin::recording(|_| Answer::text("ok")).await;
+/// Ten requests an hour to `/limited` of `one.test`, over two workers.
+async fn limited() -> Guarded {
+    let origin = Origin::recording(|_| Answer::text("ok")).await;
     let filter = |bucket: &str| {
         typed(
             "envoy.filters.http.local_ratelimit",
@@ -164,7 +164,7 @@ async fn i2_one_limit_holds_for_every_spelling() {
         {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
     ]);
     let gateway = Gateway::new()
-        .cluster("app", &[sandbox_origin.address()])
+        .cluster("app", &[origin.address()])
         .http(&serde_json::json!({"http_filters": [filter(""), router()], "normalize_path": true, "merge_slashes": true,
             "use_remote_address": true,
             "route_config": {"name": "main", "ignore_port_in_host_matching": true,
@@ -173,7 +173,12 @@ async fn i2_one_limit_holds_for_every_spelling() {
                         {"match": {"path": "/first"}, "route": {"cluster": "app"}}, {"match": {"path": "/last"}, "route": {"cluster": "app"}}]}]},
         }).to_string())
         .two_workers();
-    let mut guarded = Guarded::start("HTTP/1.1", sandbox_origin, gateway).await;
+    Guarded::start("HTTP/1.1", origin, gateway).await
+}
+
+#[tokio::test]
+async fn i2_one_limit_holds_for_every_spelling() {
+    let mut guarded = limited().await;
     let targets = [
         "/limited",
         "//limited",
