@@ -64,11 +64,13 @@ pub(crate) enum Reason {
     DownstreamProtocolError,
     /// Memory is scarce: nothing new is served.
     Overload,
+    /// The bound on a whole exchange has passed (`max_stream_duration`).
+    MaxDuration,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 28] = [
+    pub(crate) const ALL: [Reason; 29] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -97,6 +99,7 @@ impl Reason {
         Self::DownstreamFlood,
         Self::DownstreamProtocolError,
         Self::Overload,
+        Self::MaxDuration,
     ];
 
     /// The status of the local reply, unless the route or filter gives its own.
@@ -115,7 +118,7 @@ impl Reason {
             }
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::DownstreamTimeout | Self::IdleTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::DownstreamTimeout | Self::IdleTimeout | Self::MaxDuration => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeRefused => StatusCode::FORBIDDEN,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::NoCluster
@@ -151,7 +154,7 @@ impl Reason {
             | Self::UpgradeRefused
             | Self::DownstreamFlood
             | Self::DownstreamProtocolError => "DPE",
-            Self::DownstreamTimeout => "DT",
+            Self::DownstreamTimeout | Self::MaxDuration => "DT",
             Self::DownstreamClosed => "DC",
             Self::DnsFailure => "DF",
             Self::IdleTimeout => "SI",
@@ -190,6 +193,7 @@ impl Reason {
             Self::DownstreamFlood => "downstream_flood",
             Self::DownstreamProtocolError => "downstream_protocol_error",
             Self::Overload => "overload",
+            Self::MaxDuration => "max_duration",
         }
     }
 

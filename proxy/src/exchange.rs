@@ -19,10 +19,12 @@ use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Tunn
 use crate::route::{Action, HeaderChanges, Route, Silent};
 use crate::snapshot::{Http, Loaded, Snapshot};
 use crate::telemetry::{self, AccessLog, Record};
+use crate::timer::{self, Elapsed};
 use crate::worker::{Member, Worker};
 
 mod attempts;
 mod bodies;
+mod bounds;
 mod explain;
 mod mirror;
 mod prepare;
@@ -30,6 +32,7 @@ mod reply;
 mod retry;
 mod tunnel;
 
+pub(crate) use bounds::Bounds;
 pub(crate) use explain::explain;
 pub(crate) use reply::Reply;
 
@@ -105,8 +108,8 @@ pub(crate) struct Served {
     pub(crate) response: Response,
     /// The request was for a tunnel and the other side has agreed: the response's body is what comes through.
     pub(crate) tunnel: bool,
-    /// The route's own bound on silence, in place of the connection manager's.
-    pub(crate) idle: Option<Duration>,
+    /// What bounds the sending of it.
+    pub(crate) bounds: Bounds,
     /// To be told how it ended.
     pub(crate) ending: Ending,
 }
@@ -162,6 +165,7 @@ struct Exchange<'a> {
     snapshot: &'a Snapshot,
     ending: Ending,
     tunnel: bool,
+    bounds: Bounds,
     route: Option<Arc<Route>>,
     /// The weighted cluster's own changes to the response; they come before the route's.
     response_changes: Option<Arc<HeaderChanges>>,
@@ -195,6 +199,7 @@ impl<'a> Exchange<'a> {
             snapshot,
             ending,
             tunnel: false,
+            bounds: Bounds::default(),
             route: None,
             response_changes: None,
             attempt_count: false,
@@ -268,11 +273,7 @@ impl<'a> Exchange<'a> {
             prepare::finish_response(http, &mut response.head);
         }
         self.ending.note_response(&response);
-        let idle = self.route.as_ref().and_then(|route| match &route.action {
-            Action::Forward(forward) => forward.idle_timeout,
-            _ => None,
-        });
-        Served { response, tunnel: self.tunnel, idle, ending: self.ending }
+        Served { response, tunnel: self.tunnel, bounds: self.bounds, ending: self.ending }
     }
 }
 
@@ -310,6 +311,26 @@ impl Ending {
     /// When the last piece of the request's body came.
     pub(crate) fn last_received(&self) -> Option<Instant> {
         self.received.as_ref().and_then(|received| received.last())
+    }
+
+    /// Awaits a step of sending the response until nothing has moved for `idle`, in the request's direction neither.
+    pub(crate) async fn moving<F: Future>(
+        &self,
+        idle: Option<Duration>,
+        step: F,
+    ) -> Result<F::Output, Elapsed> {
+        let mut step = pin!(step);
+        let mut wait = idle;
+        loop {
+            let done = timer::within(wait, step.as_mut()).await;
+            let (Err(Elapsed), Some(idle), Some(last)) = (&done, idle, self.last_received()) else {
+                return done;
+            };
+            wait = Some((last + idle).saturating_duration_since(Instant::now()));
+            if wait == Some(Duration::ZERO) {
+                return Err(Elapsed);
+            }
+        }
     }
 
     /// The response has been sent to its end, or was cut for `cut`.

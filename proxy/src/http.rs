@@ -52,6 +52,14 @@ async fn last_call(drain: &mut Leaving) {
     tokio::time::sleep(LAST_CALL).await;
 }
 
+/// Until so much time has passed; for ever where nothing bounds.
+async fn after(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Reads until the bytes decide; `None` when the client has gone, was silent for too long, or we are shutting down.
 async fn first_bytes(mut drain: Leaving, http: &Http, io: &Io, ahead: &mut BytesMut) -> Option<Protocol> {
     let deciding = async {

@@ -240,9 +240,6 @@ pub(crate) enum BodyError {
     /// The framing is broken.
     #[error("the body's framing is broken")]
     Malformed,
-    /// The sender was silent for too long.
-    #[error("the body did not arrive in time")]
-    Timeout,
     /// Of a tunnel: the receiver's own side of it has broken.
     #[error("the other direction broke")]
     Broken,

@@ -78,6 +78,12 @@ pub(crate) struct Forward {
     pub(crate) timeout: Option<Duration>,
     /// `idle_timeout`; overrides the connection manager's stream idle timeout.
     pub(crate) idle_timeout: Option<Duration>,
+    /// `max_stream_duration.max_stream_duration`: in place of the connection manager's; `Some(None)` is no bound.
+    pub(crate) longest: Option<Option<Duration>>,
+    /// `max_stream_duration.grpc_timeout_header_max` and `_offset`: `grpc-timeout` in place of `longest`.
+    pub(crate) grpc_stream: Option<GrpcTimeout>,
+    /// `max_grpc_timeout` and `grpc_timeout_offset`: `grpc-timeout` in place of `timeout`.
+    pub(crate) grpc_timeout: Option<GrpcTimeout>,
     /// Retries; `None` is none.
     pub(crate) retry: Option<Arc<RetryPolicy>>,
     /// Path rewriting.
@@ -90,6 +96,15 @@ pub(crate) struct Forward {
     pub(crate) terminate_connect: bool,
     /// `upgrade_configs`: lower-case types that the route allows or forbids, whatever the connection manager says.
     pub(crate) upgrades: Vec<(Arc<str>, bool)>,
+}
+
+/// How much of a caller's `grpc-timeout` is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GrpcTimeout {
+    /// At most this; `None` is all of it.
+    pub(crate) most: Option<Duration>,
+    /// Less this, unless nothing would be left.
+    pub(crate) offset: Duration,
 }
 
 /// Where a request or connection goes.
@@ -222,6 +237,8 @@ pub(crate) struct RetryPolicy {
     pub(crate) retries: u32,
     /// `per_try_timeout`.
     pub(crate) per_try_timeout: Option<Duration>,
+    /// `per_try_idle_timeout`: silence within one attempt.
+    pub(crate) per_try_idle: Option<Duration>,
     /// `retry_host_predicate: previous_hosts`: another endpoint each time, when there is one.
     pub(crate) other_endpoint: bool,
     /// `retry_back_off`: base and maximum of the jittered exponential back-off; Envoy's default is 25 ms and 250 ms.

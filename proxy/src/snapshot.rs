@@ -174,6 +174,14 @@ pub(crate) struct HttpTimeouts {
     pub(crate) headers: Option<Duration>,
     /// From the first byte to the last of a request (`request_timeout`), default none.
     pub(crate) request: Option<Duration>,
+    /// A whole exchange (`common_http_protocol_options.max_stream_duration`), default none.
+    pub(crate) longest: Option<Duration>,
+    /// A connection, until it is asked to end (`common_http_protocol_options.max_connection_duration`), default none.
+    pub(crate) connection: Option<Duration>,
+    /// Then, what still may come on it (`drain_timeout`), default 5 s.
+    pub(crate) drain: Duration,
+    /// How long a client is listened to after the last response (`delayed_close_timeout`), default 1 s; zero is not at all.
+    pub(crate) delayed_close: Duration,
 }
 
 impl Default for HttpTimeouts {
@@ -183,6 +191,10 @@ impl Default for HttpTimeouts {
             stream_idle: Some(Duration::from_secs(300)),
             headers: Some(Duration::from_secs(30)),
             request: None,
+            longest: None,
+            connection: None,
+            drain: Duration::from_secs(5),
+            delayed_close: Duration::from_secs(1),
         }
     }
 }

@@ -65,7 +65,7 @@ impl SendError {
     fn of_request_body(error: BodyError) -> Self {
         let reason = match error {
             BodyError::Malformed => Reason::BadRequest,
-            BodyError::Reset | BodyError::Timeout | BodyError::Broken => Reason::DownstreamClosed,
+            BodyError::Reset | BodyError::Broken => Reason::DownstreamClosed,
         };
         Self::maybe(reason, format!("the request's body: {error}"))
     }

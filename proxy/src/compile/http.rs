@@ -91,11 +91,8 @@ pub(crate) fn compile(
 }
 
 /// What would change requests, responses or trust if it were left out. Accepted without effect: statistics, sampling and
-/// other details of tracing, drain and flush timing, buffer and window tuning, internal address ranges (nothing from outside is internal).
+/// other details of tracing, flush timing, buffer and window tuning, internal address ranges (nothing from outside is internal).
 fn refuse_unsupported(manager: &wire::HttpConnectionManager) -> Result<(), Problem> {
-    let positive = |duration: Option<&sidegate_xds::google::protobuf::Duration>| {
-        duration.is_some_and(|duration| duration.seconds != 0 || duration.nanos != 0)
-    };
     unsupported(&[
         ("add_user_agent", value::flag(manager.add_user_agent.as_ref(), false)),
         ("original_ip_detection_extensions", !manager.original_ip_detection_extensions.is_empty()),
@@ -123,14 +120,10 @@ fn refuse_unsupported(manager: &wire::HttpConnectionManager) -> Result<(), Probl
         ),
     ])?;
     if let Some(common) = &manager.common_http_protocol_options {
-        unsupported(&[
-            ("max_connection_duration", positive(common.max_connection_duration.as_ref())),
-            ("max_stream_duration", positive(common.max_stream_duration.as_ref())),
-            (
-                "headers_with_underscores_action",
-                common.headers_with_underscores_action() != HeadersWithUnderscoresAction::Allow,
-            ),
-        ])
+        unsupported(&[(
+            "headers_with_underscores_action",
+            common.headers_with_underscores_action() != HeadersWithUnderscoresAction::Allow,
+        )])
         .at("common_http_protocol_options")?;
     }
     refuse_http1(manager.http_protocol_options.as_ref()).at("http_protocol_options")
@@ -219,13 +212,25 @@ fn upgrades(manager: &wire::HttpConnectionManager) -> Result<(bool, Vec<Arc<str>
 
 fn timeouts(manager: &wire::HttpConnectionManager) -> Result<HttpTimeouts, Problem> {
     let default = HttpTimeouts::default();
-    let idle = manager.common_http_protocol_options.as_ref().and_then(|common| common.idle_timeout.as_ref());
+    let common = manager.common_http_protocol_options.as_ref();
+    let idle = common.and_then(|common| common.idle_timeout.as_ref());
+    let longest = common.and_then(|common| common.max_stream_duration.as_ref());
+    let connection = common.and_then(|common| common.max_connection_duration.as_ref());
+    let exact = |field: &str, wire: Option<&_>, default| wire.map_or(Ok(default), value::duration).at(field);
     let bound = |field: &str, wire, default| value::bound(wire, default).at(field);
     Ok(HttpTimeouts {
         idle: bound("common_http_protocol_options.idle_timeout", idle, default.idle)?,
         stream_idle: bound("stream_idle_timeout", manager.stream_idle_timeout.as_ref(), default.stream_idle)?,
         headers: bound("request_headers_timeout", manager.request_headers_timeout.as_ref(), default.headers)?,
         request: bound("request_timeout", manager.request_timeout.as_ref(), default.request)?,
+        longest: bound("common_http_protocol_options.max_stream_duration", longest, None)?,
+        connection: bound("common_http_protocol_options.max_connection_duration", connection, None)?,
+        drain: exact("drain_timeout", manager.drain_timeout.as_ref(), default.drain)?,
+        delayed_close: exact(
+            "delayed_close_timeout",
+            manager.delayed_close_timeout.as_ref(),
+            default.delayed_close,
+        )?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Forwarding: choose a cluster, then an endpoint for each attempt, until a response may go to the client.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
 
-use super::bodies::{Received, with_deadline};
+use super::bodies::Received;
+use super::bounds::Terms;
 use super::{Exchange, Reply, mirror, reply, retry, tunnel};
 use crate::cluster::{
     Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, now_millis, pick,
@@ -54,7 +56,7 @@ enum Source {
 /// The route's timeout: it runs from the end of the request.
 struct Deadline {
     timeout: Option<Duration>,
-    received: std::rc::Rc<Received>,
+    received: Rc<Received>,
     at: Option<Instant>,
 }
 
@@ -77,14 +79,17 @@ impl Exchange<'_> {
         rewrite(forward, route, &mut request.head);
         let (body, received) = Received::watch(request.body);
         self.ending.received = Some(received.clone());
-        let mut plan = Plan::new(forward, cluster, request.head, body, request.tunnel, received.clone());
-        let idle = forward.idle_timeout.or(timeouts.stream_idle);
+        let record = self.ending.record();
+        let (started, is_grpc) = (record.start, record.grpc);
+        let terms = Terms::new(forward, timeouts, &request.head.headers, is_grpc, started);
+        let deadline = Deadline { timeout: terms.timeout, received: received.clone(), at: None };
+        let mut plan = Plan::new(forward, cluster, request.head, body, request.tunnel, deadline);
         // The route's timeout only starts once the whole request has come, or is off: then something else must end what stalls.
-        let watched =
-            !received.has_ended() || forward.timeout.is_none_or(|most| idle.is_some_and(|idle| idle < most));
-        let started = self.ending.record().start;
+        let watched = !received.has_ended()
+            || terms.fixed.is_some()
+            || terms.timeout.is_none_or(|most| terms.idle.is_some_and(|idle| idle < most));
         // Boxed: most requests need none.
-        let mut watch = watched.then(|| Box::pin(received.stalled(idle, timeouts.request, started)));
+        let mut watch = watched.then(|| Box::pin(received.stalled(&terms, started)));
         let stall = std::future::poll_fn(|context| match &mut watch {
             Some(watch) => watch.as_mut().poll(context),
             None => Poll::Pending,
@@ -94,12 +99,37 @@ impl Exchange<'_> {
             done = self.attempt_until_done(&mut plan) => done?,
             reason = stall => return Err(stalled(reason, &received)),
         };
+        drop(watch);
         mirror::mirror(self.worker, self.snapshot, forward, &plan.head, || plan.body.again());
         self.ending.claims =
             Some(Claims { _request: request_claim, _retry: plan.retry_claim.take(), _lease: lease });
         self.tunnel = plan.tunnel.as_ref().is_some_and(|one| tunnel::has_opened(one, response.head.status));
-        let body = if self.tunnel { response.body } else { with_deadline(response.body, plan.deadline.at) };
-        Ok(Response { head: response.head, body })
+        self.bound_response(forward, &terms, plan.deadline.at, received);
+        Ok(response)
+    }
+
+    /// What holds from the response's head on. A tunnel lasts as long as something moves in it.
+    fn bound_response(
+        &mut self,
+        forward: &Forward,
+        terms: &Terms,
+        deadline: Option<Instant>,
+        received: Rc<Received>,
+    ) {
+        let per_try = forward.retry.as_ref().and_then(|policy| policy.per_try_idle);
+        self.bounds.idle = match (terms.idle, per_try) {
+            (Some(idle), Some(per_try)) => Some(idle.min(per_try)),
+            (idle, per_try) => per_try.or(idle),
+        };
+        if self.tunnel {
+            return;
+        }
+        let uploading = !received.has_ended();
+        self.bounds.deadline = deadline.filter(|_| !uploading);
+        self.bounds.timeout = terms.timeout;
+        self.bounds.request = terms.request;
+        self.bounds.fixed = terms.fixed;
+        self.bounds.received = Some(received).filter(|_| uploading || deadline.is_none());
     }
 
     fn choose_cluster(&mut self, forward: &Forward, head: &mut RequestHead) -> Result<Arc<Cluster>, Reply> {
@@ -214,7 +244,9 @@ impl Exchange<'_> {
         let per_try = plan.forward.retry.as_ref().and_then(|policy| policy.per_try_timeout);
         // Pinned here, once: each wrapper would otherwise carry a copy of it.
         let sending = pin!(self.worker.pools.send(&destination, attempt));
-        let sent = plan.deadline.bound(timer::within(per_try, sending)).await;
+        let per_try_idle = plan.forward.retry.as_ref().and_then(|policy| policy.per_try_idle);
+        let moving = self.ending.moving(per_try_idle, sending);
+        let sent = plan.deadline.bound(timer::within(per_try, moving)).await;
         let late = |what| SendError {
             reason: Reason::RequestTimeout,
             processed: crate::upstream::Processed::Maybe,
@@ -227,7 +259,11 @@ impl Exchange<'_> {
                 self.worker.recorder.per_try_timeout(&plan.cluster.metrics);
                 Err(late(format!("no response within the {per_try:?} of one attempt")))
             }
-            Some(Ok(result)) => result,
+            Some(Ok(Err(timer::Elapsed))) => {
+                self.worker.recorder.per_try_timeout(&plan.cluster.metrics);
+                Err(late(format!("nothing moved for the {per_try_idle:?} of one attempt")))
+            }
+            Some(Ok(Ok(result))) => result,
         };
         if result.is_ok() {
             self.ending.record().upstream_time = Some(started.elapsed());
@@ -297,7 +333,7 @@ impl<'a> Plan<'a> {
         head: RequestHead,
         body: Body,
         tunnel: Option<Tunnel>,
-        received: std::rc::Rc<Received>,
+        mut deadline: Deadline,
     ) -> Self {
         let limit = forward.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.replay_limit);
         // Nothing goes through a tunnel before it is there: nothing to keep.
@@ -306,7 +342,6 @@ impl<'a> Plan<'a> {
             Body::Stream(_) => Source::Replay(Replay::new(body, limit)),
             whole => Source::Whole(whole),
         };
-        let mut deadline = Deadline { timeout: forward.timeout, received, at: None };
         if tunnel.is_some() {
             // Its request has no end to wait for: the bound is on the agreement.
             deadline.start();
@@ -401,12 +436,15 @@ fn rewrite(forward: &Forward, route: &Route, head: &mut RequestHead) {
     }
 }
 
-/// 408 while the client still owes a part of its request, 504 once the upstream owes the answer: as Envoy.
+/// A bound of time passed. 408 while the client still owes a part of its request, 504 once the upstream owes the answer: as Envoy.
 fn stalled(reason: Reason, received: &Received) -> Reply {
-    if received.has_ended() {
-        return Reply::new(reason).status(http::StatusCode::GATEWAY_TIMEOUT).detail("no answer came");
+    if received.has_ended() || reason == Reason::RequestTimeout {
+        let reply = Reply::new(reason).status(http::StatusCode::GATEWAY_TIMEOUT);
+        return reply.grpc_deadline().detail("no answer came in time");
     }
-    Reply::new(reason).detail(format!("the request's body stalled after {} bytes", received.bytes()))
+    Reply::new(reason)
+        .grpc_deadline()
+        .detail(format!("the request's body stalled after {} bytes", received.bytes()))
 }
 
 fn final_reply(plan: &Plan<'_>, error: SendError) -> Reply {

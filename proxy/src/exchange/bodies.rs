@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use super::bounds::Terms;
 use crate::error::Reason;
 use crate::message::{Body, BodyError, BodyStream, Frame};
 use crate::timer;
@@ -57,13 +57,10 @@ impl Received {
         }
     }
 
-    /// Until nothing has moved for `idle`, or the request is not whole `most` after its start; then why. For ever where neither bounds.
-    pub(super) async fn stalled(
-        &self,
-        idle: Option<Duration>,
-        most: Option<Duration>,
-        started: Instant,
-    ) -> Reason {
+    /// Until a bound has passed: nothing has moved for long, the request is not whole in time, everything should be over. Then why. For
+    /// ever where nothing bounds.
+    pub(super) async fn stalled(&self, terms: &Terms, started: Instant) -> Reason {
+        let (idle, most) = (terms.idle, terms.request);
         let silent = async {
             let Some(idle) = idle else { return std::future::pending().await };
             loop {
@@ -75,15 +72,27 @@ impl Received {
             }
         };
         let late = async {
-            let Some(most) = most else { return std::future::pending().await };
-            if timer::until(Some(started + most), self.ended()).await.is_ok() {
+            if most.is_none() || timer::until(most, self.ended()).await.is_ok() {
                 std::future::pending::<()>().await;
             }
+        };
+        let over = async {
+            let Some((at, reason)) = terms.fixed else { return std::future::pending().await };
+            tokio::time::sleep_until(at).await;
+            reason
         };
         tokio::select! {
             () = silent => Reason::IdleTimeout,
             () = late => Reason::DownstreamTimeout,
+            reason = over => reason,
         }
+    }
+
+    /// The whole body has come.
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+        self.last.set(Some(Instant::now()));
+        self.end.notify_waiters();
     }
 
     /// Whether the whole body has come.
@@ -108,11 +117,7 @@ impl BodyStream for Watched {
                 self.received.bytes.set(self.received.bytes.get() + data.len() as u64);
                 self.received.last.set(Some(Instant::now()));
             }
-            Some(Ok(Frame::Trailers(_))) | Some(Err(_)) | None => {
-                self.received.ended.set(true);
-                self.received.last.set(Some(Instant::now()));
-                self.received.end.notify_waiters();
-            }
+            Some(Ok(Frame::Trailers(_))) | Some(Err(_)) | None => self.received.end(),
         }
         Poll::Ready(frame)
     }
@@ -126,59 +131,24 @@ impl BodyStream for Watched {
     }
 }
 
-/// Bounds a response body by the route's deadline.
-pub(super) fn with_deadline(body: Body, deadline: Option<Instant>) -> Body {
-    match (body, deadline) {
-        (Body::Stream(stream), Some(deadline)) => {
-            let sleep = Box::pin(tokio::time::sleep_until(deadline));
-            Body::stream(Deadlined { stream, sleep })
-        }
-        (body, _) => body,
-    }
-}
-
-struct Deadlined {
-    stream: Pin<Box<dyn BodyStream>>,
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl BodyStream for Deadlined {
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame, BodyError>>> {
-        if let Poll::Ready(frame) = self.stream.as_mut().poll_frame(context) {
-            return Poll::Ready(frame);
-        }
-        ready!(self.sleep.as_mut().poll(context));
-        Poll::Ready(Some(Err(BodyError::Timeout)))
-    }
-
-    fn poll_feed(mut self: Pin<&mut Self>, context: &mut Context<'_>) {
-        self.stream.as_mut().poll_feed(context);
-    }
-
-    fn remaining(&self) -> Option<u64> {
-        self.stream.remaining()
-    }
-
-    fn is_at_end(&self) -> bool {
-        self.stream.is_at_end()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    fn terms(idle: u64, request: Option<Instant>) -> Terms {
+        Terms { timeout: None, idle: Some(Duration::from_secs(idle)), request, fixed: None }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_counted_from_the_last_piece() {
         let received = Received::default();
         let start = Instant::now();
         received.last.set(Some(start + 3 * SECOND));
-        assert_eq!(received.stalled(Some(2 * SECOND), None, start).await, Reason::IdleTimeout);
+        assert_eq!(received.stalled(&terms(2, None), start).await, Reason::IdleTimeout);
         assert_eq!(start.elapsed(), 5 * SECOND);
     }
 
@@ -186,9 +156,12 @@ mod tests {
     async fn a_request_that_is_not_whole_in_time_is_late() {
         let received = Received::default();
         let start = Instant::now();
-        let bounds = (Some(9 * SECOND), Some(4 * SECOND));
-        assert_eq!(received.stalled(bounds.0, bounds.1, start).await, Reason::DownstreamTimeout);
+        let mut terms = terms(9, Some(start + 4 * SECOND));
+        assert_eq!(received.stalled(&terms, start).await, Reason::DownstreamTimeout);
         received.ended.set(true);
-        assert_eq!(received.stalled(bounds.0, bounds.1, start).await, Reason::IdleTimeout);
+        assert_eq!(received.stalled(&terms, start).await, Reason::IdleTimeout);
+        terms.fixed = Some((start + 10 * SECOND, Reason::MaxDuration));
+        terms.idle = None;
+        assert_eq!(received.stalled(&terms, start).await, Reason::MaxDuration);
     }
 }

@@ -19,17 +19,32 @@ pub(crate) struct Reply {
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Option<Bytes>,
     detail: Option<String>,
+    /// In place of what the status stands for.
+    grpc_status: Option<u16>,
 }
 
 impl Reply {
     /// With the reason's own status.
     pub(crate) fn new(reason: Reason) -> Self {
-        Self { reason, status: reason.status(), headers: Vec::new(), body: None, detail: None }
+        Self {
+            reason,
+            status: reason.status(),
+            headers: Vec::new(),
+            body: None,
+            detail: None,
+            grpc_status: None,
+        }
     }
 
     /// Another status than the reason's own.
     pub(super) fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
+        self
+    }
+
+    /// To a gRPC client: that a deadline passed, whatever the status says of it.
+    pub(super) fn grpc_deadline(mut self) -> Self {
+        self.grpc_status = Some(DEADLINE_EXCEEDED);
         self
     }
 
@@ -77,7 +92,8 @@ impl Reply {
             headers.append(Name::Static("server"), Value::Http(value));
         }
         if record.grpc && !self.reason.is_configured() {
-            return grpc_reply(self.status, self.reason, headers);
+            let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
+            return grpc_reply(status, self.reason, headers);
         }
         let body = self.body.unwrap_or_else(|| text_for(self.reason));
         if !body.is_empty() {
@@ -90,13 +106,16 @@ impl Reply {
 }
 
 /// A trailers-only response (gRPC over HTTP/2, "Responses").
-fn grpc_reply(status: StatusCode, reason: Reason, mut headers: Headers) -> Response {
+fn grpc_reply(status: u16, reason: Reason, mut headers: Headers) -> Response {
     headers.append(Name::Static("content-type"), Value::Static("application/grpc"));
-    headers.append(Name::Static("grpc-status"), Value::Http(HeaderValue::from(grpc_status(status))));
+    headers.append(Name::Static("grpc-status"), Value::Http(HeaderValue::from(status)));
     headers.append(Name::Static("grpc-message"), Value::Static(reason.label()));
     let head = ResponseHead { status: StatusCode::OK, version: Version::Http2, headers };
     Response { head, body: Body::Empty }
 }
+
+/// gRPC's DEADLINE_EXCEEDED.
+const DEADLINE_EXCEEDED: u16 = 4;
 
 /// What a person reads who sees only the body. Not more than the reason: details are for the operator.
 fn text_for(reason: Reason) -> Bytes {

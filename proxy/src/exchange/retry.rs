@@ -67,6 +67,7 @@ mod tests {
             statuses: vec![http::StatusCode::SERVICE_UNAVAILABLE],
             retries: 2,
             per_try_timeout: None,
+            per_try_idle: None,
             other_endpoint: true,
             back_off: (Duration::from_millis(25), Duration::from_millis(250)),
             idempotent_only: true,

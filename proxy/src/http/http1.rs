@@ -13,7 +13,7 @@ use super::body::Inbound;
 use super::is_bodiless;
 use super::tunnel::{self, Upload};
 use crate::error::Reason;
-use crate::exchange::{Downstream, Leaving, Served, refuse, serve as serve_exchange};
+use crate::exchange::{Downstream, Ending, Leaving, Served, refuse, serve as serve_exchange};
 use crate::http1::{
     CHUNK_END, Expect, Framing, Limits, ParseError, RequestEvent, RequestParser, ResponseOptions,
     encode_chunk_header, encode_last_chunk, encode_response,
@@ -36,6 +36,8 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Rc
         parser: RequestParser::new(),
         out: Outbox::default(),
         served: 0,
+        since: Instant::now(),
+        linger: SKIP_TIME,
     };
     while connection.serve_next().await == Next::Another {}
 }
@@ -49,6 +51,10 @@ struct Connection {
     parser: RequestParser,
     out: Outbox,
     served: u32,
+    /// When it was accepted.
+    since: Instant,
+    /// How long the client is listened to after the last response.
+    linger: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +86,7 @@ impl Connection {
     async fn serve_next(&mut self) -> Next {
         let Some(http) = self.downstream.http(&self.worker) else { return Next::Close };
         let limits = limits_of(&http);
+        self.linger = http.timeouts.delayed_close;
         let event = match self.read_head(&http, &limits).await {
             Ok(event) => event,
             Err(NoHead::Nothing) => return Next::Close,
@@ -138,6 +145,8 @@ impl Connection {
         let inbound = &self.inbound;
         let first = poll_fn(|context| inbound.poll_first(context, HEAD_READ));
         let drain = &mut self.drain;
+        let left = |most: Duration| (most + http.timeouts.drain).saturating_sub(self.since.elapsed());
+        let aged = super::after(http.timeouts.connection.map(left));
         tokio::select! {
             biased;
             read = timer::within(http.timeouts.idle, first) => match read {
@@ -145,7 +154,13 @@ impl Connection {
                 _ => Err(NoHead::Nothing),
             },
             () = super::last_call(drain) => Err(NoHead::Nothing),
+            () = aged => Err(NoHead::Nothing),
         }
+    }
+
+    /// Whether it has lasted as long as a connection may (`max_connection_duration`).
+    fn is_old(&self, http: &Http) -> bool {
+        http.timeouts.connection.is_some_and(|most| self.since.elapsed() >= most)
     }
 
     fn begin_request(&mut self, mut event: RequestEvent, limits: &Limits, tunnel: Option<Tunnel>) -> Request {
@@ -187,14 +202,16 @@ impl Connection {
             && framing != Framing::UntilClose
             && (request_done || !self.inbound.awaits_continue.get())
             && self.inbound.may_be_skipped(SKIP_BYTES)
+            && !self.is_old(http)
             && !self.downstream.is_leaving(&self.worker);
         let options =
             ResponseOptions { to_http_10: asked.version == Version::Http10, keep_alive, upgrade: None };
         encode_response(&head, &framing, &options, &mut self.out.head);
         let body = if is_bodiless(&asked.method, head.status) { Body::Empty } else { body };
         let mut sending = Sending { chunked: framing == Framing::Chunked, sent: 0, grpc_status: None };
-        let idle = served.idle.or(http.timeouts.stream_idle);
-        let cut = self.send_body(body, &mut sending, idle).await;
+        let idle = served.bounds.idle.or(http.timeouts.stream_idle);
+        let sent = served.bounds.cover(self.send_body(body, &mut sending, idle, &served.ending)).await;
+        let cut = sent.unwrap_or_else(Some);
         served.ending.finish(sending.sent, sending.grpc_status, cut);
         if cut.is_some() {
             // The client must not take what it has for complete.
@@ -218,6 +235,7 @@ impl Connection {
         mut body: Body,
         sending: &mut Sending,
         idle: Option<Duration>,
+        ending: &Ending,
     ) -> Option<Reason> {
         loop {
             // The head waits for the first piece if that is there: one write instead of two.
@@ -228,7 +246,7 @@ impl Connection {
             let frame = match ready.await {
                 Some(frame) => frame,
                 None => {
-                    if let Some(cut) = self.flush(idle, &mut body).await {
+                    if let Some(cut) = self.flush(idle, &mut body, ending).await {
                         return Some(cut);
                     }
                     let next = poll_fn(|context| {
@@ -237,7 +255,7 @@ impl Connection {
                         }
                         self.inbound.poll_gone(context).map(|()| None)
                     });
-                    match timer::within(idle, next).await {
+                    match ending.moving(idle, next).await {
                         Ok(Some(frame)) => frame,
                         Ok(None) => return Some(Reason::DownstreamClosed),
                         Err(timer::Elapsed) => return Some(Reason::IdleTimeout),
@@ -248,7 +266,7 @@ impl Connection {
                 Ok(last) => last,
                 Err(reason) => return Some(reason),
             };
-            if let Some(cut) = self.flush(idle, &mut body).await {
+            if let Some(cut) = self.flush(idle, &mut body, ending).await {
                 return Some(cut);
             }
             if last {
@@ -257,7 +275,7 @@ impl Connection {
         }
     }
 
-    async fn flush(&mut self, idle: Option<Duration>, body: &mut Body) -> Option<Reason> {
+    async fn flush(&mut self, idle: Option<Duration>, body: &mut Body, ending: &Ending) -> Option<Reason> {
         let (out, io) = (&mut self.out, &self.io);
         let flushing = poll_fn(|context| {
             let flushed = out.poll_flush(context, io, &mut false);
@@ -266,7 +284,7 @@ impl Connection {
             }
             flushed
         });
-        match timer::within(idle, flushing).await {
+        match ending.moving(idle, flushing).await {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some(Reason::DownstreamClosed),
             Err(timer::Elapsed) => Some(Reason::IdleTimeout),
@@ -298,7 +316,7 @@ impl Connection {
         if self.inbound.body_is_done() && self.inbound.with_buffer(|buffer| buffer.is_empty()) {
             return;
         }
-        let deadline = Instant::now() + SKIP_TIME;
+        let deadline = Instant::now() + self.linger;
         let mut left = SKIP_BYTES;
         let reading = poll_fn(|context| {
             loop {
@@ -321,7 +339,7 @@ impl Connection {
         };
         let options = ResponseOptions { to_http_10: false, keep_alive: true, upgrade };
         encode_response(&head, &Framing::None, &options, &mut self.out.head);
-        let idle = served.idle.or(http.timeouts.stream_idle);
+        let idle = served.bounds.idle.or(http.timeouts.stream_idle);
         let drain = self.worker.drain.clone();
         let (sent, cut) = tunnel::run(&self.io, &mut self.out, body, &served.ending, idle, drain).await;
         served.ending.finish(sent, None, cut);
@@ -353,7 +371,7 @@ impl Connection {
         let options = ResponseOptions { to_http_10: false, keep_alive: false, upgrade: None };
         encode_response(&head, &framing, &options, &mut self.out.head);
         let mut sending = Sending { chunked: false, sent: 0, grpc_status: None };
-        let cut = self.send_body(body, &mut sending, Some(SKIP_TIME)).await;
+        let cut = self.send_body(body, &mut sending, Some(SKIP_TIME), &served.ending).await;
         served.ending.finish(sending.sent, None, cut);
         self.close_gently().await;
         Next::Close
@@ -433,7 +451,6 @@ impl Sending {
                 }
                 Ok(true)
             }
-            Some(Err(BodyError::Timeout)) => Err(Reason::RequestTimeout),
             Some(Err(BodyError::Reset | BodyError::Malformed | BodyError::Broken)) => {
                 Err(Reason::UpstreamBodyReset)
             }

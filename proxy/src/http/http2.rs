@@ -1,7 +1,7 @@
 //! The server loop of one HTTP/2 connection: accept streams, one task each, until both sides are done.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -80,6 +80,7 @@ async fn accept(
     let (mut drain, mut end) = (downstream.drain(&worker), worker.drain.clone());
     let mut leaving = false;
     let mut accepted = 0_u32;
+    let mut aged = pin!(super::after(http.timeouts.connection));
     loop {
         let busy = streams.guard.active() > 0;
         let patience = if leaving { Some(FAREWELL) } else { http.timeouts.idle }.filter(|_| !busy);
@@ -93,7 +94,7 @@ async fn accept(
             }
             // The idle bound runs from here.
             () = streams.changed.notified(), if busy => continue,
-            () = asked_to_end(&mut drain, busy), if !leaving => {
+            () = asked_to_end(&mut drain, busy, aged.as_mut()), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
                 continue;
@@ -142,9 +143,13 @@ fn broken(error: &h2::Error, downstream: &Downstream) -> Result<(), Reason> {
     }
 }
 
-/// Until the connection should end; one that serves nothing also for want of memory.
-async fn asked_to_end(drain: &mut Leaving, busy: bool) {
-    if busy { drain.reached(Phase::Draining).await } else { drain.unwelcome().await }
+/// Until the connection should end, for its age too; one that serves nothing also for want of memory.
+async fn asked_to_end(drain: &mut Leaving, busy: bool, aged: Pin<&mut impl Future<Output = ()>>) {
+    let asked = async { if busy { drain.reached(Phase::Draining).await } else { drain.unwelcome().await } };
+    tokio::select! {
+        () = asked => {}
+        () = aged => {}
+    }
 }
 
 /// Ends a connection that floods us.
@@ -275,8 +280,8 @@ impl Stream {
     }
 
     async fn send(mut self, served: Served, method: &Method, idle: Option<Duration>) {
-        let Served { response: Response { mut head, body }, ending, idle: own_idle, tunnel } = served;
-        let idle = own_idle.or(idle);
+        let Served { response: Response { mut head, body }, ending, bounds, tunnel } = served;
+        let idle = bounds.idle.or(idle);
         if tunnel && head.status == StatusCode::SWITCHING_PROTOCOLS {
             // What the upstream's version calls 101 is 200 here, and needs no proof (RFC 8441 §5).
             head.status = StatusCode::OK;
@@ -293,7 +298,13 @@ impl Stream {
             return;
         }
         let mut pump = Pump::new(body, stream);
-        let mut cut = send_body(&mut pump, idle, &ending).await;
+        let mut cut = match bounds.cover(send_body(&mut pump, idle, &ending)).await {
+            Ok(cut) => cut,
+            Err(reason) => {
+                pump.reset();
+                Some(reason)
+            }
+        };
         if tunnel && cut.is_none() {
             let drained = timer::within(idle, poll_fn(|context| pump.poll_drained(context))).await;
             cut = drained.is_err().then_some(Reason::IdleTimeout);
@@ -321,7 +332,6 @@ async fn send_body(pump: &mut Pump, idle: Option<Duration>, ending: &Ending) -> 
             Ok(Err(PumpError::Peer | PumpError::Body(BodyError::Broken))) => {
                 return Some(Reason::DownstreamClosed);
             }
-            Ok(Err(PumpError::Body(BodyError::Timeout))) => return Some(Reason::RequestTimeout),
             Ok(Err(PumpError::Body(_))) => return Some(Reason::UpstreamBodyReset),
             Err(timer::Elapsed) if (pump.sent, ending.last_received()) == before => {
                 pump.reset();

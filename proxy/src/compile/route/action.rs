@@ -16,7 +16,8 @@ use crate::compile::header;
 use crate::compile::problem::{At, Problem, fail, unsupported};
 use crate::compile::value;
 use crate::route::{
-    Action, Direct, Forward, HostRewrite, Redirect, RedirectPath, Rewrite, Target, WeightedCluster,
+    Action, Direct, Forward, GrpcTimeout, HostRewrite, Redirect, RedirectPath, Rewrite, Target,
+    WeightedCluster,
 };
 
 /// What a forwarding route takes from around it.
@@ -35,7 +36,7 @@ pub(crate) struct Inherited<'a> {
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// `RouteAction`. Accepted without effect: hash policies (no balancer here hashes), priorities, rate limits of the global
-/// rate limit filter (which is refused), `max_grpc_timeout` and the like (`grpc-timeout` is passed on, not enforced).
+/// rate limit filter (which is refused).
 pub(crate) fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Result<Action, Problem> {
     refuse_unsupported(wire)?;
     let own_mirrors = mirrors(&wire.request_mirror_policies)?;
@@ -54,6 +55,10 @@ pub(crate) fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Re
         },
         timeout: value::bound(wire.timeout.as_ref(), Some(Duration::from_secs(15))).at("timeout")?,
         idle_timeout: idle.map(|idle| if idle.is_zero() { NEVER } else { idle }),
+        longest: longest(wire).at("max_stream_duration")?,
+        grpc_stream: grpc_stream(wire).at("max_stream_duration")?,
+        grpc_timeout: grpc_timeout(wire.max_grpc_timeout.as_ref(), wire.grpc_timeout_offset.as_ref())
+            .at("max_grpc_timeout")?,
         retry: retry.transpose().at("retry_policy")?.flatten(),
         rewrite: rewrite(wire)?,
         host_rewrite: host_rewrite(wire.host_rewrite_specifier.as_ref())?,
@@ -63,8 +68,29 @@ pub(crate) fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Re
     })))
 }
 
+fn longest(wire: &wire::RouteAction) -> Result<Option<Option<Duration>>, Problem> {
+    let limit = wire.max_stream_duration.as_ref().and_then(|limits| limits.max_stream_duration.as_ref());
+    limit.map(|limit| value::bound(Some(limit), None)).transpose()
+}
+
+fn grpc_stream(wire: &wire::RouteAction) -> Result<Option<GrpcTimeout>, Problem> {
+    let Some(limits) = &wire.max_stream_duration else { return Ok(None) };
+    grpc_timeout(limits.grpc_timeout_header_max.as_ref(), limits.grpc_timeout_header_offset.as_ref())
+}
+
+/// Without a maximum, `grpc-timeout` is not looked at; a maximum of zero is none.
+fn grpc_timeout(
+    most: Option<&sidegate_xds::google::protobuf::Duration>,
+    offset: Option<&sidegate_xds::google::protobuf::Duration>,
+) -> Result<Option<GrpcTimeout>, Problem> {
+    if most.is_none() {
+        return Ok(None);
+    }
+    let offset = offset.map(value::duration).transpose()?.unwrap_or_default();
+    Ok(Some(GrpcTimeout { most: value::bound(most, None)?, offset }))
+}
+
 fn refuse_unsupported(wire: &wire::RouteAction) -> Result<(), Problem> {
-    let longest = wire.max_stream_duration.as_ref().and_then(|limit| limit.max_stream_duration.as_ref());
     unsupported(&[
         ("metadata_match", wire.metadata_match.is_some()),
         ("path_rewrite_policy", wire.path_rewrite_policy.is_some()),
@@ -74,10 +100,6 @@ fn refuse_unsupported(wire: &wire::RouteAction) -> Result<(), Problem> {
         ("cors", wire.cors.is_some()),
         ("internal_redirect_policy", wire.internal_redirect_policy.is_some()),
         ("hedge_policy", wire.hedge_policy.is_some()),
-        (
-            "max_stream_duration.max_stream_duration",
-            longest.is_some_and(|limit| limit.seconds != 0 || limit.nanos != 0),
-        ),
     ])
 }
 

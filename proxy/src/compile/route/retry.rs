@@ -17,7 +17,6 @@ pub(crate) fn compile(
     replay_limit: usize,
 ) -> Result<Option<Arc<RetryPolicy>>, Problem> {
     unsupported(&[
-        ("per_try_idle_timeout", wire.per_try_idle_timeout.is_some()),
         ("retry_priority", wire.retry_priority.is_some()),
         ("retry_options_predicates", !wire.retry_options_predicates.is_empty()),
         ("rate_limited_retry_back_off", wire.rate_limited_retry_back_off.is_some()),
@@ -35,6 +34,7 @@ pub(crate) fn compile(
         statuses: statuses(&wire.retriable_status_codes)?,
         retries,
         per_try_timeout: value::bound(wire.per_try_timeout.as_ref(), None).at("per_try_timeout")?,
+        per_try_idle: value::bound(wire.per_try_idle_timeout.as_ref(), None).at("per_try_idle_timeout")?,
         other_endpoint: other_endpoint(&wire.retry_host_predicate)?,
         back_off: back_off(wire.retry_back_off.as_ref()).at("retry_back_off")?,
         idempotent_only,

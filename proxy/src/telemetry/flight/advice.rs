@@ -158,6 +158,11 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "The proxy's memory is close to its ceiling: it serves nothing new until what is under way has ended",
         "Look at `sidegate_overload_memory_bytes` beside the numbers of connections and requests in flight: add replicas, raise the memory limit (or `--memory-ceiling`), or find who holds large exchanges open.",
     ),
+    (
+        Reason::MaxDuration,
+        "The exchange lasted longer than max_stream_duration",
+        "Raise max_stream_duration of the route, or of the connection manager, if such long exchanges are meant to be.",
+    ),
 ];
 
 #[cfg(test)]
