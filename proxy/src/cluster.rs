@@ -13,6 +13,7 @@ pub(crate) use balance::{Policy, pick};
 pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin, now_millis};
 
 use crate::telemetry::ClusterMetrics;
+use crate::tls::ClientContext;
 
 /// A cluster.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Cluster {
     pub(crate) discovery: Discovery,
     /// `circuit_breakers.thresholds[0]`.
     pub(crate) limits: Limits,
+    /// TLS; `None` is plaintext.
+    pub(crate) security: Option<Security>,
     /// The endpoints: the one cell of a cluster, written by the config staircase alone.
     pub(crate) endpoints: ArcSwap<EndpointSet>,
     /// What is in flight now, over all workers; carried over when the cluster is updated.
@@ -61,6 +64,32 @@ pub(crate) enum Protocol {
     Http2,
     /// What the downstream spoke (`use_downstream_protocol_config`).
     Downstream,
+}
+
+/// How a cluster's connections are secured.
+#[derive(Clone, Debug)]
+pub(crate) struct Security {
+    /// What handshakes use.
+    pub(crate) context: Arc<ClientContext>,
+    /// Which name is asked for.
+    pub(crate) ask_for: AskFor,
+}
+
+impl PartialEq for Security {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.context, &other.context) && self.ask_for == other.ask_for
+    }
+}
+
+/// The name that a server is asked for (SNI).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AskFor {
+    /// The context's own, if it has one.
+    Configured,
+    /// The request's authority (`auto_sni`).
+    Authority,
+    /// The endpoint's host name (`auto_host_sni`).
+    Host,
 }
 
 /// Where endpoints come from.

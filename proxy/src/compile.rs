@@ -2,7 +2,7 @@
 //!
 //! The [`Compiler`] is the only writer of the landing. What it accepts replaces what it held under that name; what it refuses
 //! is named, and the last good form stays. Structure is published as a new snapshot; endpoints swap inside their cluster.
-//! It does no IO and asks no clock: the `xds` room brings both.
+//! It does no IO and asks no clock: the `xds` room brings both. The files that certificates are in are the exception: [`tls`] reads them.
 
 #![allow(deprecated, reason = "control planes still send, and files still hold, older fields of Envoy's API")]
 
@@ -40,6 +40,7 @@ mod problem;
 mod route;
 mod routing;
 mod tcp;
+mod tls;
 mod value;
 
 pub(crate) use cluster::Dns;
@@ -49,6 +50,7 @@ pub(crate) use ledger::{Accepted, Entry, Ledger, Refused};
 use clusters::Clusters;
 use problem::{Problem, fail};
 use routing::Routing;
+use tls::Contexts;
 
 /// A change of the resources of one type.
 #[derive(Clone, Debug)]
@@ -88,6 +90,8 @@ pub(crate) struct Compiler {
     ledger: Ledger,
     clusters: Clusters,
     routing: Routing,
+    /// TLS contexts, and the secrets that they are made of.
+    contexts: Contexts,
     /// What requests see has changed since the last publication.
     dirty: bool,
     /// Resources may have come that nothing refers to, or lost what referred to them.
@@ -103,6 +107,7 @@ impl Compiler {
             clusters: Clusters::new(metrics.clone()),
             metrics,
             routing: Routing::default(),
+            contexts: Contexts::default(),
             dirty: false,
             references_changed: false,
         }
@@ -120,6 +125,12 @@ impl Compiler {
     pub(crate) fn load_static(&mut self, bootstrap: &Bootstrap, now: Instant) -> Result<(), Vec<Rejection>> {
         let mut rejections = Vec::new();
         if let Some(resources) = &bootstrap.static_resources {
+            for secret in &resources.secrets {
+                if let Err(problem) = self.contexts.secrets().fix(secret.clone()) {
+                    let name = secret.name.clone();
+                    rejections.push(Rejection { kind: "secret", name, message: problem.to_string() });
+                }
+            }
             for cluster in &resources.clusters {
                 self.load(ResourceType::Cluster, cluster.name.as_str().into(), cluster, now, &mut rejections);
             }
@@ -273,7 +284,7 @@ impl Compiler {
             ResourceType::Cluster => {
                 let wire: Cluster = decode(body)?;
                 named(name, &wire.name)?;
-                let plan = cluster::compile(&wire)?;
+                let plan = cluster::compile(&wire, &mut self.contexts)?;
                 self.dirty |= self.clusters.accept(plan, now);
             }
             ResourceType::Endpoint => {
@@ -284,7 +295,7 @@ impl Compiler {
             ResourceType::Listener => {
                 let wire: Listener = decode(body)?;
                 named(name, &listener::name(&wire))?;
-                let plan = listener::compile(&wire, self.routing.listener(name), now)?;
+                let plan = listener::compile(&wire, self.routing.listener(name), &mut self.contexts, now)?;
                 self.routing.accept_listener(plan, now);
             }
             ResourceType::Route => {
@@ -325,6 +336,11 @@ impl Compiler {
         Outcome { rejections: Vec::new(), published: self.settle(now) }
     }
 
+    /// Looks at the files that certificates are in. Those that have changed are in force from now on, unless something is wrong with them.
+    pub(crate) fn look_at_files(&mut self) {
+        self.contexts.look_at_files();
+    }
+
     /// Lets go on what has waited long enough. Call at [`Compiler::deadline`]; at other times nothing happens.
     pub(crate) fn expire(&mut self, now: Instant) -> Outcome {
         self.dirty |= self.clusters.expire(now);
@@ -361,6 +377,7 @@ impl Compiler {
 
     fn forget_unwanted(&mut self) {
         self.clusters.forget_unwanted();
+        self.contexts.forget_unused();
         let tables = self.routing.wanted();
         self.dirty |= self.routing.forget_unwanted(&tables);
         let clusters = &self.clusters;

@@ -22,6 +22,8 @@ pub(crate) enum Reason {
     ConnectFailure,
     /// The upstream connection was not made in time.
     ConnectTimeout,
+    /// No TLS session came about with the upstream.
+    UpstreamTlsFailure,
     /// The upstream closed or reset before the response head.
     UpstreamReset,
     /// The upstream closed or reset within the response body.
@@ -38,12 +40,16 @@ pub(crate) enum Reason {
     RateLimited,
     /// The request is malformed or ambiguous.
     BadRequest,
+    /// The request belongs on another TLS connection: another certificate or policy is its host's.
+    Misdirected,
     /// The request's head is larger than the bound.
     HeadersTooLarge,
     /// The request target is longer than the bound.
     TargetTooLong,
     /// The request's head or body did not arrive in time.
     DownstreamTimeout,
+    /// No TLS session came about with the client.
+    DownstreamTlsFailure,
     /// The client went away.
     DownstreamClosed,
     /// The client asked for an upgrade or CONNECT that is not configured.
@@ -70,7 +76,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 29] = [
+    pub(crate) const ALL: [Reason; 32] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -78,6 +84,7 @@ impl Reason {
         Self::Redirect,
         Self::ConnectFailure,
         Self::ConnectTimeout,
+        Self::UpstreamTlsFailure,
         Self::UpstreamReset,
         Self::UpstreamBodyReset,
         Self::UpstreamProtocolError,
@@ -86,9 +93,11 @@ impl Reason {
         Self::UpstreamOverflow,
         Self::RateLimited,
         Self::BadRequest,
+        Self::Misdirected,
         Self::HeadersTooLarge,
         Self::TargetTooLong,
         Self::DownstreamTimeout,
+        Self::DownstreamTlsFailure,
         Self::DownstreamClosed,
         Self::UpgradeRefused,
         Self::ExpectationFailed,
@@ -113,9 +122,11 @@ impl Reason {
             }
             Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RateLimited | Self::DownstreamFlood => StatusCode::TOO_MANY_REQUESTS,
-            Self::BadRequest | Self::DownstreamClosed | Self::DownstreamProtocolError => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadRequest
+            | Self::DownstreamTlsFailure
+            | Self::DownstreamClosed
+            | Self::DownstreamProtocolError => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::DownstreamTimeout | Self::IdleTimeout | Self::MaxDuration => StatusCode::REQUEST_TIMEOUT,
@@ -125,6 +136,7 @@ impl Reason {
             | Self::NoHealthyEndpoint
             | Self::ConnectFailure
             | Self::ConnectTimeout
+            | Self::UpstreamTlsFailure
             | Self::RetriesExhausted
             | Self::UpstreamOverflow
             | Self::DnsFailure
@@ -141,7 +153,7 @@ impl Reason {
             Self::NoCluster => "NC",
             Self::NoHealthyEndpoint => "UH",
             Self::DirectResponse | Self::Redirect | Self::ExpectationFailed => "-",
-            Self::ConnectFailure | Self::ConnectTimeout => "UF",
+            Self::ConnectFailure | Self::ConnectTimeout | Self::UpstreamTlsFailure => "UF",
             Self::UpstreamReset | Self::UpstreamBodyReset => "UC",
             Self::UpstreamProtocolError => "UPE",
             Self::RequestTimeout => "UT",
@@ -153,6 +165,8 @@ impl Reason {
             | Self::TargetTooLong
             | Self::UpgradeRefused
             | Self::DownstreamFlood
+            | Self::Misdirected
+            | Self::DownstreamTlsFailure
             | Self::DownstreamProtocolError => "DPE",
             Self::DownstreamTimeout | Self::MaxDuration => "DT",
             Self::DownstreamClosed => "DC",
@@ -172,6 +186,7 @@ impl Reason {
             Self::Redirect => "redirect",
             Self::ConnectFailure => "connect_failure",
             Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamTlsFailure => "upstream_tls_failure",
             Self::UpstreamReset => "upstream_reset",
             Self::UpstreamBodyReset => "upstream_body_reset",
             Self::UpstreamProtocolError => "upstream_protocol_error",
@@ -180,9 +195,11 @@ impl Reason {
             Self::UpstreamOverflow => "upstream_overflow",
             Self::RateLimited => "rate_limited",
             Self::BadRequest => "bad_request",
+            Self::Misdirected => "misdirected",
             Self::HeadersTooLarge => "headers_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::DownstreamTimeout => "downstream_timeout",
+            Self::DownstreamTlsFailure => "downstream_tls_failure",
             Self::DownstreamClosed => "downstream_closed",
             Self::UpgradeRefused => "upgrade_refused",
             Self::ExpectationFailed => "expectation_failed",

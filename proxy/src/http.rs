@@ -30,10 +30,18 @@ pub(crate) async fn serve(
     mut ahead: BytesMut,
 ) {
     let io = Rc::new(io);
-    let protocol = match http.codec {
-        Codec::Http1 => Protocol::Http1,
-        Codec::Http2 => Protocol::Http2,
-        Codec::Auto => match first_bytes(downstream.drain(&worker), &http, &io, &mut ahead).await {
+    let agreed = io.session(|session| session.alpn_protocol().map(|protocol| protocol == b"h2"));
+    let protocol = match (http.codec, agreed) {
+        // What was agreed on is spoken, whatever the bytes look like (C6); without an agreement there is HTTP/1.1.
+        (Codec::Auto | Codec::Http1, Some(None | Some(false))) => Protocol::Http1,
+        (Codec::Auto | Codec::Http2, Some(Some(true))) => Protocol::Http2,
+        (Codec::Http1, Some(Some(true))) | (Codec::Http2, Some(Some(false))) => {
+            tracing::debug!("the listener's alpn_protocols offer what its codec_type does not speak");
+            return io.reset_on_close();
+        }
+        (Codec::Http1, None) => Protocol::Http1,
+        (Codec::Http2, None | Some(None)) => Protocol::Http2,
+        (Codec::Auto, None) => match first_bytes(downstream.drain(&worker), &http, &io, &mut ahead).await {
             Some(protocol) => protocol,
             None => return,
         },

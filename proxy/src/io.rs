@@ -1,5 +1,5 @@
-//! A connection's byte stream. Everything works through `&self`: reading and writing may interleave within one task
-//! without splitting, and TLS slots in as another variant.
+//! A connection's byte stream, plain or [with TLS](secured). Everything works through `&self`: reading and writing may interleave
+//! within one task without splitting.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -12,15 +12,34 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+mod secured;
+
+pub(crate) use secured::{Secured, Session};
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Io {
     /// Borrowed for the length of one call each time.
-    stream: RefCell<TcpStream>,
+    stream: RefCell<Stream>,
     /// The other end's address.
     pub(crate) peer: SocketAddr,
     /// Our address.
     pub(crate) local: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<Secured>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(secured) => secured.stream(),
+        }
+    }
 }
 
 impl Io {
@@ -30,7 +49,34 @@ impl Io {
     /// When the socket is already disconnected.
     pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-        Ok(Self { stream: RefCell::new(stream), peer, local })
+        Ok(Self { stream: RefCell::new(Stream::Plain(stream)), peer, local })
+    }
+
+    /// Shakes hands in this session; `ahead` was read already. After an error the peer has been told why, as far as the socket took it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] with the `rustls::Error` inside, or the socket's own.
+    pub(crate) async fn secure(self, session: Session, ahead: BytesMut) -> io::Result<Self> {
+        let Self { stream, peer, local } = self;
+        let Stream::Plain(stream) = stream.into_inner() else {
+            return Err(io::Error::other("TLS within TLS"));
+        };
+        let mut secured = Box::new(Secured::new(stream, session, ahead));
+        std::future::poll_fn(|context| secured.poll_handshake(context)).await?;
+        Ok(Self { stream: RefCell::new(Stream::Tls(secured)), peer, local })
+    }
+
+    /// Reads something of the TLS session; `None` on a plain connection.
+    pub(crate) fn session<T>(&self, read: impl FnOnce(&rustls::CommonState) -> T) -> Option<T> {
+        match &*self.stream.borrow() {
+            Stream::Plain(_) => None,
+            Stream::Tls(secured) => Some(read(secured.state())),
+        }
+    }
+
+    /// Whether the socket's bytes are the connection's bytes: what moves them past this type (splice) may be used then alone.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(&*self.stream.borrow(), Stream::Plain(_))
     }
 
     /// Reads what is there, appending to the buffer (its spare capacity bounds the read); 0 is the end.
@@ -39,19 +85,29 @@ impl Io {
         context: &mut Context<'_>,
         buffer: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        // tokio's own read knows that a short read has emptied the socket, and spares the system call that would say so.
-        pin!(self.stream.borrow_mut().read_buf(buffer)).poll(context)
+        match &mut *self.stream.borrow_mut() {
+            // tokio's own read knows that a short read has emptied the socket, and spares the system call that would say so.
+            Stream::Plain(stream) => pin!(stream.read_buf(buffer)).poll(context),
+            Stream::Tls(secured) => secured.poll_read(context, buffer),
+        }
     }
 
     /// Until there may be something to read. Needs no buffer.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        // An error is found by the read that follows.
-        self.stream.borrow().poll_read_ready(context).map(drop)
+        match &*self.stream.borrow() {
+            // An error is found by the read that follows.
+            Stream::Plain(stream) => stream.poll_read_ready(context).map(drop),
+            Stream::Tls(secured) => secured.poll_readable(context),
+        }
     }
 
     /// Writes a part of the data.
     pub(crate) fn poll_write(&self, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let stream = self.stream.borrow();
+        let stream = &mut *self.stream.borrow_mut();
+        let stream = match stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(secured) => return secured.poll_write(context, &[IoSlice::new(data)]),
+        };
         loop {
             match stream.try_write(data) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -68,7 +124,11 @@ impl Io {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let stream = self.stream.borrow();
+        let stream = &mut *self.stream.borrow_mut();
+        let stream = match stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(secured) => return secured.poll_write(context, pieces),
+        };
         loop {
             match stream.try_write_vectored(pieces) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -99,7 +159,12 @@ impl Io {
     /// One system call.
     pub(crate) fn is_stale(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        let stream = self.stream.borrow();
+        let stream = &mut *self.stream.borrow_mut();
+        let stream = match stream {
+            Stream::Plain(stream) => stream,
+            // Data may be tickets, which the session has to see.
+            Stream::Tls(secured) => return secured.is_stale(true),
+        };
         let socket = socket2::SockRef::from(&*stream);
         match socket.peek(&mut byte) {
             // Data or end of stream: either way no fresh connection.
@@ -111,8 +176,13 @@ impl Io {
     /// Whether a closed or readable state is already known to the runtime. No system call.
     pub(crate) fn is_known_stale(&self) -> bool {
         let mut byte = [0_u8; 1];
+        let stream = &mut *self.stream.borrow_mut();
+        let stream = match stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(secured) => return secured.is_stale(false),
+        };
         // `try_read` asks the kernel only when the runtime has seen an event, which an idle connection has no business having.
-        match self.stream.borrow().try_read(&mut byte) {
+        match stream.try_read(&mut byte) {
             Ok(_) => true,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
@@ -121,7 +191,7 @@ impl Io {
     /// Whether the other end has closed or reset, as far as the runtime knows, even if there is more to read before that. No system call.
     pub(crate) fn has_hung_up(&self) -> bool {
         let stream = self.stream.borrow();
-        let ready = pin!(stream.ready(Interest::READABLE));
+        let ready = pin!(stream.socket().ready(Interest::READABLE));
         match ready.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(ready) => ready.is_ok_and(|ready| ready.is_read_closed()),
             Poll::Pending => false,
@@ -130,13 +200,23 @@ impl Io {
 
     /// Closes our sending direction.
     pub(crate) fn shutdown_write(&self) {
-        // Already closed by the other end is as good.
-        let _ = socket2::SockRef::from(&*self.stream.borrow()).shutdown(std::net::Shutdown::Write);
+        match &mut *self.stream.borrow_mut() {
+            // Already closed by the other end is as good.
+            Stream::Plain(stream) => {
+                let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Write);
+            }
+            Stream::Tls(secured) => secured.shutdown_write(),
+        }
     }
 
     /// Closing sends RST, so that the other end cannot mistake a cut response for a complete one.
     pub(crate) fn reset_on_close(&self) {
-        let _ = socket2::SockRef::from(&*self.stream.borrow()).set_linger(Some(std::time::Duration::ZERO));
+        match &mut *self.stream.borrow_mut() {
+            Stream::Plain(stream) => {
+                let _ = socket2::SockRef::from(&*stream).set_linger(Some(std::time::Duration::ZERO));
+            }
+            Stream::Tls(secured) => secured.cut(),
+        }
     }
 }
 
@@ -262,7 +342,10 @@ impl AsyncRead for Gathered {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.ahead.is_empty() {
-            return Pin::new(&mut *this.io.stream.borrow_mut()).poll_read(context, buffer);
+            return match &mut *this.io.stream.borrow_mut() {
+                Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+                Stream::Tls(secured) => secured.poll_read(context, buffer).map_ok(drop),
+            };
         }
         let count = this.ahead.len().min(buffer.remaining());
         buffer.put_slice(&this.ahead.split_to(count));

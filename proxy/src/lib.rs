@@ -38,6 +38,7 @@ mod http2; // HTTP/2 by the h2 crate: heads, bodies
 mod http1; // the HTTP/1.1 codec, no IO
 mod message; // heads, headers, bodies
 mod relay; // bytes both ways between two connections
+mod tls; // certificates, who is trusted, the handshakes of both directions
 mod io; // a connection's byte stream
 mod timer; // bounds of time that cost nothing when nothing waits
 mod overload; // a ceiling on memory, and what is given up near it: acts by `drain`, is read by everything above

@@ -20,7 +20,7 @@ use crate::io::Io;
 use crate::message::Scheme;
 use crate::snapshot::{Choice, Direction, Facts, FilterChain, Listener, Road, Told};
 use crate::worker::Worker;
-use crate::{http, tcp, telemetry};
+use crate::{http, tcp, telemetry, tls};
 
 pub(crate) mod bind;
 
@@ -236,6 +236,12 @@ async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io) {
         io.reset_on_close();
         return;
     };
+    let (ahead, scheme) =
+        (BytesMut::new(), if chain.security.is_some() { Scheme::Https } else { Scheme::Http });
+    let (io, ahead, security) = match secure(&worker, &listener, chain, io, ahead).await {
+        Some(secured) => secured,
+        None => return,
+    };
     let downstream = Rc::new(Downstream {
         member: worker.chains.join(&listener, chain),
         connection: telemetry::Downstream {
@@ -244,12 +250,36 @@ async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io) {
             inbound: listener.direction == Direction::Inbound,
             peer: io.peer,
             local: io.local,
+            security,
         },
-        scheme: Scheme::Http,
+        scheme,
     });
     match &chain.road {
-        Road::Http(http) => http::serve(worker, downstream, http.clone(), io, BytesMut::new()).await,
-        Road::Tcp(tcp) => tcp::serve(worker, downstream, tcp.clone(), io, BytesMut::new()).await,
+        Road::Http(http) => http::serve(worker, downstream, http.clone(), io, ahead).await,
+        Road::Tcp(tcp) => tcp::serve(worker, downstream, tcp.clone(), io, ahead).await,
+    }
+}
+
+/// Shakes hands where the chain has TLS. `None` when that failed: the connection is over.
+async fn secure(
+    worker: &Worker,
+    listener: &Listener,
+    chain: &FilterChain,
+    io: Io,
+    ahead: BytesMut,
+) -> Option<(Io, BytesMut, Option<Arc<tls::Security>>)> {
+    let Some(security) = &chain.security else { return Some((io, ahead, None)) };
+    let peer = io.peer;
+    match tls::accept(io, ahead, &security.context, security.time_limit).await {
+        Ok((io, established)) => {
+            worker.recorder.handshake_done(&listener.name, &established.security);
+            Some((io, BytesMut::new(), Some(established.security)))
+        }
+        Err(failure) => {
+            worker.recorder.handshake_failed(&listener.name, failure.kind);
+            tracing::debug!(listener = &*listener.name, %peer, failure.detail, "no TLS session");
+            None
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::telemetry::AccessLog;
 mod chain;
 mod matching;
 
-pub(crate) use chain::{ChainId, Chains, Choice, FilterChain, Road};
+pub(crate) use chain::{ChainId, Chains, Choice, FilterChain, Road, Security};
 pub(crate) use matching::{Criteria, Facts, Prefix, RAW, ServerName, SourceKind, TLS, Told};
 
 /// Everything a proxy serves by, at one moment.

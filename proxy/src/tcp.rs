@@ -15,7 +15,7 @@ use crate::message::{Headers, RequestHead, Version};
 use crate::relay;
 use crate::snapshot::Tcp;
 use crate::telemetry::Record;
-use crate::upstream::{ConnectionClaim, ConnectionPlace, connect};
+use crate::upstream::{ConnectionClaim, ConnectionPlace, Want, connect};
 use crate::worker::Worker;
 
 /// Serves one connection to its end. `ahead` was read already.
@@ -77,7 +77,7 @@ async fn open(
         let lease = Lease::new(endpoint.clone());
         record.attempts += 1;
         record.endpoint = Some(endpoint.address);
-        match connect(&cluster, endpoint.address, &worker.recorder).await {
+        match connect(&cluster, &endpoint, Want::OPAQUE, &worker.recorder).await {
             Ok(io) => return Ok((io, Claims { _open: place.opened(&worker.recorder), _lease: lease })),
             Err(error) => {
                 endpoint.suspect(now_millis());

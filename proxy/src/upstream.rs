@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{Cluster, Endpoint, Protocol};
+use crate::cluster::{AskFor, Cluster, Endpoint, Protocol};
 use crate::error::Reason;
 use crate::message::{Body, BodyError, RequestHead, Response, Tunnel, Version};
 
@@ -15,7 +15,7 @@ mod http2;
 mod pool;
 mod tunnel;
 
-pub(crate) use connect::{ConnectionClaim, ConnectionPlace, connect};
+pub(crate) use connect::{ConnectionClaim, ConnectionPlace, Want, connect};
 pub(crate) use forward::Resolver;
 pub(crate) use pool::Pools;
 
@@ -26,6 +26,23 @@ pub(crate) struct Destination {
     pub(crate) cluster: Arc<Cluster>,
     /// The endpoint.
     pub(crate) endpoint: Arc<Endpoint>,
+    /// The name to ask the endpoint for by TLS, where the request or the endpoint says it.
+    server_name: Option<Arc<str>>,
+}
+
+impl Destination {
+    /// Where a request goes.
+    pub(crate) fn new(cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, head: &RequestHead) -> Self {
+        let server_name = match cluster.security.as_ref().map(|security| security.ask_for) {
+            None | Some(AskFor::Configured) => None,
+            Some(AskFor::Host) => endpoint.hostname.clone(),
+            Some(AskFor::Authority) => {
+                let host = head.authority.as_ref().map(|authority| authority.host());
+                host.map(|host| host.trim_matches(['[', ']']).to_ascii_lowercase().into())
+            }
+        };
+        Self { cluster, endpoint, server_name }
+    }
 }
 
 /// What is known of a request that failed before its response head.

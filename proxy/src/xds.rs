@@ -5,7 +5,7 @@
 //! what was accepted last, for ever.
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -39,6 +39,8 @@ pub(crate) struct Client {
     ads: Option<Ads>,
     subscriptions: Subscriptions,
     resolver: Resolver,
+    /// When the files that certificates are in are looked at next.
+    next_look: Instant,
     /// Requests that wait for room on the stream.
     outbox: VecDeque<Request>,
     status: Status,
@@ -62,6 +64,7 @@ impl Client {
             ads,
             subscriptions: Subscriptions::new(node, clusters, listeners),
             resolver: Resolver::new(resolver::system()),
+            next_look: Instant::now() + FILES,
             outbox: VecDeque::new(),
             status: Status::default(),
             metrics,
@@ -222,6 +225,10 @@ impl Client {
         tokio::select! {
             answers = self.resolver.answers() => self.resolved(&answers),
             () = deadline => self.expire(Instant::now()),
+            () = tokio::time::sleep_until(self.next_look) => {
+                self.compiler.look_at_files();
+                self.next_look = Instant::now() + FILES;
+            }
         }
     }
 
@@ -263,6 +270,9 @@ impl Client {
 fn name(endpoint: &AdsEndpoint) -> String {
     format!("{}:{}", endpoint.host, endpoint.port)
 }
+
+/// How often the files that certificates are in are looked at.
+const FILES: Duration = Duration::from_secs(2);
 
 /// Requests that may wait for the stream. Each answers a response or follows from one: more of them means that the server
 /// sends without reading.

@@ -16,3 +16,4 @@ mod routing; // which route, and what it changes
 mod timeouts; // every bound of time, on either side of a response's head
 mod upgrades; // WebSocket, CONNECT and other tunnels over either version
 mod start; // what ends before it serves, and what it says
+mod tls; // termination, origination, certificates that change

@@ -21,6 +21,9 @@ pub struct Gateway {
     tcp: Option<String>,
     admin: bool,
     flags: Vec<String>,
+    /// The listener's `DownstreamTlsContext`.
+    tls: Option<Value>,
+    secrets: Value,
 }
 
 impl Default for Gateway {
@@ -38,6 +41,8 @@ impl Gateway {
             http: Map::new(),
             tcp: None,
             admin: false,
+            tls: None,
+            secrets: json!([]),
             flags: vec!["--concurrency".to_owned(), "1".to_owned()],
         }
     }
@@ -120,6 +125,20 @@ impl Gateway {
         self
     }
 
+    /// The listener speaks TLS by this `DownstreamTlsContext`.
+    #[must_use]
+    pub fn tls(mut self, context: Value) -> Self {
+        self.tls = Some(context);
+        self
+    }
+
+    /// `static_resources.secrets`.
+    #[must_use]
+    pub fn secrets(mut self, secrets: Value) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
     /// More flags; of a flag that is given twice, the last one counts.
     #[must_use]
     pub fn flags(mut self, flags: &[&str]) -> Self {
@@ -151,7 +170,13 @@ impl Gateway {
                 "filter_chains": [{"filters": [filter]}],
             }],
             "clusters": self.clusters,
+            "secrets": self.secrets,
         }});
+        if let Some(context) = &self.tls {
+            let kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+            let socket = typed("envoy.transport_sockets.tls", kind, context.clone());
+            bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"] = socket;
+        }
         if let Some(admin) = admin {
             overlay(&mut bootstrap, json!({"admin": {"address": socket(admin)}}));
         }

@@ -120,6 +120,7 @@ fn web(metrics: &Metrics) -> Arc<cluster::Cluster> {
         protocol: cluster::Protocol::Http1,
         connect_timeout: Duration::from_secs(1),
         discovery: cluster::Discovery::Eds("web".into()),
+        security: None,
         limits: cluster::Limits::default(),
         endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::new(endpoints)),
         live: Arc::default(),

@@ -13,10 +13,12 @@ use sidegate_xds::resource::from_any;
 
 use super::extension;
 use super::problem::{At, Problem, fail, unsupported};
+use super::tls::Contexts;
 use super::value;
-use crate::cluster::{Discovery, Limits, Policy, Protocol, Service};
+use crate::cluster::{Discovery, Limits, Policy, Protocol, Security, Service};
 
 mod balancing;
+mod security;
 mod source;
 
 pub(crate) use balancing::{Balancing, Rule};
@@ -41,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     /// Where endpoints come from.
     pub(crate) source: Source,
+    /// TLS; `None` for plaintext.
+    pub(crate) security: Option<Security>,
 }
 
 impl Plan {
@@ -65,7 +69,7 @@ impl Plan {
 }
 
 /// Checks a cluster.
-pub(crate) fn compile(cluster: &wire::Cluster) -> Result<Plan, Problem> {
+pub(crate) fn compile(cluster: &wire::Cluster, contexts: &mut Contexts) -> Result<Plan, Problem> {
     refuse_unsupported(cluster)?;
     let source = source::compile(cluster)?;
     let options = http_options(cluster)?;
@@ -78,18 +82,13 @@ pub(crate) fn compile(cluster: &wire::Cluster) -> Result<Plan, Problem> {
             .at("connect_timeout")?,
         limits: limits(cluster.circuit_breakers.as_ref()).at("circuit_breakers")?,
         source,
+        security: security::compile(cluster, options.as_ref(), contexts)?,
     })
 }
 
 /// What would send traffic elsewhere, or otherwise than asked, if it were left out.
 /// Accepted without effect: statistics and tuning fields, panic thresholds (there is no panic routing here), LRS.
 fn refuse_unsupported(cluster: &wire::Cluster) -> Result<(), Problem> {
-    let plain = |socket: Option<&core::TransportSocket>| extension::is_plaintext(socket);
-    plain(cluster.transport_socket.as_ref()).at("transport_socket")?;
-    for (index, entry) in cluster.transport_socket_matches.iter().enumerate() {
-        plain(entry.transport_socket.as_ref())
-            .at(format_args!("transport_socket_matches[{index}].transport_socket"))?;
-    }
     for (index, filter) in cluster.filters.iter().enumerate() {
         let known = filter.typed_config.as_ref().is_some_and(extension::is_telemetry);
         if !known {
@@ -174,7 +173,7 @@ fn protocol(
         Some(Options::UseDownstreamProtocolConfig(_)) => Ok(Protocol::Downstream),
         // By ALPN, that is with TLS only; over plaintext Envoy refuses it too.
         Some(Options::AutoConfig(_)) => {
-            fail("needs TLS, which is not supported yet").at(place("auto_config"))
+            fail("is not supported yet: name the protocol").at(place("auto_config"))
         }
         None => fail("names no protocol").at(place("upstream_protocol_options")),
     }

@@ -259,6 +259,7 @@ impl Slot {
             connect_timeout: plan.connect_timeout,
             discovery: plan.discovery(),
             limits: plan.limits,
+            security: plan.security.clone(),
             endpoints: ArcSwap::new(endpoints),
             live,
             // The same counters as before, while the Service behind it is the same.
@@ -274,6 +275,7 @@ fn is_of(cluster: &Cluster, plan: &Plan) -> bool {
         && cluster.connect_timeout == plan.connect_timeout
         && cluster.discovery == plan.discovery()
         && cluster.limits == plan.limits
+        && cluster.security == plan.security
         && std::mem::discriminant(&cluster.policy) == std::mem::discriminant(&plan.policy())
 }
 

@@ -39,7 +39,7 @@ struct TypedStruct {
     type_url: String,
 }
 
-/// Accepts a missing or plaintext transport socket; anything else would need TLS, which must never be left out silently.
+/// Accepts a missing or plaintext transport socket. What asks for TLS must never be taken for plaintext in silence.
 pub(crate) fn is_plaintext(socket: Option<&core::TransportSocket>) -> Result<(), Problem> {
     let Some(socket) = socket else { return Ok(()) };
     let Some(core::transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
@@ -50,9 +50,7 @@ pub(crate) fn is_plaintext(socket: Option<&core::TransportSocket>) -> Result<(),
     };
     match type_name(any).as_str() {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(()),
-        name if name.contains(".tls.") => {
-            fail("TLS is not supported yet: this proxy serves and sends plaintext only")
-        }
+        name if name.contains(".tls.") => fail("TLS is not possible here"),
         name => fail(format!("transport socket {name} is not supported")),
     }
 }
@@ -85,12 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_refused_by_name() {
+    fn tls_is_no_plaintext() {
         let type_url =
             "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext".to_owned();
         let config = core::transport_socket::ConfigType::TypedConfig(Any { type_url, value: Vec::new() });
         let socket = core::TransportSocket { name: "x".to_owned(), config_type: Some(config) };
-        assert!(is_plaintext(Some(&socket)).unwrap_err().to_string().starts_with("TLS is not supported yet"));
+        assert_eq!(is_plaintext(Some(&socket)).unwrap_err().to_string(), "TLS is not possible here");
         assert!(is_plaintext(None).is_ok());
     }
 }

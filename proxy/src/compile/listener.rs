@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::extension;
 use super::problem::{At, Problem, fail, unsupported};
+use super::tls::Contexts;
 use super::value;
 use crate::snapshot::{Direction, Listener};
 
@@ -34,14 +35,19 @@ impl Plan {
 }
 
 /// Checks a listener. What `previous` has too is taken over: chains, counts, token buckets.
-pub(crate) fn compile(wire: &wire::Listener, previous: Option<&Plan>, now: Instant) -> Result<Plan, Problem> {
+pub(crate) fn compile(
+    wire: &wire::Listener,
+    previous: Option<&Plan>,
+    contexts: &mut Contexts,
+    now: Instant,
+) -> Result<Plan, Problem> {
     refuse_unsupported(wire)?;
     for (index, filter) in wire.listener_filters.iter().enumerate() {
         listener_filter(filter).at(format_args!("listener_filters[{index}] ({})", filter.name))?;
     }
     let addresses = addresses(wire)?;
     let name = name(wire);
-    let (table, chains) = chain::compile(wire, previous, now)?;
+    let (table, chains) = chain::compile(wire, previous, contexts, now)?;
     let bind = value::flag(wire.bind_to_port.as_ref(), true)
         && wire.deprecated_v1.as_ref().is_none_or(|old| value::flag(old.bind_to_port.as_ref(), true));
     let listener = Listener {

@@ -239,7 +239,7 @@ impl Exchange<'_> {
             Source::Whole(_) => Body::Empty,
             Source::Replay(replay) => replay.attempt(),
         };
-        let destination = Destination { cluster: plan.cluster.clone(), endpoint };
+        let destination = Destination::new(plan.cluster.clone(), endpoint, &plan.head);
         let attempt = Attempt { head: &plan.head, body, fresh: plan.fresh, tunnel: plan.tunnel.as_ref() };
         let per_try = plan.forward.retry.as_ref().and_then(|policy| policy.per_try_timeout);
         // Pinned here, once: each wrapper would otherwise carry a copy of it.
@@ -281,7 +281,10 @@ impl Exchange<'_> {
     }
 
     fn note_failure(&mut self, endpoint: &Endpoint, error: &SendError) {
-        if matches!(error.reason, Reason::ConnectFailure | Reason::ConnectTimeout) {
+        if matches!(
+            error.reason,
+            Reason::ConnectFailure | Reason::ConnectTimeout | Reason::UpstreamTlsFailure
+        ) {
             endpoint.suspect(now_millis());
         }
         self.ending.record().attempt_failures.push((Some(endpoint.address), error.reason));

@@ -48,7 +48,7 @@ async fn send(worker: Rc<Worker>, cluster: Arc<Cluster>, head: RequestHead, body
         return;
     };
     worker.recorder.upstream_attempt(&cluster.metrics);
-    let destination = Destination { cluster, endpoint };
+    let destination = Destination::new(cluster, endpoint, &head);
     let exchange = async {
         let attempt = Attempt { head: &head, body, fresh: false, tunnel: None };
         // Whatever comes of it, nobody waits for it.

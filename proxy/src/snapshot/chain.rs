@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
 use super::matching::{Criteria, Facts, Found, Matcher};
 use super::{Http, Tcp};
+use crate::tls::ServerContext;
 
 /// `envoy.config.listener.v3.FilterChain`.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub(crate) struct FilterChain {
     pub(crate) id: ChainId,
     /// `name`, or its place in the listener.
     pub(crate) name: Arc<str>,
+    /// TLS; `None` is plaintext.
+    pub(crate) security: Option<Security>,
     /// What its connections are for.
     pub(crate) road: Road,
     /// `connection_limit` network filter; `None` is the process bound alone.
@@ -39,6 +43,15 @@ impl FilterChain {
             Road::Tcp(tcp) => &tcp.stat_prefix,
         }
     }
+}
+
+/// How a chain's connections are secured.
+#[derive(Clone, Debug)]
+pub(crate) struct Security {
+    /// What handshakes use.
+    pub(crate) context: Arc<ServerContext>,
+    /// `transport_socket_connect_timeout`: how long a handshake may take.
+    pub(crate) time_limit: Duration,
 }
 
 /// A chain's identity: two forms of a chain are the same one when they match the same connections, secured the same way, on the

@@ -97,12 +97,32 @@ pub(super) const RATE_LIMIT: [Stat<ManagerBlock>; 2] = [
 ];
 
 /// `envoy_listener_*`.
-pub(super) const LISTENER: [Stat<ListenerBlock>; 5] = [
+pub(super) const LISTENER: [Stat<ListenerBlock>; 15] = [
     counter("downstream_cx_total", "Connections accepted", |b| b.opened.get()),
     counter("downstream_cx_destroy", "Connections ended", |b| b.closed.get()),
     gauge("downstream_cx_active", "Connections open", |b| b.opened.get().wrapping_sub(b.closed.get())),
     counter("downstream_cx_overflow", "Connections refused at a bound", |b| b.overflow.get()),
     counter("downstream_cx_overload_reject", "Connections refused for want of memory", |b| b.overload.get()),
+    counter("ssl_handshake", "TLS sessions that came about", |b| b.tls.handshakes.get()),
+    counter("ssl_session_reused", "TLS sessions that were resumed", |b| b.tls.resumed.get()),
+    counter("ssl_no_certificate", "TLS sessions of clients without a certificate", |b| {
+        b.tls.without_certificate.get()
+    }),
+    counter("ssl_connection_error", "Handshakes that failed, certificates apart", |b| b.tls.errors.get()),
+    counter("ssl_fail_verify_no_cert", "Handshakes without the certificate that is required", |b| {
+        b.tls.no_certificate.get()
+    }),
+    counter("ssl_fail_verify_san", "Handshakes with a certificate of another name", |b| b.tls.names.get()),
+    counter("ssl_fail_verify_cert_hash", "Handshakes with a certificate that is not pinned", |b| {
+        b.tls.pins.get()
+    }),
+    counter("ssl_fail_verify_error", "Handshakes with a certificate that is not trusted", |b| {
+        b.tls.untrusted.get()
+    }),
+    counter("ssl_handshake_overflow", "Handshakes refused because too many were pending", |b| {
+        b.tls.overflow.get()
+    }),
+    counter("ssl_handshake_timeout", "Handshakes that were not done in time", |b| b.tls.timeouts.get()),
 ];
 
 /// The classes of statuses, as the label and the stat name have them.

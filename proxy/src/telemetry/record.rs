@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::cluster::ClusterMetrics;
 use crate::error::Reason;
 use crate::message::{RequestHead, Version};
+use crate::tls::Security;
 
 /// Everything about one exchange that a log line, a metric or `/why` may ask for. The exchange fills it on its way.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) peer: SocketAddr,
     /// The address it connected to.
     pub(crate) local: SocketAddr,
+    /// The client's TLS session.
+    pub(crate) security: Option<Arc<Security>>,
     /// Request version.
     pub(crate) version: Version,
     /// Request method.
@@ -95,6 +98,8 @@ pub(crate) struct Downstream {
     pub(crate) peer: SocketAddr,
     /// The address it connected to.
     pub(crate) local: SocketAddr,
+    /// Its TLS session.
+    pub(crate) security: Option<Arc<Security>>,
 }
 
 impl Record {
@@ -108,6 +113,7 @@ impl Record {
             inbound: downstream.inbound,
             peer: downstream.peer,
             local: downstream.local,
+            security: downstream.security.clone(),
             version: head.version,
             method: head.method.clone(),
             authority: head.authority.clone(),

@@ -16,6 +16,7 @@ use super::request::{Protocol, SeriesTable, SharedSeries, micros};
 use super::{Metrics, OVERFLOW, flight};
 use crate::error::Reason;
 use crate::message::Version;
+use crate::tls::{Failure, Security};
 
 /// What one worker counts apart from clusters. Aligned so that no two workers write to one cache line.
 #[derive(Debug, Default)]
@@ -58,6 +59,22 @@ pub(super) struct ListenerBlock {
     pub(super) closed: Counter,
     pub(super) overflow: Counter,
     pub(super) overload: Counter,
+    pub(super) tls: TlsCounters,
+}
+
+/// What happened to TLS handshakes.
+#[derive(Debug, Default)]
+pub(super) struct TlsCounters {
+    pub(super) handshakes: Counter,
+    pub(super) resumed: Counter,
+    pub(super) without_certificate: Counter,
+    pub(super) errors: Counter,
+    pub(super) no_certificate: Counter,
+    pub(super) names: Counter,
+    pub(super) pins: Counter,
+    pub(super) untrusted: Counter,
+    pub(super) overflow: Counter,
+    pub(super) timeouts: Counter,
 }
 
 /// A worker's own way to its blocks by name.
@@ -158,6 +175,37 @@ impl Recorder {
         let bound = local.metrics.bound();
         local.listeners.with(listener, &local.shard.listeners, bound, |block| block.overload.add(1));
         self.count_reason(Reason::Overload);
+    }
+
+    /// A TLS session came about with a client.
+    pub(crate) fn handshake_done(&self, listener: &Arc<str>, security: &Security) {
+        let local = &*self.local;
+        local.listeners.with(listener, &local.shard.listeners, local.metrics.bound(), |block| {
+            block.tls.handshakes.add(1);
+            block.tls.resumed.add(u64::from(security.resumed));
+            block.tls.without_certificate.add(u64::from(security.peer.is_none()));
+        });
+    }
+
+    /// No TLS session came about with a client.
+    pub(crate) fn handshake_failed(&self, listener: &Arc<str>, failure: Failure) {
+        let local = &*self.local;
+        local.listeners.with(listener, &local.shard.listeners, local.metrics.bound(), |block| {
+            let counter = match failure {
+                Failure::NoCertificate => &block.tls.no_certificate,
+                Failure::Names => &block.tls.names,
+                Failure::Pin => &block.tls.pins,
+                Failure::Untrusted => &block.tls.untrusted,
+                Failure::Overflow => &block.tls.overflow,
+                Failure::Timeout => &block.tls.timeouts,
+                Failure::NotReady | Failure::Refused | Failure::Closed | Failure::Protocol => {
+                    &block.tls.errors
+                }
+            };
+            counter.add(1);
+        });
+        let overflow = failure == Failure::Overflow;
+        self.count_reason(if overflow { Reason::DownstreamOverflow } else { Reason::DownstreamTlsFailure });
     }
 
     /// A connection turned out to speak HTTP; it counts as the manager's until the guard is dropped.

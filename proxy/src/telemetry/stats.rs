@@ -12,7 +12,10 @@ pub(super) fn encode(out: &mut String, wanted: &dyn Fn(&str) -> bool, totals: &T
     managers(&mut lines, totals);
     for (name, blocks) in &totals.listeners {
         for stat in &LISTENER {
-            lines.stat("listener", name, stat, blocks.iter().map(|block| &**block));
+            // Envoy's statistics of TLS are in a scope of their own; Prometheus has an underscore there.
+            let scoped = stat.name.replacen("ssl_", "ssl.", 1);
+            let value = stat.sum(blocks.iter().map(|block| &**block));
+            lines.push(&format!("listener.{name}.{scoped}"), value);
         }
     }
     server(&mut lines, totals);

@@ -15,6 +15,7 @@ pub(super) fn record() -> Record {
         inbound: false,
         peer: ([192, 0, 2, 7], 50_000).into(),
         local: ([192, 0, 2, 1], 80).into(),
+        security: None,
     };
     let head = RequestHead {
         method: http::Method::GET,

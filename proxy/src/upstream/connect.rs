@@ -8,34 +8,79 @@ use std::sync::atomic::Ordering;
 use tokio::net::TcpStream;
 
 use super::SendError;
-use crate::cluster::Cluster;
+use crate::cluster::{AskFor, Cluster, Endpoint, Security};
 use crate::error::Reason;
 use crate::io::Io;
 use crate::telemetry::Recorder;
 
-/// Connects to an address on behalf of a cluster.
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Want<'a> {
+    /// The protocol that will be spoken, by its ALPN name; `None` is none that we know.
+    pub(crate) protocol: Option<&'static [u8]>,
+    /// The name to ask for instead of the configured one.
+    pub(crate) server_name: Option<&'a str>,
+}
+
+impl Want<'_> {
+    /// For bytes that are not looked into.
+    pub(crate) const OPAQUE: Self = Want { protocol: None, server_name: None };
+}
+
+/// Connects to an endpoint on behalf of a cluster: where the cluster has TLS, the handshake is a part of it, and nothing is ever sent
+/// without (C4).
 pub(crate) async fn connect(
     cluster: &Arc<Cluster>,
-    address: SocketAddr,
+    endpoint: &Endpoint,
+    want: Want<'_>,
     recorder: &Recorder,
 ) -> Result<Io, SendError> {
-    let attempt = tokio::time::timeout(cluster.connect_timeout, TcpStream::connect(address));
-    let failed = |reason, detail: String| {
-        recorder.connect_failed(&cluster.metrics, reason == Reason::ConnectTimeout);
-        Err(SendError::not_sent(reason, detail))
-    };
-    let stream = match attempt.await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return failed(Reason::ConnectFailure, describe(address, &error)),
-        Err(_) => {
-            let limit = cluster.connect_timeout;
-            return failed(Reason::ConnectTimeout, format!("{address} did not accept within {limit:?}"));
+    let address = endpoint.address;
+    let making = async {
+        let io = open(address).await?;
+        match &cluster.security {
+            None => Ok(io),
+            Some(security) => Box::pin(secure(security, io, endpoint, want)).await,
         }
     };
-    let prepared = stream.set_nodelay(true).and_then(|()| Io::new(stream));
-    match prepared {
-        Ok(io) => Ok(io),
-        Err(error) => failed(Reason::ConnectFailure, describe(address, &error)),
+    let made = tokio::time::timeout(cluster.connect_timeout, making).await;
+    let made = made.unwrap_or_else(|_| {
+        let limit = cluster.connect_timeout;
+        let what = if cluster.security.is_some() { "accept and shake hands" } else { "accept" };
+        Err((Reason::ConnectTimeout, format!("{address} did not {what} within {limit:?}")))
+    });
+    made.map_err(|(reason, detail)| {
+        recorder.connect_failed(&cluster.metrics, reason == Reason::ConnectTimeout);
+        SendError::not_sent(reason, detail)
+    })
+}
+
+async fn open(address: SocketAddr) -> Result<Io, (Reason, String)> {
+    let connected = TcpStream::connect(address).await;
+    let prepared = connected.and_then(|stream| stream.set_nodelay(true).and_then(|()| Io::new(stream)));
+    prepared.map_err(|error| (Reason::ConnectFailure, describe(address, &error)))
+}
+
+async fn secure(
+    security: &Security,
+    io: Io,
+    endpoint: &Endpoint,
+    want: Want<'_>,
+) -> Result<Io, (Reason, String)> {
+    let address = endpoint.address;
+    let failed = |detail: String| (Reason::UpstreamTlsFailure, format!("{address}: {detail}"));
+    let by_host = (security.ask_for == AskFor::Host).then_some(endpoint.hostname.as_deref()).flatten();
+    let name = want.server_name.or(by_host);
+    let connected = security.context.connect(io, name, address.ip(), want.protocol).await;
+    let (io, established) = connected.map_err(|failure| failed(failure.detail))?;
+    // What was agreed on is spoken, or nothing is (C6).
+    match (want.protocol, established.alpn.as_deref()) {
+        (Some(wanted), Some(agreed)) if wanted != agreed => {
+            let agreed = String::from_utf8_lossy(agreed);
+            let wanted = String::from_utf8_lossy(wanted);
+            Err(failed(format!("TLS: the endpoint speaks {agreed}, the cluster {wanted}")))
+        }
+        _ => Ok(io),
     }
 }
 

@@ -11,7 +11,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use http::Method;
 use tokio::time::Instant;
 
-use super::connect::{ConnectionPlace, connect};
+use super::connect::{ConnectionPlace, Want, connect};
 use super::pool::{PendingClaim, Pool, Pools};
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
@@ -108,7 +108,7 @@ impl Pools {
     }
 
     async fn checkout_http2(&self, destination: &Destination) -> Result<Connection, SendError> {
-        let pool = self.of(&destination.endpoint);
+        let pool = self.of(destination);
         loop {
             let best = pool.least_busy();
             let busy = best.as_ref().is_none_or(|connection| {
@@ -149,7 +149,8 @@ impl Pools {
     ) -> Result<Connection, SendError> {
         let _connecting = Connecting::new(pool);
         let cluster = &destination.cluster;
-        let connected = connect(cluster, destination.endpoint.address, &self.recorder).await;
+        let want = Want { protocol: Some(b"h2"), server_name: destination.server_name.as_deref() };
+        let connected = connect(cluster, &destination.endpoint, want, &self.recorder).await;
         let io = connected.inspect_err(|error| {
             pool.failures.set(pool.failures.get() + 1);
             pool.failure.replace((error.reason, error.detail.clone()));

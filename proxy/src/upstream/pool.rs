@@ -6,24 +6,48 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::{ConnectionPlace, connect};
+use super::connect::{ConnectionPlace, Want, connect};
 use super::{Destination, SendError, http1, http2};
-use crate::cluster::{Cluster, Endpoint, EndpointId};
+use crate::cluster::{Cluster, EndpointId};
 use crate::error::Reason;
 use crate::telemetry::Recorder;
+use crate::tls::ClientContext;
 
 /// Every pooled connection of one worker.
 pub(crate) struct Pools {
-    by_endpoint: RefCell<FxHashMap<EndpointId, Rc<Pool>>>,
+    by_key: RefCell<FxHashMap<Key, Rc<Pool>>>,
+    /// Numbers for the names that endpoints are asked for by TLS, where requests say them.
+    names: RefCell<FxHashMap<Arc<str>, u64>>,
+    next_name: Cell<u64>,
     pub(super) recorder: Recorder,
 }
 
-/// The connections to one endpoint.
+/// What connections may be shared by: a credential or a context that changes makes another pool, so that connections of the old one
+/// serve no new request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    endpoint: EndpointId,
+    credentials: Credentials,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Credentials {
+    /// None: plaintext.
+    Plain,
+    /// Of a context's generation.
+    Tls(u64),
+    /// The same, asked for by the name of this number.
+    Named(u64, u64),
+}
+
+/// The connections to one endpoint under one set of credentials.
 pub(super) struct Pool {
+    /// The context that they were made by, and its generation then.
+    context: Option<(Weak<ClientContext>, u64)>,
     /// Lives as long as some endpoint set has the endpoint; the identity's own count of requests.
     alive: Weak<AtomicU32>,
     /// Idle HTTP/1.1 connections, the most recently used last.
@@ -46,14 +70,23 @@ pub(super) struct Pool {
 impl Pools {
     /// No connections yet.
     pub(crate) fn new(recorder: Recorder) -> Self {
-        Self { by_endpoint: RefCell::default(), recorder }
+        Self { by_key: RefCell::default(), names: RefCell::default(), next_name: Cell::new(0), recorder }
     }
 
-    pub(super) fn of(&self, endpoint: &Endpoint) -> Rc<Pool> {
-        let mut pools = self.by_endpoint.borrow_mut();
-        let pool = pools.entry(endpoint.id).or_insert_with(|| {
+    pub(super) fn of(&self, destination: &Destination) -> Rc<Pool> {
+        let security = destination.cluster.security.as_ref();
+        let context = security.map(|security| (&security.context, security.context.generation()));
+        let credentials = match (&context, &destination.server_name) {
+            (None, _) => Credentials::Plain,
+            (Some((_, generation)), None) => Credentials::Tls(*generation),
+            (Some((_, generation)), Some(name)) => Credentials::Named(*generation, self.number_of(name)),
+        };
+        let key = Key { endpoint: destination.endpoint.id, credentials };
+        let mut pools = self.by_key.borrow_mut();
+        let pool = pools.entry(key).or_insert_with(|| {
             Rc::new(Pool {
-                alive: Arc::downgrade(&endpoint.in_flight),
+                context: context.map(|(context, generation)| (Arc::downgrade(context), generation)),
+                alive: Arc::downgrade(&destination.endpoint.in_flight),
                 idle: RefCell::default(),
                 shared: RefCell::default(),
                 connecting: Cell::new(false),
@@ -67,6 +100,15 @@ impl Pools {
         pool.clone()
     }
 
+    fn number_of(&self, name: &Arc<str>) -> u64 {
+        if let Some(number) = self.names.borrow().get(name) {
+            return *number;
+        }
+        let number = self.next_name.replace(self.next_name.get() + 1);
+        self.names.borrow_mut().insert(name.clone(), number);
+        number
+    }
+
     /// An HTTP/1.1 connection: an idle one that is still good, or a new one. `fresh` asks for a new one.
     pub(super) async fn checkout(
         &self,
@@ -74,7 +116,7 @@ impl Pools {
         idempotent: bool,
         fresh: bool,
     ) -> Result<http1::Connection, SendError> {
-        let pool = self.of(&destination.endpoint);
+        let pool = self.of(destination);
         let cluster = &destination.cluster;
         let place = loop {
             if !fresh && let Some(connection) = pool.take_idle(idempotent) {
@@ -91,18 +133,27 @@ impl Pools {
         };
         let count = OpenCount::new(pool);
         // Boxed: every request would carry the room that making a connection needs.
-        let connecting = Box::pin(connect(cluster, destination.endpoint.address, &self.recorder));
+        let want = Want { protocol: Some(b"http/1.1"), server_name: destination.server_name.as_deref() };
+        let connecting = Box::pin(connect(cluster, &destination.endpoint, want, &self.recorder));
         let io = connecting.await?;
         Ok(http1::Connection::new(io, place.opened(&self.recorder), count))
     }
 
     /// Drops what was closed by the other end or idle for too long, and the pools of endpoints that are gone. Runs every second.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.by_endpoint.borrow_mut().retain(|_, pool| {
-            let alive = pool.alive.strong_count() > 0;
+        let mut numbers = FxHashSet::default();
+        self.by_key.borrow_mut().retain(|key, pool| {
+            let alive = pool.alive.strong_count() > 0 && pool.is_current();
             pool.sweep(now, alive);
-            alive
+            let Credentials::Named(_, number) = key.credentials else { return alive };
+            // Requests choose the names: what nothing uses makes room.
+            let kept = alive && (Rc::strong_count(pool) > 1 || !pool.is_empty());
+            if kept {
+                numbers.insert(number);
+            }
+            kept
         });
+        self.names.borrow_mut().retain(|_, number| numbers.contains(number));
     }
 }
 
@@ -110,7 +161,7 @@ impl Pools {
 impl Pools {
     /// Closes every HTTP/1.1 connection that no exchange uses.
     pub(crate) fn shrink(&self) {
-        let pools: Vec<_> = self.by_endpoint.borrow().values().cloned().collect();
+        let pools: Vec<_> = self.by_key.borrow().values().cloned().collect();
         for pool in pools {
             // Taken out first: dropping a connection looks back into the pool.
             let idle = std::mem::take(&mut *pool.idle.borrow_mut());
@@ -171,6 +222,17 @@ impl Drop for OpenCount {
 }
 
 impl Pool {
+    /// Whether its context still has the credentials that its connections were made with.
+    fn is_current(&self) -> bool {
+        self.context.as_ref().is_none_or(|(context, generation)| {
+            context.upgrade().is_some_and(|context| context.generation() == *generation)
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.idle.borrow().is_empty() && self.shared.borrow().is_empty()
+    }
+
     /// The most recently used idle connection that is still good.
     fn take_idle(&self, idempotent: bool) -> Option<http1::Connection> {
         let now = Instant::now();

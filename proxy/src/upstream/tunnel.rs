@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, StatusCode};
 
-use super::connect::{ConnectionPlace, connect};
+use super::connect::{ConnectionPlace, Want, connect};
 use super::http1::Upgraded;
 use super::pool::Pools;
 use super::{Attempt, Destination, SendError};
@@ -43,7 +43,7 @@ impl Pools {
             let detail = format!("{} connections open to {}", cluster.limits.connections, cluster.name);
             return Err(SendError::not_sent(Reason::UpstreamOverflow, detail));
         };
-        let io = connect(cluster, destination.endpoint.address, &self.recorder).await?;
+        let io = connect(cluster, &destination.endpoint, Want::OPAQUE, &self.recorder).await?;
         let held = place.opened(&self.recorder);
         let head = ResponseHead { status: StatusCode::OK, version: Version::Http11, headers: Headers::new() };
         Ok(Response { head, body: Body::stream(Plain::new(io, BytesMut::new(), upload, held)) })

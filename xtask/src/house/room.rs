@@ -146,8 +146,8 @@ pub(crate) const PLANS: &[Plan] = &[
                 why: "wire types die in `compile`",
             },
             Guard {
-                names: &["rustls", "tokio_rustls"],
-                rooms: &["tls", "identity", "upstream"],
+                names: &["rustls", "webpki", "x509_parser"],
+                rooms: &["tls", "io"],
                 why: "the other rooms see byte streams and identities",
             },
             NO_KUBERNETES,

@@ -2,7 +2,8 @@ use super::*;
 use crate::compile::tests::fixture::yaml;
 
 fn compiled(text: &str) -> Result<Plan, String> {
-    compile(&yaml(&format!("name: a\n{text}"))).map_err(|problem| problem.to_string())
+    compile(&yaml(&format!("name: a\n{text}")), &mut Contexts::default())
+        .map_err(|problem| problem.to_string())
 }
 
 fn plan(text: &str) -> Plan {

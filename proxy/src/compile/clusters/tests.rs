@@ -9,7 +9,7 @@ fn dns(text: &str) -> Plan {
         "{{name: a, {text}, load_assignment: {{cluster_name: a, endpoints: [{{lb_endpoints: [
            {{endpoint: {{address: {{socket_address: {{address: web, port_value: 80}}}}}}}}]}}]}}}}"
     );
-    cluster::compile(&yaml(&text)).unwrap()
+    cluster::compile(&yaml(&text), &mut crate::compile::Contexts::default()).unwrap()
 }
 
 struct Scenario {

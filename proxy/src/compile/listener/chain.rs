@@ -16,9 +16,10 @@ use crate::compile::extension;
 use crate::compile::filter::Buckets;
 use crate::compile::problem::{At, Problem, fail, unsupported};
 use crate::compile::route;
+use crate::compile::tls::Contexts;
 use crate::compile::value;
 use crate::compile::{http, tcp};
-use crate::snapshot::{ChainId, Chains, Criteria, FilterChain, Road};
+use crate::snapshot::{ChainId, Chains, Criteria, FilterChain, Road, Security};
 
 const CONNECTION_MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -62,9 +63,11 @@ pub(crate) enum Routes {
 pub(super) fn compile(
     wire: &wire::Listener,
     previous: Option<&Plan>,
+    contexts: &mut Contexts,
     now: Instant,
 ) -> Result<(Chains, Vec<ChainPlan>), Problem> {
     let (mut chains, mut plans) = (Chains::default(), Vec::new());
+    let listener = super::name(wire);
     let names: Vec<&str> = wire.filter_chains.iter().map(|chain| chain.name.as_str()).collect();
     for (index, chain) in wire.filter_chains.iter().enumerate() {
         let place = place(index, &chain.name);
@@ -74,7 +77,9 @@ pub(super) fn compile(
         }
         let matched = chain.filter_chain_match.as_ref().map(criteria::compile).transpose();
         let matched = matched.at("filter_chain_match").at(&place)?.unwrap_or_default();
-        let plan = one(chain, Some(matched.clone()), &place, previous, now).at(&place)?;
+        let security = security(chain, &listener, &place, contexts).at(&place)?;
+        let form = Form { criteria: Some(matched.clone()), place: &place, security };
+        let plan = one(chain, form, previous, now).at(&place)?;
         chains.add(&matched, plan.chain.clone()).or_else(|other| {
             let other = self::place(other, names[other]);
             fail(format!("matches connections that {other} matches too, and equally well"))
@@ -85,7 +90,8 @@ pub(super) fn compile(
     }
     if let Some(chain) = &wire.default_filter_chain {
         let place = "default_filter_chain";
-        let plan = one(chain, None, place, previous, now).at(place)?;
+        let security = security(chain, &listener, place, contexts).at(place)?;
+        let plan = one(chain, Form { criteria: None, place, security }, previous, now).at(place)?;
         chains.set_default(plan.chain.clone());
         plans.push(plan);
     }
@@ -100,14 +106,39 @@ fn place(index: usize, name: &str) -> String {
     }
 }
 
+/// What a chain is, besides its filters.
+struct Form<'a> {
+    /// `None` is the default chain.
+    criteria: Option<Criteria>,
+    place: &'a str,
+    security: Option<Security>,
+}
+
+/// TLS for a chain; `None` for plaintext.
+fn security(
+    wire: &wire::FilterChain,
+    listener: &str,
+    place: &str,
+    contexts: &mut Contexts,
+) -> Result<Option<Security>, Problem> {
+    let owner = format!("listener {listener}, {place}");
+    let context = contexts.server(&owner, wire.transport_socket.as_ref()).at("transport_socket")?;
+    let limit = value::bound(wire.transport_socket_connect_timeout.as_ref(), Some(HANDSHAKE));
+    // Without a bound, slow handshakes would pile up (C9).
+    let time_limit = limit.at("transport_socket_connect_timeout")?.unwrap_or(HANDSHAKE);
+    Ok(context.map(|context| Security { context, time_limit }))
+}
+
+/// How long a handshake may take when the configuration does not say.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 fn one(
     wire: &wire::FilterChain,
-    criteria: Option<Criteria>,
-    place: &str,
+    form: Form<'_>,
     previous: Option<&Plan>,
     now: Instant,
 ) -> Result<ChainPlan, Problem> {
-    extension::is_plaintext(wire.transport_socket.as_ref()).at("transport_socket")?;
+    let Form { criteria, place, security } = form;
     unsupported(&[("use_proxy_proto", value::flag(wire.use_proxy_proto.as_ref(), false))])?;
     let key = Key {
         criteria,
@@ -121,6 +152,7 @@ fn one(
         id,
         name: if wire.name.is_empty() { place.into() } else { wire.name.as_str().into() },
         road: compiled.road,
+        security,
         max_connections: compiled.max_connections,
         open: previous.map(|previous| previous.chain.open.clone()).unwrap_or_default(),
     };

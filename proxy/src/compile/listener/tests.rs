@@ -10,7 +10,8 @@ const ADDRESS: &str = "address: {socket_address: {address: 127.0.0.1, port_value
 const ROUTER: &str = "{name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
 
 fn compiled(text: &str) -> Result<Plan, String> {
-    compile(&yaml(text), None, Instant::now()).map_err(|problem| problem.to_string())
+    compile(&yaml(text), None, &mut Contexts::default(), Instant::now())
+        .map_err(|problem| problem.to_string())
 }
 
 /// A listener with one connection manager; `manager` stands inside its configuration.

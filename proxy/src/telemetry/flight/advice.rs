@@ -59,6 +59,11 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "Look into the workload's log at this time: it crashed, restarted, or closes idle connections while a request is on its way.",
     ),
     (
+        Reason::UpstreamTlsFailure,
+        "No TLS session came about with the endpoint",
+        "The detail says which certificate or name is wrong: compare the cluster's trusted_ca, names and sni with the certificate that the endpoint shows (`openssl s_client`).",
+    ),
+    (
         Reason::UpstreamBodyReset,
         "The endpoint closed or reset the connection within its response",
         "Look into the workload's log at this time: it ended in the middle of a response; the client has seen a cut response.",
@@ -94,6 +99,11 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "Mend the client; the detail says what is wrong with its request.",
     ),
     (
+        Reason::Misdirected,
+        "The request's host has another certificate or client policy than the TLS connection that it came on",
+        "Nothing to mend as a rule: the client opens another connection for that host; clients that do not are broken.",
+    ),
+    (
         Reason::HeadersTooLarge,
         "The request's headers are larger than the bound",
         "Look for large cookies or tokens; the bound is max_request_headers_kb of the listener.",
@@ -107,6 +117,11 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         Reason::DownstreamTimeout,
         "The client did not send its request in time",
         "Slow or stalled clients are cut on purpose; if it hits honest ones, raise request_headers_timeout or request_timeout.",
+    ),
+    (
+        Reason::DownstreamTlsFailure,
+        "No TLS session came about with the client",
+        "The proxy's log names the client and says why: an untrusted or missing client certificate, another protocol, or a client that was too slow.",
     ),
     (
         Reason::DownstreamClosed,

@@ -1,0 +1,72 @@
+//! `DataSource`: where the bytes of a certificate are.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sidegate_xds::envoy::config::core::v3 as core;
+
+use super::secret::Secrets;
+use super::{Needs, Unmade};
+use crate::compile::problem::{At as _, Problem};
+
+/// What a context is made of, noted as it is read.
+pub(super) struct Inputs<'a> {
+    secrets: &'a Secrets,
+    needs: RefCell<Needs>,
+    /// Something is in force already.
+    pub(super) replaces: bool,
+}
+
+impl<'a> Inputs<'a> {
+    pub(super) fn new(secrets: &'a Secrets) -> Self {
+        Self { secrets, needs: RefCell::default(), replaces: false }
+    }
+
+    pub(super) fn needs(self) -> Needs {
+        self.needs.into_inner()
+    }
+
+    /// A secret by name; waits for one that comes by discovery.
+    pub(super) fn secret(
+        &self,
+        config: &super::wire::SdsSecretConfig,
+    ) -> Result<&'a super::wire::Secret, Unmade> {
+        let name: Arc<str> = config.name.as_str().into();
+        self.needs.borrow_mut().secrets.insert(name.clone());
+        self.secrets.get(&name, config.sds_config.as_ref()).map_err(|unmade| match unmade {
+            Unmade::Wrong(problem) => Unmade::Wrong(problem.at(format_args!("secret {name}"))),
+            Unmade::Waiting => Unmade::Waiting,
+        })
+    }
+
+    /// The bytes of a source; `None` when it is not set.
+    pub(super) fn read(
+        &self,
+        source: Option<&core::DataSource>,
+        field: &str,
+    ) -> Result<Option<Arc<[u8]>>, Problem> {
+        use core::data_source::Specifier;
+        let Some(specifier) = source.and_then(|source| source.specifier.as_ref()) else { return Ok(None) };
+        let bytes: Arc<[u8]> = match specifier {
+            Specifier::InlineBytes(bytes) => bytes.as_slice().into(),
+            Specifier::InlineString(text) => text.as_bytes().into(),
+            Specifier::EnvironmentVariable(name) => match std::env::var(name) {
+                Ok(text) => text.into_bytes().into(),
+                Err(_) => {
+                    return Err(Problem::new(format!("the variable {name} is not set")).at(field));
+                }
+            },
+            Specifier::Filename(name) => self.file(name.into()).at(field)?,
+        };
+        Ok(Some(bytes))
+    }
+
+    /// A file's content, which is watched from now on.
+    pub(super) fn file(&self, path: PathBuf) -> Result<Arc<[u8]>, Problem> {
+        let content = self.secrets.file(&path);
+        let name = path.display().to_string();
+        self.needs.borrow_mut().files.insert(path);
+        content.map_err(|error| Problem::new(format!("cannot read {name}: {error}")))
+    }
+}

@@ -1,0 +1,34 @@
+//! TLS for both directions: certificates and what they say, who is trusted, and the handshakes.
+//!
+//! A [`ServerContext`] or [`ClientContext`] is a cell: the configuration that handshakes use from now on is swapped in it when a
+//! certificate is renewed, without touching connections. What an identity may do is not decided here; who the peer is, is.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+
+mod certificate;
+mod client;
+mod failure;
+mod material;
+mod parameters;
+mod peer;
+mod resumption;
+mod server;
+mod verify;
+
+pub(crate) use client::{ClientContext, ClientPlan};
+pub(crate) use failure::Failure;
+pub(crate) use material::{Identity, MaterialError, Revocation, Roots};
+pub(crate) use parameters::Parameters;
+pub(crate) use peer::Security;
+pub(crate) use resumption::Remember;
+pub(crate) use server::{ClientAuthentication, ServerContext, ServerPlan, accept};
+pub(crate) use verify::{NameKind, NameMatch, Policy, PolicyParts};
+
+/// The one source of cryptography.
+fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    &PROVIDER
+}

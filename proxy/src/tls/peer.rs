@@ -1,0 +1,80 @@
+//! What a handshake came to: the version, what was agreed on, and who is at the other end.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::{CommonState, HandshakeKind, ProtocolVersion};
+
+use super::certificate::{Certificate, Unreadable};
+
+/// The verified other end.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// What its certificate says.
+    pub(crate) certificate: Certificate,
+    /// The certificate itself.
+    pub(crate) der: CertificateDer<'static>,
+    /// What it sent with it, leaf left out.
+    pub(crate) intermediates: Vec<CertificateDer<'static>>,
+}
+
+/// What is known of a connection with TLS, for logs and headers.
+#[derive(Debug)]
+pub(crate) struct Security {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub(crate) version: &'static str,
+    /// The cipher suite, as Envoy names it.
+    pub(crate) cipher: Box<str>,
+    /// The name that the client asked for, lower case.
+    pub(crate) server_name: Option<Box<str>>,
+    /// The client, if it showed a certificate; then it was verified.
+    pub(crate) peer: Option<Peer>,
+    /// The certificate that we showed.
+    pub(crate) own: Option<Arc<super::Identity>>,
+    /// The session was one that had been established before.
+    pub(crate) resumed: bool,
+}
+
+/// What a handshake came to.
+#[derive(Debug)]
+pub(crate) struct Established {
+    /// The protocol that was agreed on, if one was.
+    pub(crate) alpn: Option<Box<[u8]>>,
+    /// The rest.
+    pub(crate) security: Arc<Security>,
+}
+
+impl Established {
+    pub(super) fn of(
+        state: &CommonState,
+        server_name: Option<Box<str>>,
+        own: Option<Arc<super::Identity>>,
+    ) -> Result<Self, Unreadable> {
+        let peer = state.peer_certificates().and_then(|chain| chain.split_first());
+        let peer = peer.map(|(leaf, intermediates)| -> Result<Peer, Unreadable> {
+            Ok(Peer {
+                certificate: Certificate::read(leaf)?,
+                der: leaf.clone(),
+                intermediates: intermediates.to_vec(),
+            })
+        });
+        let security = Security {
+            version: match state.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "TLSv1.3",
+            },
+            cipher: state.negotiated_cipher_suite().map(cipher_name).unwrap_or_default(),
+            server_name,
+            peer: peer.transpose()?,
+            own,
+            resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
+        };
+        let alpn = state.alpn_protocol().map(Into::into);
+        Ok(Self { alpn, security: Arc::new(security) })
+    }
+}
+
+/// OpenSSL's name of a suite, which Envoy's logs have: `TLS_AES_128_GCM_SHA256`, `ECDHE-RSA-AES128-GCM-SHA256`.
+fn cipher_name(suite: rustls::SupportedCipherSuite) -> Box<str> {
+    super::parameters::name_of(suite).into()
+}

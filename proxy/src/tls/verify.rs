@@ -1,0 +1,405 @@
+//! Who is trusted: a path to a root by webpki, then names, then pins. Both directions ask the same [`Policy`].
+//!
+//! Fails closed: a certificate that is in doubt anywhere is refused before its names are looked at.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
+use webpki::{
+    EndEntityCert, ExtendedKeyUsageValidator, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder,
+};
+
+use super::certificate::{Certificate, hexadecimal};
+use super::material::{Revocation, Roots, digest};
+use super::provider;
+
+/// A test for one subject alternative name.
+pub(crate) struct NameMatch {
+    /// The kind of name.
+    pub(crate) kind: NameKind,
+    /// The test as text: for messages, and for telling tests apart.
+    pub(crate) text: Box<str>,
+    /// The name itself, when it must be exactly that: DNS names then match wildcards in certificates.
+    pub(crate) exact: Option<Box<str>>,
+    /// The test.
+    pub(crate) matches: Box<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+/// The kind of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameKind {
+    /// URI.
+    Uri,
+    /// DNS name.
+    Dns,
+    /// E-mail address.
+    Email,
+    /// IP address.
+    Address,
+}
+
+impl fmt::Debug for NameMatch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?} {}", self.kind, self.text)
+    }
+}
+
+impl NameMatch {
+    fn is_met(&self, certificate: &Certificate) -> bool {
+        let names = &certificate.names;
+        let any = |names: &[Box<str>]| names.iter().any(|name| (self.matches)(name));
+        match self.kind {
+            NameKind::Uri => any(&names.uris),
+            NameKind::Email => any(&names.emails),
+            NameKind::Address => names.addresses.iter().any(|address| (self.matches)(&address.to_string())),
+            NameKind::Dns => match &self.exact {
+                Some(wanted) => names.dns.iter().any(|name| covers(name, wanted)),
+                None => any(&names.dns),
+            },
+        }
+    }
+}
+
+/// Whether a certificate's DNS name covers a host: equal in any case, or by a wildcard for its first label (RFC 6125 §6.4.3).
+fn covers(name: &str, host: &str) -> bool {
+    if name.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    match (name.strip_prefix("*."), host.split_once('.')) {
+        (Some(parent), Some((first, rest))) => {
+            !first.is_empty() && parent.contains('.') && parent.eq_ignore_ascii_case(rest)
+        }
+        _ => false,
+    }
+}
+
+/// The parts of a [`Policy`].
+#[derive(Debug, Default)]
+pub(crate) struct PolicyParts {
+    /// `trusted_ca`.
+    pub(crate) roots: Option<Roots>,
+    /// `crl`.
+    pub(crate) revocation: Option<Revocation>,
+    /// `only_verify_leaf_cert_crl`.
+    pub(crate) only_leaf_revocation: bool,
+    /// `match_typed_subject_alt_names`: one of them must hold.
+    pub(crate) names: Vec<NameMatch>,
+    /// `verify_certificate_hash`.
+    pub(crate) hashes: Vec<[u8; 32]>,
+    /// `verify_certificate_spki`.
+    pub(crate) keys: Vec<[u8; 32]>,
+    /// The certificate must be for the name that the connection asked for.
+    pub(crate) requested_name: bool,
+    /// `suppress_client_ca_list`.
+    pub(crate) hide_roots: bool,
+}
+
+/// Who is trusted.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    parts: PolicyParts,
+    /// Differs when anything differs that decides who is trusted: sessions are not resumed under another one (R8).
+    pub(crate) fingerprint: [u8; 32],
+    hints: Vec<DistinguishedName>,
+}
+
+/// Why a certificate is refused, beyond what webpki finds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// It has none of the names that it must have.
+    #[error("the peer's certificate is not accepted: expected {expected}; found {found}")]
+    Names {
+        /// What it must have.
+        expected: String,
+        /// What it has.
+        found: String,
+    },
+    /// It is not pinned.
+    #[error("the peer's certificate is not accepted: it is not one of those that are pinned")]
+    Pin,
+    /// Something in it is in doubt.
+    #[error("the peer's certificate is not accepted: it {0}")]
+    Doubt(String),
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
+    }
+}
+
+impl Policy {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: PolicyParts) -> Self {
+        let mut text = Vec::new();
+        for root in parts.roots.iter().flat_map(|roots| &*roots.der) {
+            text.extend(digest(root));
+        }
+        text.push(0);
+        text.extend(parts.revocation.iter().flat_map(|revocation| revocation.digest));
+        text.push(u8::from(parts.only_leaf_revocation) | (u8::from(parts.requested_name) << 1));
+        for name in &parts.names {
+            text.extend_from_slice(format!("{name:?}\n").as_bytes());
+        }
+        text.push(0);
+        text.extend(parts.hashes.iter().chain(&parts.keys).flatten());
+        text.extend([parts.hashes.len() as u8, parts.keys.len() as u8]);
+        let fingerprint = digest(&text);
+        let anchors = parts.roots.iter().filter(|_| !parts.hide_roots).flat_map(|roots| &*roots.anchors);
+        let hints = anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
+        Self { parts, fingerprint, hints }
+    }
+
+    /// Whether anything at all is verified.
+    pub(crate) fn is_open(&self) -> bool {
+        let parts = &self.parts;
+        parts.roots.is_none()
+            && parts.hashes.is_empty()
+            && parts.keys.is_empty()
+            && parts.names.is_empty()
+            && !parts.requested_name
+    }
+
+    /// Whether names are looked at.
+    pub(crate) fn checks_names(&self) -> bool {
+        !self.parts.names.is_empty() || self.parts.requested_name
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: impl ExtendedKeyUsageValidator,
+        requested: Option<&ServerName<'_>>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        if intermediates.len() > CHAIN {
+            return Err(Refusal::Doubt(format!("comes with {} others", intermediates.len())).into());
+        }
+        let certificate =
+            Certificate::read(leaf).map_err(|error| Error::from(Refusal::Doubt(error.to_string())))?;
+        if !certificate.may_sign {
+            return Err(Refusal::Doubt("may not sign (key usage)".into()).into());
+        }
+        let parsed = EndEntityCert::try_from(leaf).map_err(|error| certificate_error(&error))?;
+        match &self.parts.roots {
+            Some(roots) => self.verify_path(&parsed, roots, intermediates, usage, now)?,
+            None => verify_time(&certificate, now)?,
+        }
+        self.verify_pins(&certificate)?;
+        self.verify_names(&certificate, &parsed, requested)
+    }
+
+    fn verify_path(
+        &self,
+        leaf: &EndEntityCert<'_>,
+        roots: &Roots,
+        intermediates: &[CertificateDer<'_>],
+        usage: impl ExtendedKeyUsageValidator,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let lists: Vec<_> =
+            self.parts.revocation.iter().flat_map(|revocation| revocation.lists.iter()).collect();
+        let depth = if self.parts.only_leaf_revocation {
+            RevocationCheckDepth::EndEntity
+        } else {
+            RevocationCheckDepth::Chain
+        };
+        let revocation =
+            RevocationOptionsBuilder::new(&lists).ok().map(|options| options.with_depth(depth).build());
+        let algorithms = provider().signature_verification_algorithms.all;
+        leaf.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, revocation, None)
+            .map(drop)
+            .map_err(|error| certificate_error(&error))
+    }
+
+    fn verify_pins(&self, certificate: &Certificate) -> Result<(), Error> {
+        let PolicyParts { hashes, keys, .. } = &self.parts;
+        if hashes.is_empty() && keys.is_empty() {
+            return Ok(());
+        }
+        let hashed = hashes.iter().any(|hash| *hexadecimal(hash) == *certificate.sha256);
+        if hashed || keys.contains(&certificate.key_sha256) { Ok(()) } else { Err(Refusal::Pin.into()) }
+    }
+
+    fn verify_names(
+        &self,
+        certificate: &Certificate,
+        parsed: &EndEntityCert<'_>,
+        requested: Option<&ServerName<'_>>,
+    ) -> Result<(), Error> {
+        let names = &self.parts.names;
+        if !names.is_empty() && !names.iter().any(|name| name.is_met(certificate)) {
+            let expected: Vec<_> = names.iter().map(|name| &*name.text).collect();
+            let expected = expected.join(" or ");
+            return Err(Refusal::Names { expected, found: certificate.described_names() }.into());
+        }
+        if !self.parts.requested_name {
+            return Ok(());
+        }
+        let valid = requested.is_some_and(|name| parsed.verify_is_valid_for_subject_name(name).is_ok());
+        if valid {
+            return Ok(());
+        }
+        let expected =
+            requested.map_or_else(|| "a name to ask for".into(), |name| name.to_str().into_owned());
+        Err(Refusal::Names { expected, found: certificate.described_names() }.into())
+    }
+}
+
+/// Without roots there is no path that webpki would hold against the clock.
+fn verify_time(certificate: &Certificate, now: UnixTime) -> Result<(), Error> {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+    if certificate.has_expired(now) {
+        return Err(CertificateError::Expired.into());
+    }
+    if certificate.not_before > now {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    Ok(())
+}
+
+/// webpki's words in rustls', which chooses the alert by them.
+fn certificate_error(error: &webpki::Error) -> Error {
+    use webpki::Error as Webpki;
+    let error = match error {
+        Webpki::BadDer | Webpki::BadDerTime | Webpki::TrailingData(_) => CertificateError::BadEncoding,
+        Webpki::CertExpired { .. } | Webpki::InvalidCertValidity => CertificateError::Expired,
+        Webpki::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        Webpki::UnknownIssuer => CertificateError::UnknownIssuer,
+        Webpki::CertRevoked => CertificateError::Revoked,
+        Webpki::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        Webpki::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
+        Webpki::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        Webpki::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        other => {
+            CertificateError::Other(OtherError(Arc::new(Refusal::Doubt(format!("is refused: {other}")))))
+        }
+    };
+    Error::InvalidCertificate(error)
+}
+
+/// A policy as rustls asks it, on the server's side.
+#[derive(Debug)]
+pub(super) struct Clients {
+    pub(super) policy: Arc<Policy>,
+    pub(super) required: bool,
+}
+
+impl ClientCertVerifier for Clients {
+    fn client_auth_mandatory(&self) -> bool {
+        self.required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.policy.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.policy.verify(leaf, intermediates, KeyUsage::client_auth(), None, now)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        schemes()
+    }
+}
+
+/// A policy as rustls asks it, on the client's side.
+#[derive(Debug)]
+pub(super) struct Servers {
+    pub(super) policy: Arc<Policy>,
+}
+
+impl ServerCertVerifier for Servers {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if !self.policy.is_open() {
+            self.policy.verify(leaf, intermediates, KeyUsage::server_auth(), Some(server_name), now)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        schemes()
+    }
+}
+
+fn tls12_signature(
+    message: &[u8],
+    leaf: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &provider().signature_verification_algorithms;
+    rustls::crypto::verify_tls12_signature(message, leaf, signature, algorithms)
+}
+
+fn tls13_signature(
+    message: &[u8],
+    leaf: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &provider().signature_verification_algorithms;
+    rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
+}
+
+fn schemes() -> Vec<SignatureScheme> {
+    provider().signature_verification_algorithms.supported_schemes()
+}
+
+/// Certificates above a leaf: more of them are an attack on the path builder.
+const CHAIN: usize = 16;
