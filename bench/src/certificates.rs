@@ -53,11 +53,16 @@ impl Certificates {
         self.0.join(name).display().to_string()
     }
 
-    /// For the load: verifies the proxy, shows the client's certificate, and never resumes.
-    pub(crate) fn client(&self) -> anyhow::Result<Arc<ClientConfig>> {
+    /// For the load: verifies the proxy, shows the client's certificate unless it is to be anonymous, and never resumes.
+    pub(crate) fn client(&self, anonymous: bool) -> anyhow::Result<Arc<ClientConfig>> {
         let (chain, key) = self.pair("client")?;
         let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13])?;
-        let mut config = builder.with_root_certificates(self.roots()?).with_client_auth_cert(chain, key)?;
+        let builder = builder.with_root_certificates(self.roots()?);
+        let mut config = if anonymous {
+            builder.with_no_client_auth()
+        } else {
+            builder.with_client_auth_cert(chain, key)?
+        };
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
@@ -130,7 +135,8 @@ mod tests {
     fn what_is_made_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let certificates = Certificates::make(folder.path()).unwrap();
-        certificates.client().unwrap();
+        certificates.client(false).unwrap();
+        certificates.client(true).unwrap();
         certificates.server().unwrap();
         server_name().unwrap();
     }

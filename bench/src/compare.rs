@@ -193,8 +193,10 @@ fn trials(
     if wants("zero-window", "100 answers of 1 MB without a window") {
         growths.add("zero-window", growth::zero_window(contenders, rig), |_| false)?;
     }
-    if wants("slow-upstream", "100 uploads of 100 MB to an origin that reads 10 KB/s of each") {
-        growths.add("slow-upstream", growth::slow_upstream(plan.uploads, contenders, rig), |_| false)?;
+    for (name, lane) in [("slow-upstream", Lane::Http1), ("slow-upstream-h2", Lane::Downgrade)] {
+        if wants(name, "100 uploads of 100 MB to an origin that reads 10 KB/s of each") {
+            growths.add(name, growth::slow_upstream(lane, plan.uploads, contenders, rig), |_| false)?;
+        }
     }
     let mut floods = Table::new(
         "cut | strikes until then, median (most) | reached the origin | RSS, MiB | victims failed | worst victim | ended by",

@@ -52,7 +52,7 @@ pub(crate) struct Crowd {
 
 /// Prints a [`Crowd`] when all have come, and keeps them until standard input ends.
 pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
-    let dialer = Rc::new(Dialer::new(order.target, order.certificates.as_deref())?);
+    let dialer = Rc::new(Dialer::new(order.target, order.certificates.as_deref(), false)?);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let (crowd, connections) = runtime.block_on(gather(order, dialer));
     println!("{}", serde_json::to_string(&crowd)?);

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::JoinSet;
 
@@ -51,11 +51,14 @@ pub(crate) struct Order {
     /// Speak mutual TLS, with the certificates of this folder
     #[arg(long)]
     pub(crate) certificates: Option<PathBuf>,
+    /// Show no certificate all the same
+    #[arg(long, action = ArgAction::Set, default_value_t = false)]
+    pub(crate) anonymous: bool,
 }
 
 /// Prints a [`Report`].
 pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
-    let dialer = Rc::new(Dialer::new(order.target, order.certificates.as_deref())?);
+    let dialer = Rc::new(Dialer::new(order.target, order.certificates.as_deref(), order.anonymous)?);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let report = runtime.block_on(send(order, dialer));
     println!("{}", serde_json::to_string(&report)?);

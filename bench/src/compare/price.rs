@@ -10,6 +10,7 @@ use super::helper::send;
 use super::kind::Event;
 use super::peer::Peer;
 use super::rig::{Rig, Support};
+use crate::lane::Lane;
 use crate::load::Report;
 use crate::workload::{Plan, Unit, Workload};
 
@@ -99,7 +100,10 @@ pub(super) fn in_turns(
     let mut rows: Vec<Row> = invited.iter().map(|(peer, _)| Row::new(workload, peer.kind.name)).collect();
     let mut able = Vec::new();
     for (index, (peer, support)) in invited.iter().enumerate() {
-        rows[index].unsupported = support.refused.get(&workload.lane).cloned();
+        rows[index].unsupported = match support.refused.get(&workload.lane) {
+            Some(why) => Some(why.clone()),
+            None => open_to_strangers(workload, peer, rig)?,
+        };
         match &rows[index].unsupported {
             Some(why) => eprintln!("  {:<14} not supported: {why}", peer.kind.name),
             None => able.push(index),
@@ -117,6 +121,26 @@ pub(super) fn in_turns(
         }
     }
     Ok(rows)
+}
+
+/// Mutual TLS that anybody gets through is not what is priced.
+fn open_to_strangers(workload: &Workload, peer: &Peer, rig: &Rig) -> anyhow::Result<Option<String>> {
+    let Some(target) = peer.address(workload.lane).filter(|_| workload.lane == Lane::TlsDown) else {
+        return Ok(None);
+    };
+    let flags = [
+        ("ask", "fresh".to_owned()),
+        ("target", target.to_string()),
+        ("bytes", workload.bytes.to_string()),
+        ("connections", "1".to_owned()),
+        ("seconds", "0.05".to_owned()),
+        ("certificates", rig.certificates.folder().display().to_string()),
+        ("anonymous", "true".to_owned()),
+    ];
+    let mut load = rig.helper("load", &flags)?;
+    let report: Report = load.say()?;
+    let open = report.ok > 0 || report.errors == 0;
+    Ok(open.then(|| "it lets clients in that show no certificate".to_owned()))
 }
 
 /// What one run of a workload cost the proxy.

@@ -26,9 +26,18 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    pub(crate) fn new(target: SocketAddr, certificates: Option<&Path>) -> anyhow::Result<Self> {
-        let config = certificates.map(|folder| Certificates::at(folder).client()).transpose()?;
-        Ok(Self { target, tls: config.map(TlsConnector::from), dialed: Cell::new(0) })
+    pub(crate) fn plain(target: SocketAddr) -> Self {
+        Self { target, tls: None, dialed: Cell::new(0) }
+    }
+
+    /// With TLS where there are certificates.
+    pub(crate) fn new(
+        target: SocketAddr,
+        certificates: Option<&Path>,
+        anonymous: bool,
+    ) -> anyhow::Result<Self> {
+        let config = certificates.map(|folder| Certificates::at(folder).client(anonymous)).transpose()?;
+        Ok(Self { tls: config.map(TlsConnector::from), ..Self::plain(target) })
     }
 
     /// Fails after [`PATIENCE`]: a proxy that does not answer is not waited for.

@@ -46,20 +46,23 @@ pub(in super::super) fn zero_window(contenders: &[Contender], rig: &mut Rig) -> 
     })
 }
 
-/// 100 uploads of 100 MB each to an origin that reads 10 KB/s of each.
+/// 100 uploads of 100 MB each to an origin that reads 10 KB/s of each; on the HTTP/1.1 lane each on a connection of its own, on the other
+/// all on one of HTTP/2.
 pub(in super::super) fn slow_upstream(
+    lane: Lane,
     length: Duration,
     contenders: &[Contender],
     rig: &mut Rig,
 ) -> Verdicts<Growth> {
     let limits = rig.ample();
-    each(contenders, Event::SlowUpstream, Lane::Http1, limits, rig, |peer, rig| {
-        let target = peer.address(Lane::Http1).context("the proxy does not speak that")?;
-        warm(&WORKLOADS[0], peer, rig)?;
+    each(contenders, Event::SlowUpstream, lane, limits, rig, |peer, rig| {
+        let target = peer.address(lane).context("the proxy does not speak that")?;
+        warm(if lane.takes_http2() { &VICTIM } else { &WORKLOADS[0] }, peer, rig)?;
         let before_kib = peer.resident_kib()?;
         let flags = [
             ("target", target.to_string()),
-            ("connections", "100".to_owned()),
+            ("uploads", "100".to_owned()),
+            ("http2", lane.takes_http2().to_string()),
             ("bytes", "100000000".to_owned()),
             ("seconds", length.as_secs_f64().to_string()),
         ];
