@@ -6,85 +6,21 @@ use std::task::{Context, Poll, ready};
 mod frames;
 mod guard;
 mod guarded;
+mod head;
 
 pub(crate) use guard::{Budgets, Guard};
 pub(crate) use guarded::Guarded;
+pub(crate) use head::{HeadBounds, Incoming, request_head};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, HOST, TE};
-use http::uri::PathAndQuery;
+use http::header::{CONTENT_LENGTH, TE};
 
 use crate::http1::{is_hop_by_hop, may_trail};
 use crate::message::{
-    Body, BodyError, BodyStream, Frame, Headers, RequestHead, ResponseHead, Scheme, Version, is_authority,
+    Body, BodyError, BodyStream, Frame, Headers, RequestHead, ResponseHead, Scheme, Version,
 };
-
-/// Why a request head from HTTP/2 is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HeadError {
-    /// No `:authority` and no `host`.
-    #[error("the request names no authority")]
-    NoAuthority,
-    /// `host` differs from `:authority`, or there are several.
-    #[error("`host` and `:authority` differ")]
-    AuthorityMismatch,
-    /// User information, or what no host can be (RFC 9113 §8.3.1).
-    #[error("the authority is no host and port")]
-    Authority,
-}
-
-/// The head of a request that came in.
-pub(crate) fn request_head(parts: http::request::Parts) -> Result<RequestHead, HeadError> {
-    let mut map = parts.headers;
-    let uri = parts.uri.into_parts();
-    let hosts = map.get_all(HOST).iter().count();
-    let host = map.remove(HOST);
-    let authority = match (uri.authority, host) {
-        (_, Some(_)) if hosts > 1 => return Err(HeadError::AuthorityMismatch),
-        (Some(authority), Some(host))
-            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
-        {
-            return Err(HeadError::AuthorityMismatch);
-        }
-        (Some(authority), _) => authority,
-        (None, Some(host)) => {
-            host.as_bytes().try_into().map_err(|_: http::uri::InvalidUri| HeadError::AuthorityMismatch)?
-        }
-        (None, None) => return Err(HeadError::NoAuthority),
-    };
-    if !is_authority(authority.as_str().as_bytes()) {
-        return Err(HeadError::Authority);
-    }
-    let scheme = match uri.scheme {
-        Some(scheme) if scheme == http::uri::Scheme::HTTPS => Scheme::Https,
-        _ => Scheme::Http,
-    };
-    join_cookies(&mut map);
-    let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let headers = without_connection_fields(map);
-    Ok(RequestHead {
-        method: parts.method,
-        scheme,
-        authority: Some(authority),
-        path,
-        version: Version::Http2,
-        headers,
-    })
-}
-
-/// HTTP/2 may split `cookie` into crumbs; everything behind us expects one field (RFC 9113 §8.2.3).
-fn join_cookies(map: &mut HeaderMap) {
-    let crumbs = map.get_all(http::header::COOKIE);
-    if crumbs.iter().nth(1).is_none() {
-        return;
-    }
-    let joined = crumbs.iter().map(http::HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    if let Ok(value) = http::HeaderValue::from_bytes(&joined) {
-        map.insert(http::header::COOKIE, value);
-    }
-}
 
 fn without_connection_fields(map: HeaderMap) -> Headers {
     let mut headers = Headers::from_map(map);
@@ -181,21 +117,44 @@ pub(crate) fn incoming(
         done();
         return Body::Empty;
     }
-    Body::stream(Incoming { stream, remaining, consumed: 0, data_ended: false, feeder, done: Some(done) })
+    let done = Some(done);
+    let held = Held::Never;
+    Body::stream(IncomingBody { stream, remaining, consumed: 0, data_ended: false, held, feeder, done })
+}
+
+/// The body of a request that came in: as [`incoming`]. Its last piece is only given on once the client has ended it there: where its length
+/// was announced, whoever gets all of that takes the request for whole (B13).
+pub(crate) fn incoming_request(stream: RecvStream, headers: &mut Headers) -> Body {
+    let remaining = take_length(headers);
+    if stream.is_end_stream() {
+        return Body::Empty;
+    }
+    let (held, feeder, done) = (Held::Nothing, None, None::<fn()>);
+    Body::stream(IncomingBody { stream, remaining, consumed: 0, data_ended: false, held, feeder, done })
+}
+
+/// A piece that waits for the stream's end.
+#[derive(Debug)]
+enum Held {
+    /// Pieces are given on as they come.
+    Never,
+    Nothing,
+    Piece(Bytes),
 }
 
 /// A body from HTTP/2. The window is opened again only when the next piece is asked for: not reading is back-pressure.
-struct Incoming<D: FnOnce()> {
+struct IncomingBody<D: FnOnce()> {
     stream: RecvStream,
     remaining: Option<u64>,
     consumed: usize,
     data_ended: bool,
+    held: Held,
     /// The request body that is still being sent while its response comes in.
     feeder: Option<Pump>,
     done: Option<D>,
 }
 
-impl<D: FnOnce() + 'static> BodyStream for Incoming<D> {
+impl<D: FnOnce() + 'static> BodyStream for IncomingBody<D> {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -215,13 +174,22 @@ impl<D: FnOnce() + 'static> BodyStream for Incoming<D> {
             match ready!(this.stream.poll_data(context)) {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
-                    this.consumed = data.len();
                     this.remaining = this.remaining.map(|left| left.saturating_sub(data.len() as u64));
+                    let is_all = this.remaining == Some(0) && !this.stream.is_end_stream();
+                    if is_all && matches!(this.held, Held::Nothing) {
+                        this.held = Held::Piece(data);
+                        continue;
+                    }
+                    this.consumed = data.len();
                     return Poll::Ready(Some(Ok(Frame::Data(data))));
                 }
                 Some(Err(_)) => return Poll::Ready(Some(Err(BodyError::Reset))),
                 None => this.data_ended = true,
             }
+        }
+        if let Held::Piece(data) = std::mem::replace(&mut this.held, Held::Never) {
+            this.consumed = data.len();
+            return Poll::Ready(Some(Ok(Frame::Data(data))));
         }
         let trailers = ready!(this.stream.poll_trailers(context));
         if let Some(done) = this.done.take() {
@@ -250,17 +218,20 @@ impl<D: FnOnce() + 'static> BodyStream for Incoming<D> {
     }
 
     fn remaining(&self) -> Option<u64> {
-        self.remaining
+        match &self.held {
+            Held::Piece(data) => Some(data.len() as u64),
+            _ => self.remaining,
+        }
     }
 
     fn is_at_end(&self) -> bool {
-        self.stream.is_end_stream()
+        !matches!(self.held, Held::Piece(_)) && self.stream.is_end_stream()
     }
 }
 
-impl<D: FnOnce()> Unpin for Incoming<D> {}
+impl<D: FnOnce()> Unpin for IncomingBody<D> {}
 
-impl<D: FnOnce()> Drop for Incoming<D> {
+impl<D: FnOnce()> Drop for IncomingBody<D> {
     fn drop(&mut self) {
         if let Some(done) = self.done.take() {
             done();

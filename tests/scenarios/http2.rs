@@ -13,6 +13,7 @@ use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::wait;
 
 mod floods; // B3 to B8: what costs much and serves nobody
+mod heads; // B10 to B14: what is malformed, and what becomes of the rest
 
 /// A proxy, its origin, and a client that must not notice what else happens.
 struct Stage {
@@ -63,7 +64,9 @@ impl Stage {
     async fn cuts(&self, reason: &str) -> f64 {
         let page = self.proxy.admin("/metrics").await.text();
         let name = format!("sidegate_reasons_total{{reason=\"{reason}\"}} ");
-        page.lines().find_map(|line| line.strip_prefix(&name)).map_or(0.0, |text| text.parse().unwrap())
+        page.lines()
+            .find_map(|line| line.strip_prefix(&name))
+            .map_or(0.0, |text| text.parse().expect("a number"))
     }
 
     /// Waits until so many connections were cut as floods, and that each was told in one line.

@@ -18,7 +18,10 @@ use super::is_bodiless;
 use crate::drain::Phase;
 use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, Leaving, Served, refuse, serve as serve_exchange};
-use crate::http2::{Budgets, Guard, Guarded, Pump, PumpError, incoming, outgoing_response, request_head};
+use crate::http2::{
+    Budgets, Guard, Guarded, HeadBounds, Incoming, Pump, PumpError, incoming_request, outgoing_response,
+    request_head,
+};
 use crate::io::{Gathered, Io};
 use crate::message::{Body, BodyError, Request, Response, Tunnel};
 use crate::snapshot::Http;
@@ -52,7 +55,8 @@ fn settings(http: &Http) -> h2::server::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(http.max_concurrent_streams)
-        .max_header_list_size(u32::try_from(http.max_header_bytes).unwrap_or(u32::MAX))
+        // A little above our own bound: what is just over it gets an answer with a reason, and a record.
+        .max_header_list_size(u32::try_from(http.max_header_bytes + HEADER_MARGIN).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         // Frames for streams that we ended early may be on their way for as many as may be open.
         .max_concurrent_reset_streams(http.max_concurrent_streams.clamp(50, 1_000) as usize)
@@ -111,6 +115,7 @@ async fn accept(
                     worker: worker.clone(),
                     downstream: downstream.clone(),
                     streams: streams.clone(),
+                    bounds: HeadBounds { bytes: http.max_header_bytes, fields: http.max_header_count },
                     respond,
                 };
                 stream.spawn(request, http.timeouts.stream_idle);
@@ -216,6 +221,7 @@ struct Stream {
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     streams: Rc<Streams>,
+    bounds: HeadBounds,
     respond: SendResponse<Bytes>,
 }
 
@@ -233,12 +239,12 @@ impl Stream {
         let method = parts.method.clone();
         let started = Instant::now();
         let tunnel = tunnel_of(&mut parts);
-        let served = match request_head(parts) {
+        let served = match request_head(parts, self.bounds) {
             Err(error) => {
                 let detail = Some(error.to_string());
-                refuse(&self.worker, &self.downstream, None, Reason::BadRequest, detail)
+                refuse(&self.worker, &self.downstream, None, error.reason(), detail)
             }
-            Ok(mut head) => {
+            Ok(Incoming { mut head, expects_continue }) => {
                 // What the transport is, whatever the client calls it.
                 head.scheme = self.downstream.scheme;
                 if self.was_reset().await {
@@ -246,7 +252,11 @@ impl Stream {
                     drop(refuse(&self.worker, &self.downstream, Some(head), Reason::DownstreamClosed, None));
                     return;
                 }
-                let body = incoming(stream, &mut head.headers, || (), None);
+                if expects_continue && !stream.is_end_stream() {
+                    // Content waits in its window, not on the wire: it may as well come (RFC 9110 §10.1.1).
+                    self.send_continue();
+                }
+                let body = incoming_request(stream, &mut head.headers);
                 let Some(served) = self.run_exchange(Request { head, body, tunnel }).await else {
                     if started.elapsed() >= PATIENT {
                         self.streams.guard.answered();
@@ -258,6 +268,13 @@ impl Stream {
         };
         self.streams.guard.answered();
         self.send(served, &method, idle).await;
+    }
+
+    fn send_continue(&mut self) {
+        let mut interim = http::Response::new(());
+        *interim.status_mut() = StatusCode::CONTINUE;
+        // A stream that is over by now has no use for it.
+        let _ = self.respond.send_informational(interim);
     }
 
     /// Whether the client gave up before we looked.
@@ -350,6 +367,8 @@ const PATIENT: Duration = Duration::from_secs(1);
 /// How long a connection that was cut takes in what is still coming, and how much of that.
 const LINGER: Duration = Duration::from_secs(1);
 const MOST_LINGERED: usize = 4 * 1024 * 1024;
+/// Bytes past the bound on header bytes that the h2 crate still hands to us.
+const HEADER_MARGIN: usize = 16 * 1024;
 const LINGER_READ: usize = 64 * 1024;
 /// How long a connection that was told to end, and serves nothing, may take to do so.
 const FAREWELL: Duration = Duration::from_secs(30);

@@ -220,6 +220,7 @@ async fn b7_no_credit_is_lost() {
         let expected = if number % 2 == 0 { 413 } else { 200 };
         assert_eq!(status, Some(expected), "stream {id}");
     }
+    drop(raw);
     stage.finish().await;
 }
 
@@ -302,5 +303,6 @@ async fn honest_clients_are_never_cut() {
     assert_eq!(super::outcome(&mut raw, last).await, (Some(200), None));
     stage.flooded(0).await;
     gate.open();
+    drop(raw);
     stage.finish().await;
 }
