@@ -56,50 +56,80 @@ pub(crate) struct Order {
     pub(crate) anonymous: bool,
 }
 
-/// Prints a [`Report`].
+/// Opens the connections, says that it is ready, waits for a line on standard input, and prints a [`Report`] at the end.
 pub(crate) fn run(order: &Order) -> anyhow::Result<()> {
     let dialer = Rc::new(Dialer::new(order.target, order.certificates.as_deref(), order.anonymous)?);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    let report = runtime.block_on(send(order, dialer));
+    let report = runtime.block_on(async {
+        let tally = Rc::new(Tally::default());
+        let connections = open(order, &dialer, &tally).await;
+        println!("{}", serde_json::to_string(READY)?);
+        std::io::stdin().read_line(&mut String::new())?;
+        anyhow::Ok(send(order, dialer, connections, tally).await)
+    })?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
 
-async fn send(order: &Order, dialer: Rc<Dialer>) -> Report {
-    let tally = Rc::new(Tally::default());
-    let pace = Rc::new(Pace::start(Duration::from_secs_f64(order.seconds), order.rate));
-    let mut connections = JoinSet::new();
+/// All connections that stay: their handshakes are not what is measured. None where each request has its own.
+async fn open(order: &Order, dialer: &Rc<Dialer>, tally: &Tally) -> Vec<Option<Box<dyn Stream>>> {
+    if order.ask == Ask::Fresh {
+        return (0..order.connections).map(|_| None).collect();
+    }
+    let mut dials = JoinSet::new();
     for _ in 0..order.connections {
+        let dialer = dialer.clone();
+        dials.spawn_local(async move { dialer.dial().await });
+    }
+    let mut connections = Vec::new();
+    while let Some(dial) = dials.join_next().await {
+        match dial.map_err(anyhow::Error::from).and_then(|dial| dial) {
+            Ok(stream) => connections.push(Some(stream)),
+            Err(error) => tally.failed(&error),
+        }
+    }
+    connections
+}
+
+async fn send(
+    order: &Order,
+    dialer: Rc<Dialer>,
+    connections: Vec<Option<Box<dyn Stream>>>,
+    tally: Rc<Tally>,
+) -> Report {
+    let pace = Rc::new(Pace::start(Duration::from_secs_f64(order.seconds), order.rate));
+    let mut running = JoinSet::new();
+    for stream in connections {
         let (pace, tally, dialer, order) = (pace.clone(), tally.clone(), dialer.clone(), order.clone());
-        connections.spawn_local(async move {
-            if let Err(error) = connection(&order, &dialer, &pace, &tally).await {
+        running.spawn_local(async move {
+            let asked = match stream {
+                Some(stream) => on_a_connection(stream, &order, &pace, &tally).await,
+                None => http1::ask_on_new_connections(&dialer, order.bytes, &pace, &tally).await,
+            };
+            if let Err(error) = asked {
                 tally.failed(&error);
             }
         });
     }
-    while connections.join_next().await.is_some() {}
+    while running.join_next().await.is_some() {}
     tally.report(pace.begun())
 }
 
-async fn connection(
+async fn on_a_connection(
+    stream: Box<dyn Stream>,
     order: &Order,
-    dialer: &Dialer,
     pace: &Rc<Pace>,
     tally: &Rc<Tally>,
 ) -> anyhow::Result<()> {
-    let bytes = order.bytes;
+    let (bytes, streams) = (order.bytes, order.streams);
     match order.ask {
-        Ask::Get => http1::ask(dialer.dial().await?, bytes, pace, tally).await,
-        Ask::Fresh => http1::ask_on_new_connections(dialer, bytes, pace, tally).await,
-        Ask::Fetch => {
-            let question = http2::Question::Fetch(bytes);
-            http2::ask(dialer.dial().await?, question, order.streams, pace, tally).await
-        }
-        Ask::Call => {
-            let question = http2::Question::Call;
-            http2::ask(dialer.dial().await?, question, order.streams, pace, tally).await
-        }
-        Ask::Echo => echo::ask(dialer.dial().await?, pace, tally).await,
-        Ask::Bulk => bulk::ask(dialer.dial().await?, bytes, pace, tally).await,
+        Ask::Get | Ask::Fresh => http1::ask(stream, bytes, pace, tally).await,
+        Ask::Fetch => http2::ask(stream, http2::Question::Fetch(bytes), streams, pace, tally).await,
+        Ask::Call => http2::ask(stream, http2::Question::Call, streams, pace, tally).await,
+        Ask::Echo => echo::ask(stream, pace, tally).await,
+        Ask::Bulk => bulk::ask(stream, bytes, pace, tally).await,
     }
 }
+
+/// What the load says when its connections are open.
+pub(crate) const READY: &str = "ready";

@@ -46,9 +46,9 @@ impl Helper {
         serde_json::from_str(&line).context("a helper says something unexpected")
     }
 
-    fn ask<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
-        self.input.as_mut().context("the helper was told to end")?.write_all(b"\n")?;
-        self.say()
+    /// Sends it the line it waits for.
+    pub(super) fn go(&mut self) -> anyhow::Result<()> {
+        Ok(self.input.as_mut().context("the helper was told to end")?.write_all(b"\n")?)
     }
 
     /// Tells it to end and waits until it has.
@@ -86,12 +86,14 @@ impl Origin {
 
     /// How much it has answered since it started.
     pub(super) fn count(&mut self, service: Service) -> anyhow::Result<u64> {
-        let counts: Counts = self.helper.ask().context("the origin does not say how much it answered")?;
+        self.helper.go().context("the origin is gone")?;
+        let counts: Counts = self.helper.say().context("the origin does not say how much it answered")?;
         Ok(counts.get(&service).copied().unwrap_or(0))
     }
 }
 
-/// Starts one workload against an address; it says a [`Report`] at its end.
+/// Starts one workload against an address and waits until its connections are open; it begins when it is told to, and says a [`Report`] at
+/// its end.
 pub(super) fn load(
     workload: &Workload,
     target: SocketAddr,
@@ -114,7 +116,9 @@ pub(super) fn load(
     if workload.lane == Lane::TlsDown {
         flag("certificates", certificates.folder().display().to_string());
     }
-    Helper::start(machine, arguments)
+    let mut load = Helper::start(machine, arguments)?;
+    let _: String = load.say().context("the load does not get ready")?;
+    Ok(load)
 }
 
 /// Runs one workload against an address, to its end.
@@ -126,6 +130,7 @@ pub(super) fn send(
     certificates: &Certificates,
 ) -> anyhow::Result<Report> {
     let mut load = load(workload, target, length, machine, certificates)?;
+    load.go()?;
     let report = load.say().context("the load does not say what came of it")?;
     load.end()?;
     Ok(report)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::helper::send;
+use super::helper;
 use super::kind::Event;
 use super::peer::Peer;
 use super::rig::{Rig, Support};
@@ -138,6 +138,8 @@ fn open_to_strangers(workload: &Workload, peer: &Peer, rig: &Rig) -> anyhow::Res
         ("anonymous", "true".to_owned()),
     ];
     let mut load = rig.helper("load", &flags)?;
+    let _: String = load.say()?;
+    load.go()?;
     let report: Report = load.say()?;
     let open = report.ok > 0 || report.errors == 0;
     Ok(open.then(|| "it lets clients in that show no certificate".to_owned()))
@@ -148,8 +150,11 @@ fn sample(workload: &Workload, length: Duration, peer: &Peer, rig: &mut Rig) -> 
     let target = peer.address(workload.lane).context("the proxy does not speak that")?;
     let service = workload.lane.service();
     let requests_before = rig.origin.count(service)?;
+    let mut load = helper::load(workload, target, length, &rig.machine, &rig.certificates)?;
+    std::thread::sleep(SETTLE);
     let spent_before = peer.spent()?;
-    let load = send(workload, target, length, &rig.machine, &rig.certificates)?;
+    load.go()?;
+    let load: Report = load.say().context("the load does not say what came of it")?;
     std::thread::sleep(SETTLE);
     let spent = peer.spent()?.saturating_sub(spent_before);
     let requests = rig.origin.count(service)? - requests_before;
@@ -158,7 +163,7 @@ fn sample(workload: &Workload, length: Duration, peer: &Peer, rig: &mut Rig) -> 
 
 /// Fills pools and caches; its figures are not used.
 const WARM_UP: Duration = Duration::from_millis(700);
-/// Until the proxy has closed what the load left.
+/// Until the proxy has opened and closed what the load did.
 const SETTLE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ fn one(attack: Attack, length: Duration, peer: &Peer, rig: &mut Rig) -> anyhow::
     let before_kib = peer.resident_kib()?;
     let seen_before = rig.origin.count(service)?;
     let mut victims = load(&VICTIM, target, CALM + length, &rig.machine, &rig.certificates)?;
+    victims.go()?;
     std::thread::sleep(CALM);
     let flags = [
         ("attack", attack.name()),
