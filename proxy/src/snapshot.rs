@@ -170,7 +170,7 @@ pub(crate) struct HttpTimeouts {
     pub(crate) idle: Option<Duration>,
     /// No byte on a stream (`stream_idle_timeout`), default 5 min.
     pub(crate) stream_idle: Option<Duration>,
-    /// From the first byte of a request to its head's end (`request_headers_timeout`), default 30 s here (Envoy: none).
+    /// From the first byte of a request to its head's end (`request_headers_timeout`), default 10 s here (Envoy: none).
     pub(crate) headers: Option<Duration>,
     /// From the first byte to the last of a request (`request_timeout`), default none.
     pub(crate) request: Option<Duration>,
@@ -189,7 +189,7 @@ impl Default for HttpTimeouts {
         Self {
             idle: Some(Duration::from_secs(3600)),
             stream_idle: Some(Duration::from_secs(300)),
-            headers: Some(Duration::from_secs(30)),
+            headers: Some(Duration::from_secs(10)),
             request: None,
             longest: None,
             connection: None,

@@ -204,15 +204,30 @@ impl Gateway {
         proxy
     }
 
+    /// As [`Gateway::start`], with a pipe for its stdout that nobody reads.
+    pub async fn start_unread(self, sandbox: &Sandbox) -> Proxy {
+        let mut proxy = self.launch(sandbox, Process::start_unread);
+        proxy.accepting().await;
+        proxy
+    }
+
     /// Starts a proxy.
     fn start_unprobed(self, sandbox: &Sandbox) -> Proxy {
+        self.launch(sandbox, Process::start)
+    }
+
+    fn launch(
+        self,
+        sandbox: &Sandbox,
+        start: impl FnOnce(&Sandbox, &str, &std::path::Path, Vec<String>) -> Process,
+    ) -> Proxy {
         let listener = address();
         let admin = self.admin.then(address);
         let bootstrap = self.bootstrap(listener, admin);
         let config = sandbox.write("bootstrap.json", &bootstrap.to_string());
         let mut arguments = vec!["-c".to_owned(), config.display().to_string()];
         arguments.extend(self.flags);
-        let process = Process::start(sandbox, "proxy", &program("sidegate-proxy"), arguments);
+        let process = start(sandbox, "proxy", &program("sidegate-proxy"), arguments);
         Proxy { process, address: listener, admin }
     }
 }

@@ -46,13 +46,40 @@ impl Process {
         program: &Path,
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {
+        Self::spawn(sandbox, name, program, arguments, true)
+    }
+
+    /// As [`Process::start`]; its stdout is a pipe that nobody reads.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_unread<A: AsRef<OsStr>>(
+        sandbox: &Sandbox,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        Self::spawn(sandbox, name, program, arguments, false)
+    }
+
+    fn spawn<A: AsRef<OsStr>>(
+        sandbox: &Sandbox,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        read: bool,
+    ) -> Self {
         let log = sandbox.path().join(format!("{name}.log"));
         // Appended: a process that is started again goes on in the same file.
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("a second handle of the log"))
+            .stdout(if read {
+                Stdio::from(file.try_clone().expect("a second handle of the log"))
+            } else {
+                Stdio::piped()
+            })
             .stderr(file)
             .kill_on_drop(true)
             .spawn()

@@ -125,9 +125,15 @@ pub(crate) fn part_regex(regex: &matcher::RegexMatcher) -> Result<Regex, Problem
 }
 
 fn build(pattern: &str) -> Result<Regex, Problem> {
+    if pattern.len() > LONGEST_PATTERN {
+        return Err(Problem::new(format!("is longer than {LONGEST_PATTERN} bytes")).at("regex"));
+    }
     let regex = regex::RegexBuilder::new(pattern).size_limit(1 << 20).build();
     regex.map_err(|error| Problem::new(error.to_string().replace('\n', " ")).at("regex"))
 }
+
+/// Reading a pattern takes time and memory too, before its program's size is known.
+const LONGEST_PATTERN: usize = 64 * 1024;
 
 /// `StringMatcher`.
 pub(crate) fn string_match(wire: &matcher::StringMatcher) -> Result<StringMatch, Problem> {

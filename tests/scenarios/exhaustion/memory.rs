@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use sidegate_tests::client::{self, Protocol};
-use sidegate_tests::fountain::{Fountain, narrow};
+use sidegate_tests::fountain::{Fountain, WATER, narrow};
 use sidegate_tests::gateway::{Gateway, Proxy};
 use sidegate_tests::message::Call;
 use sidegate_tests::resources::{Usage, mebibytes};
@@ -72,4 +72,98 @@ async fn d6_near_the_ceiling_new_work_is_refused_and_old_work_finished() {
     assert!(released.elapsed() < Duration::from_secs(10), "{:?}", released.elapsed());
     assert!(timeout(Duration::from_millis(100), held.as_mut()).await.is_err(), "what was begun goes on");
     assert!(proxy.process.is_running());
+}
+
+#[tokio::test]
+async fn d2_an_idle_connection_costs_a_few_kib() {
+    let sandbox = Sandbox::new();
+    let origin = Fountain::start(0).await;
+    let proxy = Gateway::to(&[origin.address()]).with_admin().start(&sandbox).await;
+    let call = Call::get("/");
+    for (protocol, most) in [(Protocol::Http1, 24), (Protocol::Http2, 48)] {
+        assert_eq!(proxy.call_over(protocol, &call).await.status, 200);
+        let before = Usage::of(proxy.process.id()).memory;
+        let (mut ones, mut twos) = (Vec::new(), Vec::new());
+        for _ in 0..COUNT {
+            match protocol {
+                Protocol::Http1 => {
+                    let mut client = client::Http1::connect(proxy.address).await.unwrap();
+                    assert_eq!(client.call(&call).await.unwrap().status, 200);
+                    ones.push(client);
+                }
+                Protocol::Http2 => {
+                    let client = client::Http2::connect(proxy.address).await.unwrap();
+                    assert_eq!(client.call(&call).await.unwrap().status, 200);
+                    twos.push(client);
+                }
+            }
+        }
+        // Loosely: an unoptimised program's tasks are several times as large. `cargo xtask bench` has the figure.
+        let each = Usage::of(proxy.process.id()).memory.saturating_sub(before) / COUNT / 1024;
+        assert!(each <= most, "{protocol:?}: {each} KiB for each idle connection");
+        let begun = Instant::now();
+        assert_eq!(proxy.call_over(protocol, &call).await.status, 200);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    wait::until_equal("connections open", 0, async || proxy.stat("listener.main.downstream_cx_active").await)
+        .await;
+}
+
+const COUNT: u64 = 1_000;
+
+#[tokio::test]
+async fn d5_uploads_to_a_slow_upstream_wait_with_the_client() {
+    let sandbox = Sandbox::new();
+    let origin = Fountain::start(10_000).await;
+    let proxy = Gateway::to(&[origin.address()]).start(&sandbox).await;
+    assert_eq!(proxy.get("/").await.status, 200);
+    let before = Usage::of(proxy.process.id()).memory;
+    let mut uploads = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let address = proxy.address;
+        uploads.spawn(async move {
+            let mut socket = TcpStream::connect(address).await?;
+            let framing =
+                if number % 2 == 0 { "Content-Length: 100000000" } else { "Transfer-Encoding: chunked" };
+            socket
+                .write_all(format!("POST /upload HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes())
+                .await?;
+            loop {
+                if number % 2 == 1 {
+                    socket.write_all(b"10000\r\n").await?;
+                }
+                socket.write_all(&WATER).await?;
+                if number % 2 == 1 {
+                    socket.write_all(b"\r\n").await?;
+                }
+            }
+            #[allow(unreachable_code, reason = "it tells the type of the errors")]
+            std::io::Result::Ok(())
+        });
+    }
+    wait::until_equal("uploads at the origin", 101, async || origin.requests()).await;
+    // Long enough for every buffer on the way to be full.
+    wait::until("a slow upstream's progress", async || (origin.read() > 500_000).then_some(())).await;
+    let grown = Usage::of(proxy.process.id()).memory.saturating_sub(before);
+    assert!(grown <= mebibytes(16), "{} KiB for 100 uploads", grown / 1024);
+    assert_eq!(proxy.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn d5_downloads_for_slow_clients_wait_with_the_upstream() {
+    let sandbox = Sandbox::new();
+    let origin = Fountain::start(0).await;
+    let proxy = Gateway::to(&[origin.address()]).with_admin().start(&sandbox).await;
+    assert_eq!(proxy.get("/").await.status, 200);
+    let before = Usage::of(proxy.process.id()).memory;
+    let readers = slow_readers(&proxy, 100).await;
+    wait::until_equal("downloads at the origin", 101, async || origin.requests()).await;
+    let settled = async || {
+        let first = Usage::of(proxy.process.id()).memory;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (Usage::of(proxy.process.id()).memory <= first).then_some(first)
+    };
+    let grown = wait::until("memory to settle", settled).await.saturating_sub(before);
+    assert!(grown <= mebibytes(16), "{} KiB for {} downloads", grown / 1024, readers.len());
+    assert_eq!(proxy.get("/").await.status, 200);
 }
