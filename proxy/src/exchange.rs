@@ -333,6 +333,35 @@ impl Ending {
         }
     }
 
+    /// As [`Self::moving`], for a step that waits for the client to take what is there: while memory is too scarce for new work, what
+    /// is held for those who do not take it is the first to go. The error says why to cut.
+    pub(crate) async fn taken<F: Future>(
+        &self,
+        idle: Option<Duration>,
+        step: F,
+    ) -> Result<F::Output, Reason> {
+        let mut step = pin!(step);
+        let wait = idle.map_or(MOMENT, |idle| idle.min(MOMENT));
+        let mut begun = None;
+        loop {
+            if let Ok(done) = timer::within(Some(wait), step.as_mut()).await {
+                return Ok(done);
+            }
+            let begun = *begun.get_or_insert_with(|| Instant::now() - wait);
+            if let Some(cut) = self.cut_of(begun.max(self.last_received().unwrap_or(begun)), idle, true) {
+                return Err(cut);
+            }
+        }
+    }
+
+    /// Why a response is cut that has not moved since then, if it is; `blocked`: because the client takes nothing.
+    pub(crate) fn cut_of(&self, since: Instant, idle: Option<Duration>, blocked: bool) -> Option<Reason> {
+        if blocked && self.worker.overload.refuses_requests() {
+            return Some(Reason::Overload);
+        }
+        idle.filter(|idle| since.elapsed() >= *idle).map(|_| Reason::IdleTimeout)
+    }
+
     /// The response has been sent to its end, or was cut for `cut`.
     pub(crate) fn finish(mut self, bytes_sent: u64, grpc_status: Option<u16>, cut: Option<Reason>) {
         let record = self.record();
@@ -356,6 +385,9 @@ impl Ending {
         self.worker.recorder.exchange_ended(*record, &self.logs);
     }
 }
+
+/// How long a client that takes nothing goes unnoticed while memory is scarce.
+pub(crate) const MOMENT: Duration = Duration::from_secs(1);
 
 impl Drop for Ending {
     fn drop(&mut self) {

@@ -266,6 +266,11 @@ impl Pump {
         Self { body, stream, waiting: Bytes::new(), sent: 0, grpc_status: None }
     }
 
+    /// Whether there is something to send that the peer gives no room for.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Sends what can be sent; ready when the body is at its end.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         loop {

