@@ -1,4 +1,5 @@
-//! The checks behind `fuzz/`: each takes arbitrary bytes and panics when the codec or the path canonicaliser breaks a promise.
+//! The checks behind `fuzz/`: each takes arbitrary bytes and panics when a codec, a look ahead or the path canonicaliser breaks a
+//! promise.
 //!
 //! Only for the fuzz targets and for the replay of their seeds as a normal test (`fuzzing/tests.rs`); no part of the program.
 
@@ -6,11 +7,13 @@ use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 
+use crate::detect::{self, Hello};
 use crate::http1::{
     self, BodyDecoder, CHUNK_END, Decoded, Expect, Fault, Framing, Limits, ParseError, RequestEvent,
     RequestOptions, RequestParser, ResponseEvent, ResponseOptions, ResponseParser,
 };
 use crate::message::{EscapedSlashes, Headers, PathError, PathOptions, Version, normalize};
+use crate::proxy_header::{self, Header};
 
 pub mod strict;
 mod whole;
@@ -113,6 +116,43 @@ fn check_path(path: &PathAndQuery, options: &PathOptions) {
     if options.merge_slashes {
         assert!(!text.contains("//"), "{text}");
     }
+}
+
+/// The first bytes of a TLS connection: once something is known of them, more bytes change nothing.
+pub fn client_hello(data: &[u8]) {
+    let whole = detect::client_hello(data);
+    let mut needed = 0;
+    for end in 0..data.len() {
+        match detect::client_hello(&data[..end]) {
+            Hello::Incomplete(more) => {
+                assert!(more > end, "{more} bytes asked for, {end} are there");
+                needed = more;
+            }
+            decided => {
+                assert!(end >= needed, "known with {end} bytes, though {needed} were asked for");
+                assert_eq!(decided, whole, "known with {end} bytes");
+                return;
+            }
+        }
+    }
+}
+
+/// A PROXY header: once something is known of it, more bytes change nothing; and what it says can be said again.
+pub fn proxy_header(data: &[u8]) {
+    let whole = proxy_header::parse(data);
+    for end in 0..data.len() {
+        let part = proxy_header::parse(&data[..end]);
+        if part != Header::Incomplete {
+            assert_eq!(part, whole, "known with {end} bytes");
+            break;
+        }
+    }
+    let Header::Complete(header) = whole else { return };
+    assert!(header.length <= data.len() && header.length <= proxy_header::MOST_BYTES);
+    let Some((source, destination)) = header.addresses else { return };
+    let again = proxy_header::encode(header.version, source, destination);
+    let Header::Complete(second) = proxy_header::parse(&again) else { panic!("{again:?} is no header") };
+    assert_eq!(second.addresses, header.addresses);
 }
 
 /// Feeds bytes piece by piece; `step` takes what it can and says whether to go on. Gives the number of bytes not taken.

@@ -40,6 +40,7 @@ mod message; // heads, headers, bodies
 mod relay; // bytes both ways between two connections
 mod tls; // certificates, who is trusted, the handshakes of both directions
 mod io; // a connection's byte stream
+mod proxy_header; // the PROXY protocol, no IO
 mod timer; // bounds of time that cost nothing when nothing waits
 mod overload; // a ceiling on memory, and what is given up near it: acts by `drain`, is read by everything above
 mod drain; // asking connections to end: shutting down in order, or for want of memory

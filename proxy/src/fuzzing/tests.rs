@@ -129,3 +129,13 @@ fn chunks_keep_their_promises() {
 fn paths_keep_their_promises() {
     replay("path", super::path, 40_000);
 }
+
+#[test]
+fn client_hellos_keep_their_promises() {
+    replay("client_hello", super::client_hello, 6_000);
+}
+
+#[test]
+fn proxy_headers_keep_their_promises() {
+    replay("proxy_header", super::proxy_header, 40_000);
+}

@@ -97,7 +97,7 @@ pub(super) const RATE_LIMIT: [Stat<ManagerBlock>; 2] = [
 ];
 
 /// `envoy_listener_*`.
-pub(super) const LISTENER: [Stat<ListenerBlock>; 15] = [
+pub(super) const LISTENER: [Stat<ListenerBlock>; 18] = [
     counter("downstream_cx_total", "Connections accepted", |b| b.opened.get()),
     counter("downstream_cx_destroy", "Connections ended", |b| b.closed.get()),
     gauge("downstream_cx_active", "Connections open", |b| b.opened.get().wrapping_sub(b.closed.get())),
@@ -123,6 +123,13 @@ pub(super) const LISTENER: [Stat<ListenerBlock>; 15] = [
         b.tls.overflow.get()
     }),
     counter("ssl_handshake_timeout", "Handshakes that were not done in time", |b| b.tls.timeouts.get()),
+    counter("no_filter_chain_match", "Connections that no filter chain takes", |b| b.no_filter_chain.get()),
+    counter("downstream_pre_cx_timeout", "Connections whose listener filters were not done in time", |b| {
+        b.preamble_timeout.get()
+    }),
+    counter("downstream_pre_cx_malformed", "Connections with a malformed PROXY header or ClientHello", |b| {
+        b.preamble_malformed.get()
+    }),
 ];
 
 /// The classes of statuses, as the label and the stat name have them.

@@ -60,6 +60,9 @@ pub(super) struct ListenerBlock {
     pub(super) overflow: Counter,
     pub(super) overload: Counter,
     pub(super) tls: TlsCounters,
+    pub(super) no_filter_chain: Counter,
+    pub(super) preamble_timeout: Counter,
+    pub(super) preamble_malformed: Counter,
 }
 
 /// What happened to TLS handshakes.
@@ -206,6 +209,19 @@ impl Recorder {
         });
         let overflow = failure == Failure::Overflow;
         self.count_reason(if overflow { Reason::DownstreamOverflow } else { Reason::DownstreamTlsFailure });
+    }
+
+    /// A connection ended before it was on a filter chain. [`Recorder::connection_ended`] must follow.
+    pub(crate) fn connection_refused(&self, listener: &Arc<str>, reason: Reason) {
+        let local = &*self.local;
+        let bound = local.metrics.bound();
+        local.listeners.with(listener, &local.shard.listeners, bound, |block| match reason {
+            Reason::NoFilterChain => block.no_filter_chain.add(1),
+            Reason::DownstreamTimeout => block.preamble_timeout.add(1),
+            Reason::BadPreamble => block.preamble_malformed.add(1),
+            Reason::DownstreamOverflow => block.overflow.add(1),
+            _ => {}
+        });
     }
 
     /// A connection turned out to speak HTTP; it counts as the manager's until the guard is dropped.
