@@ -103,6 +103,11 @@ pub(crate) enum Discovery {
     Dns(Vec<(Arc<str>, u16)>),
     /// By the request's own authority (`envoy.clusters.dynamic_forward_proxy`).
     Forward,
+    /// Where a redirected connection wanted to go (`ORIGINAL_DST`).
+    Original {
+        /// `upstream_port_override`.
+        port: Option<u16>,
+    },
 }
 
 /// Bounds towards a cluster, over all workers. Envoy's defaults: 1024 each, 3 retries.

@@ -2,7 +2,7 @@
 
 mod client_hello;
 
-pub(crate) use client_hello::{ClientHello, Hello, client_hello};
+pub(crate) use client_hello::{ClientHello, Hello, MOST_BYTES as MOST_HELLO, client_hello};
 
 /// What a connection speaks, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -72,11 +72,15 @@ pub(crate) enum Reason {
     Overload,
     /// The bound on a whole exchange has passed (`max_stream_duration`).
     MaxDuration,
+    /// No filter chain of the listener takes the connection.
+    NoFilterChain,
+    /// What comes before the protocol (a PROXY header, a ClientHello) is malformed or missing.
+    BadPreamble,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 32] = [
+    pub(crate) const ALL: [Reason; 34] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -109,6 +113,8 @@ impl Reason {
         Self::DownstreamProtocolError,
         Self::Overload,
         Self::MaxDuration,
+        Self::NoFilterChain,
+        Self::BadPreamble,
     ];
 
     /// The status of the local reply, unless the route or filter gives its own.
@@ -125,7 +131,9 @@ impl Reason {
             Self::BadRequest
             | Self::DownstreamTlsFailure
             | Self::DownstreamClosed
-            | Self::DownstreamProtocolError => StatusCode::BAD_REQUEST,
+            | Self::DownstreamProtocolError
+            | Self::NoFilterChain
+            | Self::BadPreamble => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -149,7 +157,7 @@ impl Reason {
     /// The flag of `%RESPONSE_FLAGS%` in access logs (Envoy's short names), "-" for none.
     pub(crate) const fn flag(self) -> &'static str {
         match self {
-            Self::NoRoute => "NR",
+            Self::NoRoute | Self::NoFilterChain => "NR",
             Self::NoCluster => "NC",
             Self::NoHealthyEndpoint => "UH",
             Self::DirectResponse | Self::Redirect | Self::ExpectationFailed => "-",
@@ -167,7 +175,8 @@ impl Reason {
             | Self::DownstreamFlood
             | Self::Misdirected
             | Self::DownstreamTlsFailure
-            | Self::DownstreamProtocolError => "DPE",
+            | Self::DownstreamProtocolError
+            | Self::BadPreamble => "DPE",
             Self::DownstreamTimeout | Self::MaxDuration => "DT",
             Self::DownstreamClosed => "DC",
             Self::DnsFailure => "DF",
@@ -211,6 +220,8 @@ impl Reason {
             Self::DownstreamProtocolError => "downstream_protocol_error",
             Self::Overload => "overload",
             Self::MaxDuration => "max_duration",
+            Self::NoFilterChain => "no_filter_chain",
+            Self::BadPreamble => "bad_preamble",
         }
     }
 

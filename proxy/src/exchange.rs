@@ -3,6 +3,7 @@
 //! The server side of either codec calls [`serve`] once per request, streams what it returns, and tells [`Ending`] how that went.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::route::{Action, HeaderChanges, Route, Silent};
 use crate::snapshot::{Http, Loaded, Snapshot};
 use crate::telemetry::{self, AccessLog, Record};
 use crate::timer::{self, Elapsed};
+use crate::tls;
 use crate::worker::{Member, Worker};
 
 mod attempts;
@@ -45,9 +47,21 @@ pub(crate) struct Downstream {
     pub(crate) connection: telemetry::Downstream,
     /// What the connection implies.
     pub(crate) scheme: Scheme,
+    /// The address that accepted it, which is not where it wanted to go when it was redirected.
+    pub(crate) accepted: SocketAddr,
 }
 
 impl Downstream {
+    /// The same connection after its handshake; `None` is none.
+    #[must_use]
+    pub(crate) fn secured(mut self, security: Option<Arc<tls::Security>>) -> Self {
+        if security.is_some() {
+            self.scheme = Scheme::Https;
+        }
+        self.connection.security = security;
+        self
+    }
+
     /// The connection manager in force, of the chain's current form; `None` when the chain is opaque.
     pub(crate) fn http(&self, worker: &Worker) -> Option<Arc<Http>> {
         self.load(worker).1

@@ -48,7 +48,8 @@ impl Io {
     /// # Errors
     /// When the socket is already disconnected.
     pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
-        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+        // On a socket for both families an IPv4 client has a mapped address: it is the same client.
+        let (peer, local) = (canonical(stream.peer_addr()?), canonical(stream.local_addr()?));
         Ok(Self { stream: RefCell::new(Stream::Plain(stream)), peer, local })
     }
 
@@ -77,6 +78,15 @@ impl Io {
     /// Whether the socket's bytes are the connection's bytes: what moves them past this type (splice) may be used then alone.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(&*self.stream.borrow(), Stream::Plain(_))
+    }
+
+    /// Where the connection went before netfilter redirected it here; `None` when it was not.
+    pub(crate) fn original_destination(&self) -> Option<SocketAddr> {
+        let stream = self.stream.borrow();
+        let Stream::Plain(stream) = &*stream else { return None };
+        let socket = socket2::SockRef::from(stream);
+        let original = if self.local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+        original.ok()?.as_socket().map(canonical)
     }
 
     /// Reads what is there, appending to the buffer (its spare capacity bounds the read); 0 is the end.
@@ -218,6 +228,11 @@ impl Io {
             Stream::Tls(secured) => secured.cut(),
         }
     }
+}
+
+/// An IPv4 address that a socket for both families shows as an IPv6 one, as what it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 thread_local! {

@@ -9,20 +9,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::drain::Phase;
+use crate::error::Reason;
 use crate::exchange::Downstream;
 use crate::io::Io;
 use crate::message::Scheme;
-use crate::snapshot::{Choice, Direction, Facts, FilterChain, Listener, Road, Told};
+use crate::snapshot::{Direction, FilterChain, Listener, Road};
 use crate::worker::Worker;
 use crate::{http, tcp, telemetry, tls};
 
+use bytes::BytesMut;
+use arrival::{Arrival, Chosen, Refusal};
+
+mod arrival;
 pub(crate) mod bind;
+mod first_bytes;
+mod race;
 
 /// What the control thread, or another worker, tells a worker.
 #[derive(Debug)]
@@ -228,32 +234,23 @@ impl Acceptor {
 /// The conductor of one connection.
 async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io) {
     let _open = worker.recorder.downstream_opened(&listener.name);
-    let facts =
-        Facts { destination: io.local, direct_source: io.peer, source: io.peer, told: Some(Told::NOTHING) };
-    let Choice::Chain(chain) = listener.chains.choose(&facts) else { return };
-    let Some(_place) = ChainPlace::take(chain) else {
-        worker.recorder.downstream_overflow(&listener.name);
-        io.reset_on_close();
-        return;
+    let mut arrival = Arrival::new(io);
+    let Chosen { listener, chain, opening } = match arrival.choose(&worker, listener.clone()).await {
+        Ok(chosen) => chosen,
+        Err(refusal) => return refuse(&worker, &listener, &arrival, refusal),
     };
-    let (ahead, scheme) =
-        (BytesMut::new(), if chain.security.is_some() { Scheme::Https } else { Scheme::Http });
-    let (io, ahead, security) = match secure(&worker, &listener, chain, io, ahead).await {
-        Some(secured) => secured,
-        None => return,
+    let Some(_place) = ChainPlace::take(&chain) else {
+        let detail = format!("{} connections on filter chain {}", chain.open.load(Ordering::Relaxed), chain.name);
+        let refusal = Refusal { reason: Reason::DownstreamOverflow, detail };
+        return refuse(&worker, &listener, &arrival, refusal);
     };
-    let downstream = Rc::new(Downstream {
-        member: worker.chains.join(&listener, chain),
-        connection: telemetry::Downstream {
-            listener: listener.name.clone(),
-            stat_prefix: chain.stat_prefix().clone(),
-            inbound: listener.direction == Direction::Inbound,
-            peer: io.peer,
-            local: io.local,
-            security,
-        },
-        scheme,
-    });
+    if let Some(opening) = opening {
+        return opening.carry(arrival.io, arrival.ahead).await;
+    }
+    let downstream = downstream(&worker, &listener, &chain, &arrival);
+    let Arrival { io, ahead, .. } = arrival;
+    let Some((io, ahead, security)) = secure(&worker, &listener, &chain, io, ahead).await else { return };
+    let downstream = Rc::new(downstream.secured(security));
     match &chain.road {
         Road::Http(http) => http::serve(worker, downstream, http.clone(), io, ahead).await,
         Road::Tcp(tcp) => tcp::serve(worker, downstream, tcp.clone(), io, ahead).await,
@@ -281,6 +278,45 @@ async fn secure(
             None
         }
     }
+}
+
+/// What the rest of the way knows of a connection.
+fn downstream(
+    worker: &Worker,
+    listener: &Listener,
+    chain: &Arc<FilterChain>,
+    arrival: &Arrival,
+) -> Downstream {
+    Downstream {
+        member: worker.chains.join(listener, chain),
+        connection: connection(listener, chain.stat_prefix().clone(), arrival),
+        scheme: Scheme::Http,
+        accepted: arrival.io.local,
+    }
+}
+
+fn connection(listener: &Listener, stat_prefix: Arc<str>, arrival: &Arrival) -> telemetry::Downstream {
+    telemetry::Downstream {
+        listener: listener.name.clone(),
+        stat_prefix,
+        inbound: listener.direction == Direction::Inbound,
+        peer: arrival.source,
+        local: arrival.destination,
+        security: None,
+    }
+}
+
+/// Ends a connection that no chain has: with RST, so that the client does not take it for an answer.
+fn refuse(worker: &Worker, listener: &Listener, arrival: &Arrival, refusal: Refusal) {
+    arrival.io.reset_on_close();
+    worker.recorder.connection_refused(&listener.name, refusal.reason);
+    let mut record = tcp::new_record(&connection(listener, listener.name.clone(), arrival));
+    tracing::debug!(listener = &*listener.name, client = %arrival.source, "{:?}: {}", refusal.reason, refusal.detail);
+    record.reason = Some(refusal.reason);
+    record.reason_id = Some(worker.recorder.next_reason_id());
+    record.detail = Some(refusal.detail);
+    record.duration = record.start.elapsed();
+    worker.recorder.connection_ended(&*record, &[]);
 }
 
 /// Errors that say something about the connection at the head of the queue, not about us.

@@ -60,12 +60,15 @@ fn parse_v1(prefix: &[u8]) -> Header {
     let line = &prefix[..prefix.len().min(MOST_LINE)];
     let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
         return match line {
-            _ if line.len() == MOST_LINE => Header::Malformed("a PROXY line of more than 107 bytes"),
             // Only the carriage return may be the last byte so far.
             _ if line[..line.len() - 1].iter().any(u8::is_ascii_control) => Header::Malformed(LINE),
+            _ if line.len() == MOST_LINE => Header::Malformed("a PROXY line of more than 107 bytes"),
             _ => Header::Incomplete,
         };
     };
+    if line[..end].iter().any(u8::is_ascii_control) {
+        return Header::Malformed(LINE);
+    }
     let complete = |addresses| Header::Complete(Complete { length: end + 2, version: Version::V1, addresses });
     let Ok(text) = std::str::from_utf8(&line[WORD.len()..end]) else { return Header::Malformed(LINE) };
     let mut words = text.split(' ');

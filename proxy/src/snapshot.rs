@@ -4,7 +4,6 @@
 //! Endpoints swap inside their cluster's cell; nothing else in a snapshot changes.
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +20,14 @@ use crate::route;
 use crate::telemetry::AccessLog;
 
 mod chain;
+mod listener;
 mod matching;
 
 pub(crate) use chain::{ChainId, Chains, Choice, FilterChain, Road, Security};
+pub(crate) use listener::{
+    ByAddress, Direction, Inspection, Listener, ListenerFilter, PortRule, Preamble,
+    ProxyHeaderRule, SocketSettings,
+};
 pub(crate) use matching::{Criteria, Facts, Prefix, RAW, ServerName, SourceKind, TLS, Told};
 
 /// Everything a proxy serves by, at one moment.
@@ -39,75 +43,6 @@ pub(crate) struct Snapshot {
     pub(crate) routes: FxHashMap<Arc<str>, Arc<route::Table>>,
     /// Clusters by name.
     pub(crate) clusters: FxHashMap<Arc<str>, Arc<Cluster>>,
-}
-
-/// Listeners by address.
-#[derive(Debug, Default)]
-pub(crate) struct ByAddress {
-    bound: FxHashMap<SocketAddr, Arc<Listener>>,
-    all: FxHashMap<SocketAddr, Arc<Listener>>,
-}
-
-impl ByAddress {
-    /// The table of these listeners. Of two on one address the first by name has it.
-    pub(crate) fn of<'a>(listeners: impl IntoIterator<Item = &'a Arc<Listener>>) -> Self {
-        let mut sorted: Vec<_> = listeners.into_iter().collect();
-        sorted.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        let mut table = Self::default();
-        for listener in sorted {
-            for address in &listener.addresses {
-                if listener.bind {
-                    table.bound.entry(*address).or_insert_with(|| listener.clone());
-                }
-                table.all.entry(*address).or_insert_with(|| listener.clone());
-            }
-        }
-        table
-    }
-
-    /// The listener that is bound to the address.
-    pub(crate) fn bound(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
-        self.bound.get(&address)
-    }
-
-    /// Where the listeners that are bound are.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.bound.keys().copied()
-    }
-
-    /// The listener for a connection that wanted to go to the address, bound or not: the one on exactly that address, or the one on
-    /// its port of any address.
-    pub(crate) fn for_destination(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
-        let wildcard: SocketAddr = match destination {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, destination.port()).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, destination.port()).into(),
-        };
-        self.all.get(&destination).or_else(|| self.all.get(&wildcard))
-    }
-}
-
-/// A listener (`envoy.config.listener.v3.Listener`).
-#[derive(Debug)]
-pub(crate) struct Listener {
-    /// Its name; "listeners are updated by name".
-    pub(crate) name: Arc<str>,
-    /// Where it is bound; `address` and `additional_addresses`.
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// Whether it is bound at all; `bind_to_port: false` is kept for traffic that other listeners hand over.
-    pub(crate) bind: bool,
-    /// What to do with a connection.
-    pub(crate) chains: Chains,
-    /// Whether traffic through it is inbound (towards the workload): Istio's `reporter` label.
-    pub(crate) direction: Direction,
-}
-
-/// `traffic_direction`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Direction {
-    /// Towards the workload: reporter `destination`.
-    Inbound,
-    /// From the workload, or a gateway: reporter `source`.
-    Outbound,
 }
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.

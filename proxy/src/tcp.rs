@@ -1,5 +1,6 @@
 //! The opaque road: choose a cluster and an endpoint, connect, copy both ways.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,14 +8,14 @@ use std::time::SystemTime;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Lease, now_millis, pick};
+use crate::cluster::{Cluster, Discovery, Endpoint, EndpointId, Lease, now_millis, pick};
 use crate::error::Reason;
 use crate::exchange::Downstream;
 use crate::io::Io;
 use crate::message::{Headers, RequestHead, Version};
 use crate::relay;
 use crate::snapshot::Tcp;
-use crate::telemetry::Record;
+use crate::telemetry::{self, Record};
 use crate::upstream::{ConnectionClaim, ConnectionPlace, Want, connect};
 use crate::worker::Worker;
 
@@ -26,23 +27,17 @@ pub(crate) async fn serve(
     io: Io,
     ahead: BytesMut,
 ) {
-    let mut record = new_record(&downstream);
-    let outcome = open(&worker, &downstream, &tcp, &mut record).await;
-    match outcome {
-        Ok((upstream, _claims)) => {
-            let drain = worker.drain.clone();
-            let (received, sent) = relay::copy(&io, &upstream, ahead.freeze(), tcp.idle_timeout, drain).await;
-            (record.bytes_received, record.bytes_sent) = (received, sent);
-        }
-        Err((reason, detail)) => {
-            record.reason = Some(reason);
-            record.reason_id = Some(worker.recorder.next_reason_id());
-            record.detail = Some(detail);
-            io.reset_on_close();
-        }
-    }
-    record.duration = record.start.elapsed();
-    worker.recorder.connection_ended(&*record, &tcp.access_logs);
+    open(worker, downstream, tcp).await.carry(io, ahead).await;
+}
+
+/// A connection whose endpoint was dialled, before anything is copied. Dropped, it was never there.
+pub(crate) struct Opening {
+    worker: Rc<Worker>,
+    /// Keeps the connection's place on its filter chain.
+    _downstream: Rc<Downstream>,
+    tcp: Arc<Tcp>,
+    record: Box<Record>,
+    outcome: Result<(Io, Claims), (Reason, String)>,
 }
 
 /// What a connection holds for as long as it is open.
@@ -51,8 +46,46 @@ struct Claims {
     _lease: Lease,
 }
 
+/// Dials an endpoint for a connection.
+pub(crate) async fn open(worker: Rc<Worker>, downstream: Rc<Downstream>, tcp: Arc<Tcp>) -> Opening {
+    let mut record = new_record(&downstream.connection);
+    let outcome = dial(&worker, &downstream, &tcp, &mut record).await;
+    Opening { worker, _downstream: downstream, tcp, record, outcome }
+}
+
+impl Opening {
+    /// Until the endpoint has sent something, or closed; for ever when it could not be reached.
+    pub(crate) async fn spoke(&self) {
+        match &self.outcome {
+            Ok((upstream, _)) => poll_fn(|context| upstream.poll_readable(context)).await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Copies both ways until either side is done. `ahead` was read already.
+    pub(crate) async fn carry(self, io: Io, ahead: BytesMut) {
+        let Self { worker, _downstream, tcp, mut record, outcome } = self;
+        worker.recorder.connection_began(&*record);
+        match outcome {
+            Ok((upstream, _claims)) => {
+                let drain = worker.drain.clone();
+                let copying = relay::copy(&io, &upstream, ahead.freeze(), tcp.idle_timeout, drain);
+                (record.bytes_received, record.bytes_sent) = copying.await;
+            }
+            Err((reason, detail)) => {
+                record.reason = Some(reason);
+                record.reason_id = Some(worker.recorder.next_reason_id());
+                record.detail = Some(detail);
+                io.reset_on_close();
+            }
+        }
+        record.duration = record.start.elapsed();
+        worker.recorder.connection_ended(&*record, &tcp.access_logs);
+    }
+}
+
 /// Connects to an endpoint of the chosen cluster, another one after each failure.
-async fn open(
+async fn dial(
     worker: &Rc<Worker>,
     downstream: &Downstream,
     tcp: &Tcp,
@@ -63,11 +96,8 @@ async fn open(
     let mut tried = Vec::new();
     let mut last = (Reason::NoHealthyEndpoint, format!("{} has no available endpoint", cluster.name));
     for _ in 0..tcp.max_connect_attempts.max(1) {
-        let set = cluster.endpoints.load_full();
-        let Some(endpoint) = pick(&cluster.policy, &set, &tried, now_millis(), &mut || worker.roll()) else {
-            break;
-        };
-        if endpoint.address == downstream.connection.local {
+        let Some(endpoint) = choose_endpoint(worker, downstream, &cluster, &tried) else { break };
+        if endpoint.address == downstream.accepted {
             return Err((Reason::NoHealthyEndpoint, "the endpoint is this listener itself".into()));
         }
         let Some(place) = ConnectionPlace::take(&cluster, false) else {
@@ -90,6 +120,20 @@ async fn open(
     Err(last)
 }
 
+/// The original destination, or one of the cluster's own endpoints.
+fn choose_endpoint(
+    worker: &Worker,
+    downstream: &Downstream,
+    cluster: &Cluster,
+    tried: &[EndpointId],
+) -> Option<Arc<Endpoint>> {
+    if let Discovery::Original { port } = cluster.discovery {
+        return Some(worker.resolver.original(downstream.connection.local, port));
+    }
+    let set = cluster.endpoints.load_full();
+    pick(&cluster.policy, &set, tried, now_millis(), &mut || worker.roll())
+}
+
 fn choose_cluster(worker: &Worker, tcp: &Tcp) -> Result<Arc<Cluster>, (Reason, String)> {
     let snapshot = worker.snapshots.load();
     let nothing = no_request();
@@ -98,8 +142,9 @@ fn choose_cluster(worker: &Worker, tcp: &Tcp) -> Result<Arc<Cluster>, (Reason, S
     snapshot.clusters.get(name).cloned().ok_or_else(missing)
 }
 
-fn new_record(downstream: &Downstream) -> Box<Record> {
-    Box::new(Record::new(&downstream.connection, &no_request(), Instant::now(), SystemTime::now()))
+/// The record of a connection that begins.
+pub(crate) fn new_record(connection: &telemetry::Downstream) -> Box<Record> {
+    Box::new(Record::new(connection, &no_request(), Instant::now(), SystemTime::now()))
 }
 
 /// A connection has no request; what asks for one finds nothing in it.

@@ -269,7 +269,7 @@ async fn browsers_are_kept_out() {
 
 #[tokio::test]
 async fn questions_are_checked_before_they_are_decided() {
-    use crate::snapshot::{Chains, Direction, Listener};
+    use crate::snapshot::{Chains, Direction, Listener, Preamble, SocketSettings};
     scenario(vec![], async |sandbox| {
         let error = |text: String| serde_json::from_str::<Value>(&text).unwrap()["error"].to_string();
         let (status, text) = sandbox.ask("POST", "/explain", r#"{"host": "a"}"#).await;
@@ -278,6 +278,9 @@ async fn questions_are_checked_before_they_are_decided() {
             name: "edge".into(),
             addresses: vec![([127, 0, 0, 1], 80).into()],
             bind: true,
+            socket: SocketSettings::default(),
+            preamble: Preamble::default(),
+            hand_over: false,
             chains: Chains::default(),
             direction: Direction::Outbound,
         });

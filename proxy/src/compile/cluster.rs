@@ -55,6 +55,7 @@ impl Plan {
             Source::Eds { name, .. } => Discovery::Eds(name.clone()),
             Source::Dns(dns) => Discovery::Dns(dns.template.names()),
             Source::Forward => Discovery::Forward,
+            Source::Original { port } => Discovery::Original { port: *port },
         }
     }
 

@@ -66,7 +66,7 @@ impl Clusters {
             previous.as_ref().is_some_and(|slot| slot.warming.is_none() && same_source(&slot.plan, &plan));
         let serving = previous.and_then(|slot| slot.serving);
         let patience = match &plan.source {
-            Source::Static(_) | Source::Forward => None,
+            Source::Static(_) | Source::Forward | Source::Original { .. } => None,
             Source::Eds { name, .. } if self.assignments.contains_key(name) => None,
             // The same question was answered, or waited for in vain, before.
             Source::Eds { .. } | Source::Dns(_) if waited_out => None,
@@ -215,7 +215,7 @@ impl Slot {
                 Some(Assigned::Absent) | None => self.serve_as_it_is(metrics),
             },
             Source::Dns(_) => self.serve_as_it_is(metrics),
-            Source::Forward => self.serve_with(&Assignment::empty(), metrics),
+            Source::Forward | Source::Original { .. } => self.serve_with(&Assignment::empty(), metrics),
         }
     }
 

@@ -381,13 +381,13 @@ fn a_bad_bootstrap_lists_everything_that_is_wrong() {
     let dynamic = format!("{text}\ndynamic_resources: {{cds_config: {{ads: {{}}}}}}");
     assert_eq!(validate(&yaml(&dynamic)), [], "the control plane may bring it");
     let text = BOOTSTRAP
-        .replace("type: STATIC", "type: ORIGINAL_DST")
+        .replace("type: STATIC", "type: STATIC\n    health_checks: [{}]")
         .replace("stat_prefix: front", "stat_prefix: front\n          skip_xff_append: true");
     let rejections: Vec<_> = validate(&yaml(&text)).iter().map(ToString::to_string).collect();
     assert_eq!(
         rejections,
         [
-            "cluster web: type: ORIGINAL_DST is not supported yet",
+            "cluster web: health_checks: is not supported yet",
             "listener front: filter_chains[0].filters[0] (envoy.filters.network.http_connection_manager)\
              .skip_xff_append: is not supported yet",
         ]

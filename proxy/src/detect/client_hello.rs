@@ -59,7 +59,8 @@ fn handshake(prefix: &[u8]) -> Gathered {
         }
         let offset = prefix.len() - rest.len();
         let Some((header, body)) = rest.split_at_checked(RECORD_HEADER) else {
-            return Gathered::Incomplete(offset + RECORD_HEADER);
+            // A short word of another protocol must not be waited for in vain: each of the first bytes may tell.
+            return Gathered::Incomplete(if rest.len() < 2 { prefix.len() + 1 } else { offset + RECORD_HEADER });
         };
         let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
         if length == 0 || length > MOST_RECORD {
@@ -98,6 +99,8 @@ fn needed_of(message: &[u8], present: usize, length: usize) -> usize {
         [_, high, middle, low, ..] => {
             HANDSHAKE_HEADER + u32::from_be_bytes([0, *high, *middle, *low]) as usize - message.len()
         }
+        // The first one tells whether it is a ClientHello.
+        [] => 1,
         short => HANDSHAKE_HEADER - short.len(),
     };
     (present + missing).min(length)

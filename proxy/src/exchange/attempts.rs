@@ -192,6 +192,9 @@ impl Exchange<'_> {
         if cluster.discovery == Discovery::Forward {
             return Box::pin(self.resolve(cluster, &plan.head)).await;
         }
+        if let Discovery::Original { port } = cluster.discovery {
+            return self.original(port);
+        }
         let avoid = match &plan.forward.retry {
             Some(policy) if policy.other_endpoint => &plan.tried[..],
             _ => &[],
@@ -215,11 +218,23 @@ impl Exchange<'_> {
         let port = if head.scheme == crate::message::Scheme::Https { 443 } else { 80 };
         let found = self.worker.resolver.endpoint(authority.as_str(), port, cluster.connect_timeout).await;
         let endpoint = found.map_err(|error| Reply::new(error.reason).detail(error.detail))?;
-        if endpoint.address == self.downstream.connection.local {
-            let detail = format!("{authority} is this proxy itself: the request would go in a circle");
-            return Err(Reply::new(Reason::NoHealthyEndpoint).detail(detail));
-        }
+        self.leads_on(&endpoint)?;
         Ok(endpoint)
+    }
+
+    /// Where a redirected connection wanted to go.
+    fn original(&self, port: Option<u16>) -> Result<Arc<Endpoint>, Reply> {
+        let endpoint = self.worker.resolver.original(self.downstream.connection.local, port);
+        self.leads_on(&endpoint)?;
+        Ok(endpoint)
+    }
+
+    fn leads_on(&self, endpoint: &Endpoint) -> Result<(), Reply> {
+        if endpoint.address != self.downstream.accepted {
+            return Ok(());
+        }
+        let detail = format!("{} is this proxy itself: the request would go in a circle", endpoint.address);
+        Err(Reply::new(Reason::NoHealthyEndpoint).detail(detail))
     }
 
     async fn attempt(&mut self, plan: &mut Plan<'_>, endpoint: Arc<Endpoint>) -> Result<Response, SendError> {

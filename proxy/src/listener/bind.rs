@@ -1,21 +1,21 @@
 //! Binding: keeps the sockets that the snapshot asks for open, one for each worker and address. Runs on the control thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::mpsc;
 
 use super::Command;
-use crate::snapshot::{Handle, Snapshot};
+use crate::snapshot::{Handle, Snapshot, SocketSettings};
 
 /// Keeps what is bound in step with the snapshot.
 pub(crate) struct Binder {
     snapshots: Handle,
     workers: Vec<mpsc::Sender<Command>>,
-    bound: BTreeSet<SocketAddr>,
+    bound: BTreeMap<SocketAddr, SocketSettings>,
 }
 
 /// An address that could not be bound.
@@ -43,15 +43,15 @@ fn advice(error: &io::Error) -> &'static str {
 impl Binder {
     /// Nothing bound yet.
     pub(crate) fn new(snapshots: Handle, workers: Vec<mpsc::Sender<Command>>) -> Self {
-        Self { snapshots, workers, bound: BTreeSet::new() }
+        Self { snapshots, workers, bound: BTreeMap::new() }
     }
 
     /// Binds what the current snapshot asks for and is not bound, stops what it no longer asks for. What could not be bound is returned;
     /// the rest is bound all the same.
     pub(crate) async fn sync(&mut self) -> Vec<BindError> {
         let snapshot = self.snapshots.current();
-        let wanted: BTreeSet<SocketAddr> = snapshot.by_address.addresses().collect();
-        let gone: Vec<_> = self.bound.difference(&wanted).copied().collect();
+        let wanted: BTreeMap<SocketAddr, &SocketSettings> = snapshot.by_address.sockets().collect();
+        let gone: Vec<_> = self.bound.keys().filter(|address| !wanted.contains_key(*address)).copied().collect();
         for address in gone {
             self.bound.remove(&address);
             for worker in &self.workers {
@@ -61,10 +61,13 @@ impl Binder {
             tracing::info!("listener on {address} stopped");
         }
         let mut errors = Vec::new();
-        let missing: Vec<_> = wanted.difference(&self.bound).copied().collect();
-        for address in missing {
-            match self.bind(address, &snapshot).await {
-                Ok(()) => drop(self.bound.insert(address)),
+        for (address, settings) in wanted {
+            let bound = self.bound.get(&address);
+            if bound == Some(settings) {
+                continue;
+            }
+            match self.bind(address, settings, bound.is_some(), &snapshot).await {
+                Ok(()) => drop(self.bound.insert(address, settings.clone())),
                 Err(error) => errors.push(error),
             }
         }
@@ -98,15 +101,24 @@ impl Binder {
         }
     }
 
-    async fn bind(&self, address: SocketAddr, snapshot: &Snapshot) -> Result<(), BindError> {
+    /// Binds, or binds anew: then the workers' new sockets take over from their old ones.
+    async fn bind(
+        &self,
+        address: SocketAddr,
+        settings: &SocketSettings,
+        anew: bool,
+        snapshot: &Snapshot,
+    ) -> Result<(), BindError> {
         let listener = snapshot.by_address.bound(address);
         let name = listener.map(|listener| listener.name.to_string()).unwrap_or_default();
         let failed = |source| BindError { listener: name.clone(), address, source };
         // Sharing a port is for our own workers. That nobody else has it is checked with a socket that does not share.
-        drop(socket(address, false).map_err(failed)?);
+        if !anew {
+            drop(socket(address, settings, false).map_err(failed)?);
+        }
         let mut actual = address;
         for worker in &self.workers {
-            let socket = socket(actual, true).map_err(failed)?;
+            let socket = socket(actual, settings, true).map_err(failed)?;
             // Port 0 is settled by the first worker's socket.
             actual = socket.local_addr().map_err(failed)?;
             let _ = worker.send(Command::Accept(address, socket)).await;
@@ -116,21 +128,63 @@ impl Binder {
     }
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+fn socket(address: SocketAddr, settings: &SocketSettings, shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!settings.dual_stack)?;
     }
     // Inherited by what is accepted.
     socket.set_tcp_nodelay(true)?;
+    apply(&socket, address, settings)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(settings.backlog.and_then(|backlog| i32::try_from(backlog).ok()).unwrap_or(BACKLOG))?;
     Ok(socket.into())
+}
+
+fn apply(socket: &Socket, address: SocketAddr, settings: &SocketSettings) -> io::Result<()> {
+    if let Some(keepalive) = &settings.keepalive {
+        socket.set_keepalive(true)?;
+        let mut wanted = TcpKeepalive::new();
+        if let Some(idle) = keepalive.idle {
+            wanted = wanted.with_time(idle);
+        }
+        if let Some(interval) = keepalive.interval {
+            wanted = wanted.with_interval(interval);
+        }
+        if let Some(probes) = keepalive.probes {
+            wanted = wanted.with_retries(probes);
+        }
+        socket.set_tcp_keepalive(&wanted)?;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        match address {
+            SocketAddr::V4(_) => {
+                socket.set_freebind_v4(settings.freebind)?;
+                if settings.transparent {
+                    socket.set_ip_transparent_v4(true)?;
+                }
+            }
+            SocketAddr::V6(_) => {
+                socket.set_freebind_v6(settings.freebind)?;
+                if settings.transparent {
+                    socket.set_ip_transparent_v6(true)?;
+                }
+            }
+        }
+        if let Some(mark) = settings.mark {
+            socket.set_mark(mark)?;
+        }
+        socket.set_tcp_user_timeout(settings.user_timeout)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = address;
+    Ok(())
 }
 
 const BACKLOG: i32 = 4096;

@@ -2,6 +2,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::error::Reason;
+
+/// One of something for each [`Reason`], in their order.
+#[derive(Debug)]
+pub(super) struct PerReason<T>(pub(super) [T; Reason::ALL.len()]);
+
+impl<T: Default> Default for PerReason<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| T::default()))
+    }
+}
+
 /// Upper bounds of histogram buckets: Envoy's defaults, which are also Istio's. Milliseconds or bytes.
 pub(super) const BOUNDS: [f64; 19] = [
     0.5,

@@ -150,7 +150,8 @@ impl Totals {
     }
 
     fn connections(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
-        let families: [Family<'_, f64>; 3] = [
+        let families: [Family<'_, f64>; 4] = [
+            ("istio_tcp_connections_opened", "TCP connections begun", |total| total.opened as f64),
             ("istio_tcp_connections_closed", "TCP connections ended", |total| total.count as f64),
             ("istio_tcp_received_bytes", "Bytes received from clients", |total| total.request_bytes.sum()),
             ("istio_tcp_sent_bytes", "Bytes sent to clients", |total| total.response_bytes.sum()),
@@ -285,7 +286,7 @@ impl Totals {
     fn own(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
         let help = "Replies that the proxy made itself, and connections that it ended, by reason";
         page.family("sidegate_reasons", help, MetricType::Counter, |metric| {
-            for (reason, count) in Reason::ALL.iter().zip(self.reasons) {
+            for (reason, count) in Reason::ALL.iter().zip(self.reasons.0) {
                 let labels = [("reason", reason.label())];
                 metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
             }

@@ -106,6 +106,8 @@ pub(super) struct Series {
     /// Gone when the configuration has no such cluster any more: then the series may make room.
     cluster: Option<Weak<ClusterMetrics>>,
     pub(super) count: Counter,
+    /// Connections that began; exchanges count when they end only.
+    pub(super) opened: Counter,
     pub(super) duration: Histogram,
     pub(super) request_bytes: Histogram,
     pub(super) response_bytes: Histogram,
@@ -120,6 +122,12 @@ impl Series {
         self.cluster.as_ref().is_some_and(|cluster| cluster.strong_count() == 0)
     }
 
+    /// A connection begins.
+    pub(super) fn begin(&self, _: &Record) {
+        self.opened.add(1);
+    }
+
+    /// An exchange or a connection is over.
     pub(super) fn observe(&self, record: &Record) {
         self.count.add(1);
         self.duration.observe_thousandths(micros(record.duration));
@@ -230,31 +238,32 @@ impl SeriesTable {
     }
 
     /// Counts the record in its series.
-    pub(super) fn observe(
+    pub(super) fn count(
         &self,
         record: &Record,
         protocol: Protocol,
         shared: &SharedSeries,
         bound: &SeriesBound,
+        count: fn(&Series, &Record),
     ) {
         let hash = hash(record, protocol);
         let by_hash = self.by_hash.borrow();
         let known = by_hash.get(&hash);
         if let Some(series) = known.and_then(|series| series.iter().find(|one| one.is_of(record, protocol))) {
-            return series.observe(record);
+            return count(series, record);
         }
         drop(by_hash);
         match self.admit(record, protocol, shared, bound) {
             Some(series) => {
-                series.observe(record);
+                count(&series, record);
                 self.by_hash.borrow_mut().entry(hash).or_default().push(series);
             }
             None => {
                 bound.note_overflow();
                 let mut overflow = self.overflow.borrow_mut();
-                overflow[usize::from(protocol == Protocol::Tcp)]
-                    .get_or_insert_with(|| publish(Labels::overflow(protocol), None, shared))
-                    .observe(record);
+                let series = overflow[usize::from(protocol == Protocol::Tcp)]
+                    .get_or_insert_with(|| publish(Labels::overflow(protocol), None, shared));
+                count(series, record);
             }
         }
     }
@@ -294,6 +303,7 @@ fn publish(labels: Labels, cluster: Option<&Arc<ClusterMetrics>>, shared: &Share
         cluster_id: cluster.map_or(0, |cluster| cluster.id),
         cluster: cluster.map(Arc::downgrade),
         count: Counter::default(),
+        opened: Counter::default(),
         duration: Histogram::default(),
         request_bytes: Histogram::default(),
         response_bytes: Histogram::default(),

@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 
 use super::access_log::{AccessLog, LogWriter};
 use super::cluster::ClusterMetrics;
-use super::counter::{Counter, Histogram};
+use super::counter::{Counter, Histogram, PerReason};
 use super::record::Record;
-use super::request::{Protocol, SeriesTable, SharedSeries, micros};
+use super::request::{Protocol, Series, SeriesTable, SharedSeries, micros};
 use super::{Metrics, OVERFLOW, flight};
 use crate::error::Reason;
 use crate::message::Version;
@@ -25,7 +25,7 @@ pub(super) struct Shard {
     pub(super) series: SharedSeries,
     pub(super) managers: Published<ManagerBlock>,
     pub(super) listeners: Published<ListenerBlock>,
-    pub(super) reasons: [Counter; Reason::ALL.len()],
+    pub(super) reasons: PerReason<Counter>,
     pub(super) forgotten_reasons: Counter,
 }
 
@@ -250,6 +250,13 @@ impl Recorder {
         self.ended(record, Protocol::of_exchange(record), logs);
     }
 
+    /// A connection that is passed on unseen has reached its endpoint, or will not. [`Recorder::connection_ended`] must follow.
+    pub(crate) fn connection_began(&self, record: impl Borrow<Record>) {
+        let local = &*self.local;
+        let bound = local.metrics.series_bound();
+        local.series.count(record.borrow(), Protocol::Tcp, &local.shard.series, bound, Series::begin);
+    }
+
     /// A connection that was passed on unseen is over; what its record says of a request means nothing.
     pub(crate) fn connection_ended(&self, record: impl Borrow<Record>, logs: &[Arc<AccessLog>]) {
         let record = record.borrow();
@@ -312,7 +319,8 @@ impl Recorder {
 
     fn ended(&self, record: &Record, protocol: Protocol, logs: &[Arc<AccessLog>]) {
         let local = &*self.local;
-        local.series.observe(record, protocol, &local.shard.series, local.metrics.series_bound());
+        let bound = local.metrics.series_bound();
+        local.series.count(record, protocol, &local.shard.series, bound, Series::observe);
         for log in logs {
             local.log.write(log, record);
         }
@@ -375,7 +383,7 @@ impl Recorder {
     }
 
     fn count_reason(&self, reason: Reason) {
-        if let Some(counter) = self.local.shard.reasons.get(reason as usize) {
+        if let Some(counter) = self.local.shard.reasons.0.get(reason as usize) {
             counter.add(1);
         }
     }

@@ -130,7 +130,7 @@ fn server(lines: &mut Lines<'_>, totals: &Totals) {
     lines.push("sidegate.access_log_lines_written", totals.log.written);
     lines.push("sidegate.access_log_lines_dropped", totals.log.dropped);
     lines.push("sidegate.access_log_lines_failed", totals.log.failed);
-    for (reason, count) in Reason::ALL.iter().zip(totals.reasons) {
+    for (reason, count) in Reason::ALL.iter().zip(totals.reasons.0) {
         lines.push(&format!("sidegate.reasons.{}", reason.label()), count);
     }
 }

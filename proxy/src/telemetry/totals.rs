@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::access_log::LogTotals;
 use super::cluster::ClusterMetrics;
 use super::config::ConfigTotals;
-use super::counter::HistogramTotal;
+use super::counter::{HistogramTotal, PerReason};
 use super::labels::LocalWorkload;
 use super::request::{Labels, Series};
 use super::shard::{ListenerBlock, ManagerBlock, Published, Shard};
@@ -54,7 +54,7 @@ pub(super) struct Totals {
     pub(super) clusters: Vec<Arc<ClusterMetrics>>,
     pub(super) managers: BTreeMap<Arc<str>, Vec<Arc<ManagerBlock>>>,
     pub(super) listeners: BTreeMap<Arc<str>, Vec<Arc<ListenerBlock>>>,
-    pub(super) reasons: [u64; Reason::ALL.len()],
+    pub(super) reasons: PerReason<u64>,
     pub(super) reasons_forgotten: u64,
     pub(super) reasons_remembered: usize,
     pub(super) config: ConfigTotals,
@@ -69,6 +69,7 @@ pub(super) struct Totals {
 #[derive(Debug, Default)]
 pub(super) struct RequestTotal {
     pub(super) count: u64,
+    pub(super) opened: u64,
     pub(super) duration: HistogramTotal,
     pub(super) request_bytes: HistogramTotal,
     pub(super) response_bytes: HistogramTotal,
@@ -77,6 +78,7 @@ pub(super) struct RequestTotal {
 impl RequestTotal {
     fn add(&mut self, series: &Series) {
         self.count += series.count.get();
+        self.opened += series.opened.get();
         self.duration.add(&series.duration);
         self.request_bytes.add(&series.request_bytes);
         self.response_bytes.add(&series.response_bytes);
@@ -95,7 +97,7 @@ impl Totals {
             }
             collect(&shard.managers, &mut totals.managers);
             collect(&shard.listeners, &mut totals.listeners);
-            for (total, counter) in totals.reasons.iter_mut().zip(&shard.reasons) {
+            for (total, counter) in totals.reasons.0.iter_mut().zip(&shard.reasons.0) {
                 *total += counter.get();
             }
             totals.reasons_forgotten += shard.forgotten_reasons.get();

@@ -48,6 +48,15 @@ impl Resolver {
         Ok(self.remember(authority, address, now))
     }
 
+    /// The endpoint at the address that a redirected connection wanted to reach, on a port of the cluster's own if it has one.
+    pub(crate) fn original(&self, destination: SocketAddr, port: Option<u16>) -> Arc<Endpoint> {
+        let address = SocketAddr::new(destination.ip(), port.unwrap_or(destination.port()));
+        if let Some(endpoint) = self.endpoints.borrow().get(&address) {
+            return endpoint.clone();
+        }
+        self.remember(&address.to_string(), address, Instant::now())
+    }
+
     fn remember(&self, authority: &str, address: SocketAddr, now: Instant) -> Arc<Endpoint> {
         let mut endpoints = self.endpoints.borrow_mut();
         let mut known = self.known.borrow_mut();

@@ -39,7 +39,9 @@ pub(crate) fn compile(cluster: &wire::Cluster, source: &Source) -> Result<Balanc
         LbPolicy::RoundRobin => Rule::RoundRobin,
         LbPolicy::LeastRequest => Rule::LeastRequest,
         LbPolicy::Random => Rule::Random,
-        LbPolicy::ClusterProvided if matches!(source, Source::Forward) => Rule::RoundRobin,
+        LbPolicy::ClusterProvided if matches!(source, Source::Forward | Source::Original { .. }) => {
+            Rule::RoundRobin
+        }
         LbPolicy::ClusterProvided => {
             return fail("CLUSTER_PROVIDED is for clusters that choose by themselves").at("lb_policy");
         }

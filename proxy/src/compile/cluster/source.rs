@@ -38,6 +38,11 @@ pub(crate) enum Source {
     Dns(Arc<Dns>),
     /// By the request's own authority.
     Forward,
+    /// Where a redirected connection wanted to go.
+    Original {
+        /// `upstream_port_override`.
+        port: Option<u16>,
+    },
 }
 
 /// A cluster that resolves names.
@@ -134,7 +139,28 @@ fn by_type(cluster: &wire::Cluster, kind: DiscoveryType) -> Result<Source, Probl
             let family = family(cluster.dns_lookup_family());
             dns(cluster.load_assignment.as_ref(), cluster.dns_refresh_rate.as_ref(), family, logical)
         }
-        DiscoveryType::OriginalDst => fail("ORIGINAL_DST is not supported yet").at("type"),
+        DiscoveryType::OriginalDst => original(cluster).at("original_dst_lb_config"),
+    }
+}
+
+/// A client's header does not say where to go: that would let anybody in front of this proxy reach anything behind it.
+fn original(cluster: &wire::Cluster) -> Result<Source, Problem> {
+    use wire::cluster::LbConfig;
+    if cluster.load_assignment.is_some() {
+        return fail("an ORIGINAL_DST cluster has no endpoints of its own").at("load_assignment");
+    }
+    let Some(LbConfig::OriginalDstLbConfig(config)) = &cluster.lb_config else {
+        return Ok(Source::Original { port: None });
+    };
+    unsupported(&[
+        ("use_http_header", config.use_http_header),
+        ("http_header_name", !config.http_header_name.is_empty()),
+        ("metadata_key", config.metadata_key.is_some()),
+    ])?;
+    match value::number(config.upstream_port_override.as_ref()).map(u16::try_from) {
+        None => Ok(Source::Original { port: None }),
+        Some(Ok(port @ 1..)) => Ok(Source::Original { port: Some(port) }),
+        Some(_) => fail("is not a port").at("upstream_port_override"),
     }
 }
 

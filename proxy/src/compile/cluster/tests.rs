@@ -154,7 +154,10 @@ cluster_type:
 fn refusals_name_the_field() {
     let tls = "{name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
     for (text, expected) in [
-        ("type: ORIGINAL_DST", "type: ORIGINAL_DST is not supported yet"),
+        (
+            "type: ORIGINAL_DST\noriginal_dst_lb_config: {use_http_header: true}",
+            "original_dst_lb_config.use_http_header: is not supported yet",
+        ),
         ("lb_policy: RING_HASH", "lb_policy: RING_HASH is not supported yet"),
         (
             "lb_policy: CLUSTER_PROVIDED",

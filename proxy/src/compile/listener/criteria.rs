@@ -15,9 +15,6 @@ pub(super) fn compile(wire: &wire::FilterChainMatch) -> Result<Criteria, Problem
     unsupported(&[
         ("address_suffix", !wire.address_suffix.is_empty()),
         ("suffix_len", wire.suffix_len.is_some()),
-        ("server_names", !wire.server_names.is_empty()),
-        ("transport_protocol: tls", wire.transport_protocol == "tls"),
-        ("application_protocols", !wire.application_protocols.is_empty()),
     ])?;
     let criteria = Criteria {
         destination_port: value::number(wire.destination_port.as_ref())

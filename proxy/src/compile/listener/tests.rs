@@ -4,7 +4,7 @@ use super::*;
 use crate::compile::tests::fixture::yaml;
 use crate::message::EscapedSlashes;
 use crate::route::Target;
-use crate::snapshot::{Codec, Http, Road};
+use crate::snapshot::{Codec, Http, Inspection, ProxyHeaderRule, Road};
 
 const ADDRESS: &str = "address: {socket_address: {address: 127.0.0.1, port_value: 80}}";
 const ROUTER: &str = "{name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
@@ -170,9 +170,132 @@ fn listener_filters() {
     };
     compiled(&with("tls_inspector.v3.TlsInspector")).unwrap();
     compiled(&with("http_inspector.v3.HttpInspector")).unwrap();
-    for kind in ["original_dst.v3.OriginalDst", "proxy_protocol.v3.ProxyProtocol"] {
-        assert_eq!(compiled(&with(kind)).unwrap_err(), "listener_filters[0] (f): is not supported yet");
+    let kinds = |text: &str| {
+        let listener = compiled(&with(text)).unwrap().listener;
+        listener.preamble.filters.iter().map(|filter| filter.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds("original_dst.v3.OriginalDst"), [Inspection::OriginalDestination]);
+    let rule = |optional, v1, v2| Inspection::ProxyHeader(ProxyHeaderRule { optional, v1, v2 });
+    assert_eq!(kinds("proxy_protocol.v3.ProxyProtocol"), [rule(false, true, true)]);
+    let more = "proxy_protocol.v3.ProxyProtocol, allow_requests_without_proxy_protocol: true, disallowed_versions: [V1]";
+    assert_eq!(kinds(more), [rule(true, false, true)]);
+    for (text, expected) in [
+        ("proxy_protocol.v3.ProxyProtocol, disallowed_versions: [V1, V2]", "disallowed_versions: leaves no version"),
+        ("proxy_protocol.v3.ProxyProtocol, pass_through_tlvs: {}", "pass_through_tlvs: is not supported yet"),
+        ("tls_inspector.v3.TlsInspector, enable_ja3_fingerprinting: true", "enable_ja3_fingerprinting: is not supported yet"),
+        ("local_ratelimit.v3.LocalRateLimit, stat_prefix: s", "is not supported yet"),
+    ] {
+        let error = compiled(&with(text)).unwrap_err();
+        let error = error.strip_prefix("listener_filters[0] (f)").unwrap();
+        assert_eq!(error.trim_start_matches(['.', ':', ' ']), expected);
     }
+}
+
+#[test]
+fn what_comes_before_the_chain() {
+    let text = format!(
+        "{}\nuse_original_dst: true\nlistener_filters_timeout: 3s\ncontinue_on_listener_filters_timeout: true\nlistener_filters:\n- name: tls_inspector\n  filter_disabled: {{or_match: {{rules: [{{destination_port_range: {{start: 80, end: 81}}}}, {{not_match: {{any_match: true}}}}]}}}}",
+        manager("")
+    );
+    let listener = compiled(&text).unwrap().listener;
+    assert!(listener.hand_over && listener.preamble.goes_on_late);
+    assert_eq!(listener.preamble.timeout, Some(Duration::from_secs(3)));
+    let rule = listener.preamble.filters[0].disabled.as_ref().unwrap();
+    assert!(rule.holds(80) && !rule.holds(81));
+    assert_eq!(compiled(&manager("")).unwrap().listener.preamble.timeout, Some(Duration::from_secs(15)));
+}
+
+#[test]
+fn sockets() {
+    let text = format!(
+        "{}\ntransparent: true\nfreebind: true\ntcp_backlog_size: 9\nconnection_balance_config: {{exact_balance: {{}}}}\nsocket_options: [{{level: 1, name: 9, int_value: 1}}, {{level: 6, name: 4, int_value: 30}}, {{level: 6, name: 6, int_value: 3}}, {{level: 6, name: 18, int_value: 1500}}]",
+        manager("").replace("address: 127.0.0.1", "ipv4_compat: true, address: '::'")
+    );
+    let settings = compiled(&text).unwrap().listener.socket.clone();
+    assert!(settings.transparent && settings.freebind && settings.dual_stack);
+    assert_eq!((settings.backlog, settings.user_timeout), (Some(9), Some(Duration::from_millis(1500))));
+    let keepalive = settings.keepalive.unwrap();
+    assert_eq!((keepalive.idle, keepalive.probes), (Some(Duration::from_secs(30)), Some(3)));
+    let unknown = format!("{}\nsocket_options: [{{level: 1, name: 99, int_value: 1}}]", manager(""));
+    assert_eq!(
+        compiled(&unknown).unwrap_err(),
+        "socket_options[0]: option 99 of level 1 with 1 is not supported"
+    );
+    let twice = format!(
+        "{}\nadditional_addresses: [{{address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}}}]",
+        manager("")
+    );
+    assert_eq!(compiled(&twice).unwrap_err(), "additional_addresses[0]: 127.0.0.1:80 is there twice");
+}
+
+const TCP: &str = "filters: [{name: tcp, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: s, cluster: c}}]";
+
+/// A listener with these chains, each `name: match`.
+fn chains(matches: &[(&str, &str)]) -> String {
+    let chains = matches.iter().map(|(name, criteria)| format!("\n- {{name: '{name}', filter_chain_match: {criteria}, {TCP}}}"));
+    format!("name: l\n{ADDRESS}\nfilter_chains:{}", chains.collect::<String>())
+}
+
+#[test]
+fn chains_and_what_they_match() {
+    let everything = "{destination_port: 80, prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], server_names: [A.test, '*.b.test'], transport_protocol: tls, application_protocols: [h2], direct_source_prefix_ranges: [{address_prefix: '::1', prefix_len: 128}], source_type: EXTERNAL, source_prefix_ranges: [{address_prefix: 192.0.2.0, prefix_len: 24}], source_ports: [7]}";
+    let text = format!("{}\ndefault_filter_chain: {{{TCP}}}", chains(&[("all", everything), ("", "{}")]));
+    let plan = compiled(&text).unwrap();
+    let names: Vec<_> = plan.listener.chains.iter().map(|chain| &*chain.name).collect();
+    assert_eq!(names, ["all", "filter_chains[1]", "default_filter_chain"]);
+    let protocols = ["h2".into()];
+    let told = crate::snapshot::Told { server_name: "x.b.test", transport: crate::snapshot::TLS, protocols: &protocols };
+    let facts = crate::snapshot::Facts {
+        destination: "10.1.1.1:80".parse().unwrap(),
+        direct_source: "[::1]:1".parse().unwrap(),
+        source: "192.0.2.9:7".parse().unwrap(),
+        told: Some(told),
+    };
+    let crate::snapshot::Choice::Chain(chain) = plan.listener.chains.choose(&facts) else { panic!() };
+    assert_eq!(&*chain.name, "all");
+}
+
+#[test]
+fn refusals_of_chains() {
+    let many: Vec<String> = (0..300).map(|number| format!("a{number}.test")).collect();
+    let ports: Vec<String> = (1..300).map(|port: u16| port.to_string()).collect();
+    let product = format!("{{server_names: [{}], source_ports: [{}]}}", many.join(","), ports.join(","));
+    for (all, expected) in [
+        (
+            vec![("a", "{server_names: [x.test, y.test]}"), ("b", "{server_names: [Y.test]}")],
+            "filter_chains[1] (b).filter_chain_match: matches connections that filter_chains[0] (a) matches too, and equally well",
+        ),
+        (vec![("a", "{source_ports: [1]}"), ("a", "{}")], "filter_chains[1] (a): another chain is called a too"),
+        (
+            vec![("", "{server_names: ['*x.test']}")],
+            "filter_chains[0].filter_chain_match.server_names[0]: *x.test: a `*` stands for the whole first part of a name only",
+        ),
+        (
+            vec![("", "{prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 33}]}")],
+            "filter_chains[0].filter_chain_match.prefix_ranges[0].prefix_len: 33 is more than the 32 bits of the address",
+        ),
+        (vec![("", "{source_ports: [0]}")], "filter_chains[0].filter_chain_match.source_ports[0]: 0 is not a port"),
+        (vec![("", "{suffix_len: 3}")], "filter_chains[0].filter_chain_match.suffix_len: is not supported yet"),
+        (
+            vec![("", &product)],
+            "filter_chains[0].filter_chain_match: 89700 combinations of prefixes, names, protocols and ports; 65536 at most",
+        ),
+    ] {
+        assert_eq!(compiled(&chains(&all)).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn a_chain_keeps_its_identity_while_it_takes_the_same_connections() {
+    let compile = |text: &str, previous: Option<&Plan>| {
+        super::compile(&yaml(text), previous, &mut Contexts::default(), Instant::now()).unwrap()
+    };
+    let first = compile(&chains(&[("a", "{source_ports: [1]}"), ("b", "{source_ports: [2]}")]), None);
+    let id = |plan: &Plan, index: usize| plan.chains[index].chain.id;
+    let second = compile(&chains(&[("b2", "{source_ports: [2]}"), ("a", "{source_ports: [3]}")]), Some(&first));
+    assert_eq!(id(&second, 0), id(&first, 1), "another name, another place, the same connections");
+    assert_ne!(id(&second, 1), id(&first, 0), "other connections");
+    assert!(second.listener.chains.get(id(&first, 0)).is_none());
 }
 
 #[test]
@@ -192,7 +315,6 @@ fn refusals_of_listeners() {
             ),
             "filter_chains[0].filters[0] (x): envoy.extensions.filters.network.rbac.v3.RBAC is not supported by this proxy",
         ),
-        (format!("{}\nuse_original_dst: true", manager("")), "use_original_dst: is not supported yet"),
         (manager("").replace("127.0.0.1", "localhost"), "address.address: localhost is not an IP address"),
         (
             manager("").replace("port_value: 80", "port_value: 80, protocol: UDP"),

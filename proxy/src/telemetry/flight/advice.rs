@@ -178,6 +178,16 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "The exchange lasted longer than max_stream_duration",
         "Raise max_stream_duration of the route, or of the connection manager, if such long exchanges are meant to be.",
     ),
+    (
+        Reason::NoFilterChain,
+        "No filter chain of the listener takes this connection",
+        "Compare the address, server name and protocols that the client asked for with each filter_chain_match of the listener (`/config_dump`); a default_filter_chain takes what is left.",
+    ),
+    (
+        Reason::BadPreamble,
+        "What comes before the protocol is malformed or missing: a PROXY header or a ClientHello",
+        "Check that what stands before this proxy sends the PROXY header (`send-proxy`, `proxy_protocol`) exactly where the listener expects one, and that nobody else reaches the port.",
+    ),
 ];
 
 #[cfg(test)]
