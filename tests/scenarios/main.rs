@@ -8,6 +8,7 @@ mod exhaustion; // what is used up, and what must be left (battery d)
 mod hardening; // the battery of docs/hardening.md, row by row
 mod http2; // HTTP/2 by raw frames: floods, heads, windows, upstreams (B)
 mod interop; // the same scenario, served by Envoy
+mod listeners; // filter chains, listener filters, who speaks first
 mod limits; // rate limits, circuit breakers, timeouts
 mod mesh; // app to app, through a sidecar on either side
 mod pools; // stale connections, retries, exactly once (D8, D9)

@@ -24,6 +24,12 @@ pub struct Gateway {
     /// The listener's `DownstreamTlsContext`.
     tls: Option<Value>,
     secrets: Value,
+    /// What is laid over the listener.
+    listener: Value,
+    /// Filter chains instead of the one.
+    chains: Vec<Value>,
+    /// More listeners.
+    others: Vec<Value>,
 }
 
 impl Default for Gateway {
@@ -44,6 +50,9 @@ impl Gateway {
             tls: None,
             secrets: json!([]),
             flags: vec!["--concurrency".to_owned(), "1".to_owned()],
+            listener: json!({}),
+            chains: Vec::new(),
+            others: Vec::new(),
         }
     }
 
@@ -118,6 +127,35 @@ impl Gateway {
         self
     }
 
+    /// Fields of the listener (YAML).
+    #[must_use]
+    pub fn listener(mut self, fields: &str) -> Self {
+        overlay(&mut self.listener, yaml(fields));
+        self
+    }
+
+    /// One more listener, whole.
+    #[must_use]
+    pub fn other_listener(mut self, listener: Value) -> Self {
+        self.others.push(listener);
+        self
+    }
+
+    /// A filter chain that passes what it matches (YAML) on to a cluster, unread.
+    #[must_use]
+    pub fn opaque_chain(mut self, criteria: &str, cluster: &str) -> Self {
+        self.chains.push(json!({"filter_chain_match": yaml(criteria), "filters": [tcp_proxy(cluster)]}));
+        self
+    }
+
+    /// A filter chain for what it matches (YAML), with the connection manager as it is now.
+    #[must_use]
+    pub fn http_chain(mut self, criteria: &str) -> Self {
+        let manager = self.connection_manager();
+        self.chains.push(json!({"filter_chain_match": yaml(criteria), "filters": [manager]}));
+        self
+    }
+
     /// With an admin page.
     #[must_use]
     pub fn with_admin(mut self) -> Self {
@@ -156,19 +194,15 @@ impl Gateway {
     /// The configuration, for a listener and perhaps an admin page at these addresses.
     pub fn bootstrap(&self, listener: SocketAddr, admin: Option<SocketAddr>) -> Value {
         let filter = match &self.tcp {
-            Some(cluster) => typed(
-                "envoy.filters.network.tcp_proxy",
-                "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-                json!({"stat_prefix": "tcp", "cluster": cluster}),
-            ),
+            Some(cluster) => tcp_proxy(cluster),
             None => self.connection_manager(),
         };
+        let chains = if self.chains.is_empty() { vec![json!({"filters": [filter]})] } else { self.chains.clone() };
+        let mut main = json!({"name": "main", "address": socket(listener), "filter_chains": chains});
+        overlay(&mut main, self.listener.clone());
+        let listeners: Vec<Value> = std::iter::once(main).chain(self.others.iter().cloned()).collect();
         let mut bootstrap = json!({"static_resources": {
-            "listeners": [{
-                "name": "main",
-                "address": socket(listener),
-                "filter_chains": [{"filters": [filter]}],
-            }],
+            "listeners": listeners,
             "clusters": self.clusters,
             "secrets": self.secrets,
         }});
@@ -298,6 +332,15 @@ impl Proxy {
 /// A `core.v3.Address`.
 pub fn socket(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+}
+
+/// A TCP proxy to one cluster.
+pub fn tcp_proxy(cluster: &str) -> Value {
+    typed(
+        "envoy.filters.network.tcp_proxy",
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        json!({"stat_prefix": "tcp", "cluster": cluster}),
+    )
 }
 
 /// The router filter.

@@ -83,6 +83,9 @@ impl Arrival {
             deadline = deadline_of(&listener.preamble);
             looks = self.run_filters(&listener, deadline).await?;
         }
+        if !listener.preamble.filters.is_empty() {
+            listener = current(worker, &listener)?;
+        }
         match listener.chains.choose(&self.facts(None)) {
             Choice::Chain(chain) => {
                 let chain = chain.clone();
@@ -206,9 +209,7 @@ impl Arrival {
                     Waited::UpstreamSpoke => return race.won(worker, self).await,
                 },
             };
-            // What was published meanwhile decides.
-            let current = worker.snapshots.load().listeners.get(&listener.name).cloned();
-            listener = current.ok_or_else(|| Refusal::new(Reason::Draining, "its listener is gone"))?;
+            listener = current(worker, &listener)?;
             let told = sight.told();
             return match listener.chains.choose(&self.facts(Some(told))) {
                 Choice::Chain(chain) => {
@@ -246,6 +247,12 @@ pub(super) enum Waited {
     Silence,
     /// The endpoint has spoken first.
     UpstreamSpoke,
+}
+
+/// The listener's form now: what was published while a connection's bytes were waited for decides.
+fn current(worker: &Worker, listener: &Listener) -> Result<Arc<Listener>, Refusal> {
+    let current = worker.snapshots.load().listeners.get(&listener.name).cloned();
+    current.ok_or_else(|| Refusal::new(Reason::Draining, "its listener is gone"))
 }
 
 fn deadline_of(preamble: &Preamble) -> Option<Instant> {

@@ -11,7 +11,6 @@ use super::counter::{HistogramTotal, PerReason};
 use super::labels::LocalWorkload;
 use super::request::{Labels, Series};
 use super::shard::{ListenerBlock, ManagerBlock, Published, Shard};
-use crate::error::Reason;
 use crate::overload;
 
 /// What a scrape needs from rooms that stand above telemetry, by value.

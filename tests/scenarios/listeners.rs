@@ -1,0 +1,418 @@
+//! Which filter chain a connection is for, what comes before it, and who speaks first.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+use sidegate_tests::gateway::{Gateway, Proxy, socket, tcp_proxy};
+use sidegate_tests::message::Call;
+use sidegate_tests::origin::Origin;
+use sidegate_tests::process::Process;
+use sidegate_tests::sandbox::{Sandbox, address};
+use sidegate_tests::{client, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
+
+/// A server of bytes: says a word to every connection, at once or after the first bytes, and keeps what comes.
+struct Raw {
+    address: SocketAddr,
+    taken: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Raw {
+    async fn start(word: &'static str, speaks_first: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let taken: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let all = taken.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let number = {
+                    let mut all = all.lock().unwrap();
+                    all.push(Vec::new());
+                    all.len() - 1
+                };
+                let all = all.clone();
+                tokio::spawn(async move {
+                    if speaks_first {
+                        let _ = stream.write_all(word.as_bytes()).await;
+                    }
+                    let mut buffer = vec![0; 64 * 1024];
+                    let mut said = speaks_first;
+                    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                        all.lock().unwrap()[number].extend_from_slice(&buffer[..count]);
+                        if !std::mem::replace(&mut said, true) {
+                            let _ = stream.write_all(word.as_bytes()).await;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, taken }
+    }
+
+    fn taken(&self) -> Vec<Vec<u8>> {
+        self.taken.lock().unwrap().iter().filter(|bytes| !bytes.is_empty()).cloned().collect()
+    }
+}
+
+async fn word(stream: &mut TcpStream, length: usize) -> String {
+    let mut bytes = vec![0; length];
+    wait::within("a word from upstream", stream.read_exact(&mut bytes)).await.expect("a whole word");
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A ClientHello as rustls writes it.
+fn client_hello(name: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// A connection from an address of this host's own choice.
+async fn from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(IpAddr::V4(source), 0)).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Whether the other end resets the connection.
+async fn is_reset(stream: &mut TcpStream) -> bool {
+    let mut rest = Vec::new();
+    match wait::within("an end", stream.read_to_end(&mut rest)).await {
+        Ok(_) => false,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
+}
+
+async fn ask(stream: &mut TcpStream, ahead: &[u8]) -> String {
+    stream.write_all(ahead).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = wait::within("an answer", stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const INSPECTOR: &str = "listener_filters: [{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}]";
+const HEADER: &str = "listener_filters: [{name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}]";
+
+#[tokio::test]
+async fn e4_server_names_choose_the_backend_and_the_hello_passes_untouched() {
+    let sandbox = Sandbox::new();
+    let (one, other) = (Raw::start("one", false).await, Raw::start("two", false).await);
+    let proxy = Gateway::new()
+        .cluster("one", &[one.address])
+        .cluster("other", &[other.address])
+        .listener(INSPECTOR)
+        .opaque_chain("{server_names: [one.test]}", "one")
+        .opaque_chain("{server_names: ['*.other.test']}", "other")
+        .with_admin()
+        .start(&sandbox)
+        .await;
+    for (name, expected, backend) in [("one.test", "one", &one), ("x.y.other.test", "two", &other)] {
+        let hello = client_hello(name);
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for piece in hello.chunks(100) {
+            stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(word(&mut stream, 3).await, expected);
+        assert_eq!(backend.taken(), [hello]);
+    }
+    let mut stranger = TcpStream::connect(proxy.address).await.unwrap();
+    stranger.write_all(&client_hello("third.test")).await.unwrap();
+    assert!(is_reset(&mut stranger).await, "no chain for it");
+    let counted = async || proxy.stat("listener.main.no_filter_chain_match").await;
+    wait::until_equal("connections that no chain takes", 1, counted).await;
+}
+
+#[tokio::test]
+async fn e4_tls_and_plain_on_one_port() {
+    let sandbox = Sandbox::new();
+    let opaque = Raw::start("tls", false).await;
+    let origin = Origin::named("plain").await;
+    let proxy = Gateway::to(&[origin.address()])
+        .cluster("opaque", &[opaque.address])
+        .listener(INSPECTOR)
+        .opaque_chain("{transport_protocol: tls}", "opaque")
+        .http_chain("{transport_protocol: raw_buffer}")
+        .start(&sandbox)
+        .await;
+    assert_eq!(proxy.get("/").await.text(), "plain");
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream.write_all(&client_hello("a.test")).await.unwrap();
+    assert_eq!(word(&mut stream, 3).await, "tls");
+    // A request in single bytes is no TLS either, from its first byte on.
+    let mut slow = TcpStream::connect(proxy.address).await.unwrap();
+    slow.write_all(b"G").await.unwrap();
+    assert!(ask(&mut slow, b"ET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n").await.contains("plain"));
+}
+
+#[tokio::test]
+async fn e4_who_speaks_first_decides() {
+    let sandbox = Sandbox::new();
+    let (greeter, tls) = (Raw::start("220 hello", true).await, Raw::start("tls", false).await);
+    let proxy = Gateway::new()
+        .cluster("greeter", &[greeter.address])
+        .cluster("tls", &[tls.address])
+        .listener(INSPECTOR)
+        .opaque_chain("{transport_protocol: tls}", "tls")
+        .opaque_chain("{}", "greeter")
+        .start(&sandbox)
+        .await;
+    let started = Instant::now();
+    let mut client = TcpStream::connect(proxy.address).await.unwrap();
+    assert_eq!(word(&mut client, 9).await, "220 hello");
+    assert!(started.elapsed() < Duration::from_secs(5), "the greeting waited for {:?}", started.elapsed());
+    client.write_all(b"EHLO me\r\n").await.unwrap();
+    wait::until("the client's word", async || greeter.taken().contains(&b"EHLO me\r\n".to_vec()).then_some(()))
+        .await;
+    // A client that speaks at once, TLS or not, is never mistaken.
+    let mut client = TcpStream::connect(proxy.address).await.unwrap();
+    client.write_all(&client_hello("a.test")).await.unwrap();
+    assert_eq!(word(&mut client, 3).await, "tls");
+}
+
+#[tokio::test]
+async fn e4_a_slow_client_is_still_taken_for_what_it_says() {
+    let sandbox = Sandbox::new();
+    let (silent, tls) = (Raw::start("raw", false).await, Raw::start("tls", false).await);
+    let proxy = Gateway::new()
+        .cluster("silent", &[silent.address])
+        .cluster("tls", &[tls.address])
+        .opaque_chain("{transport_protocol: tls}", "tls")
+        .opaque_chain("{}", "silent")
+        .start(&sandbox)
+        .await;
+    let mut late = TcpStream::connect(proxy.address).await.unwrap();
+    let dialled = async || (silent.taken.lock().unwrap().len() > 1).then_some(());
+    wait::until("the opaque endpoint is dialled meanwhile", dialled).await;
+    late.write_all(&client_hello("a.test")).await.unwrap();
+    assert_eq!(word(&mut late, 3).await, "tls");
+    let mut raw = TcpStream::connect(proxy.address).await.unwrap();
+    let dialled = async || (silent.taken.lock().unwrap().len() > 2).then_some(());
+    wait::until("it is dialled again", dialled).await;
+    raw.write_all(b"hi").await.unwrap();
+    assert_eq!(word(&mut raw, 3).await, "raw");
+    assert_eq!(silent.taken(), [b"hi".to_vec()], "nothing of the other connection");
+}
+
+#[tokio::test]
+async fn filter_chains_by_destination_and_source() {
+    let sandbox = Sandbox::new();
+    let (port, prefix, source, rest) = (
+        Raw::start("port", true).await,
+        Raw::start("dest", true).await,
+        Raw::start("from", true).await,
+        Raw::start("rest", true).await,
+    );
+    let (second, third) = (address(), SocketAddr::new(Ipv4Addr::new(127, 9, 9, 9).into(), address().port()));
+    let proxy = Gateway::new()
+        .cluster("port", &[port.address])
+        .cluster("prefix", &[prefix.address])
+        .cluster("source", &[source.address])
+        .cluster("rest", &[rest.address])
+        .listener(&json!({"additional_addresses": [{"address": socket(second)}, {"address": socket(third)}]}).to_string())
+        .opaque_chain(&format!("{{destination_port: {}}}", second.port()), "port")
+        .opaque_chain("{prefix_ranges: [{address_prefix: 127.9.0.0, prefix_len: 16}]}", "prefix")
+        .opaque_chain("{source_prefix_ranges: [{address_prefix: 127.8.0.0, prefix_len: 16}]}", "source")
+        .listener(&json!({"default_filter_chain": {"filters": [tcp_proxy("rest")]}}).to_string())
+        .start(&sandbox)
+        .await;
+    let (here, there) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 8, 1, 1));
+    for (source, to, expected) in [
+        (here, second, "port"),
+        (there, second, "port"),
+        (there, third, "dest"),
+        (there, proxy.address, "from"),
+        (here, proxy.address, "rest"),
+    ] {
+        let mut stream = from(source, to).await;
+        assert_eq!(word(&mut stream, 4).await, expected, "from {source} to {to}");
+    }
+}
+
+/// A proxy before an origin, that wants a PROXY header and believes it.
+async fn behind_a_balancer(sandbox: &Sandbox) -> (Origin, Proxy) {
+    let origin = Origin::named("app").await;
+    let gateway = Gateway::to(&[origin.address()]).http("{use_remote_address: true}").listener(HEADER).with_admin();
+    (origin, gateway.start(sandbox).await)
+}
+
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+#[tokio::test]
+async fn e4_a_proxy_header_names_the_client() {
+    let sandbox = Sandbox::new();
+    let (origin, proxy) = behind_a_balancer(&sandbox).await;
+    let v2 = [SIGNATURE, b"\x21\x11\0\x0c\xc0\0\x02\x09\x7f\0\0\x01\0\x09\0\x50"].concat();
+    let local = [SIGNATURE, b"\x20\0\0\0"].concat();
+    for (header, client) in [
+        (&b"PROXY TCP4 192.0.2.7 127.0.0.1 7 80\r\n"[..], "192.0.2.7"),
+        (b"PROXY TCP6 2001:db8::7 ::1 7 80\r\n", "2001:db8::7"),
+        (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
+        (&v2, "192.0.2.9"),
+        (&local, "127.0.0.1"),
+    ] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        assert!(ask(&mut stream, header).await.ends_with("app"), "{header:?}");
+        assert_eq!(origin.last().header("x-forwarded-for"), Some(client));
+        // In single bytes it means the same.
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for byte in header {
+            stream.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(ask(&mut stream, b"").await.ends_with("app"), "{header:?} in pieces");
+        assert_eq!(origin.last().header("x-forwarded-for"), Some(client));
+    }
+}
+
+#[tokio::test]
+async fn i3_what_is_no_proxy_header_is_reset() {
+    let sandbox = Sandbox::new();
+    let (origin, proxy) = behind_a_balancer(&sandbox).await;
+    let unix = [SIGNATURE, b"\x21\x31\0\xd8", &[b'/'; 216]].concat();
+    let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 120]].concat();
+    let bad: [&[u8]; 4] =
+        [b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n", b"PROXY TCP4 a b 1 2\r\n", &unix, &long];
+    for (number, bytes) in bad.iter().enumerate() {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        assert!(is_reset(&mut stream).await, "{bytes:?}");
+        let counted = async || proxy.stat("listener.main.downstream_pre_cx_malformed").await;
+        wait::until_equal("malformed ones", number as u64 + 1, counted).await;
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+#[tokio::test]
+async fn listener_filters_are_bounded_in_time() {
+    let sandbox = Sandbox::new();
+    let origin = Origin::named("app").await;
+    let proxy = Gateway::to(&[origin.address()])
+        .listener(HEADER)
+        .listener("listener_filters_timeout: 0.2s")
+        .with_admin()
+        .start(&sandbox)
+        .await;
+    let before = proxy.stat("listener.main.downstream_pre_cx_timeout").await;
+    let mut silent = TcpStream::connect(proxy.address).await.unwrap();
+    silent.write_all(b"PROXY TCP4").await.unwrap();
+    assert!(is_reset(&mut silent).await);
+    let counted = async || proxy.stat("listener.main.downstream_pre_cx_timeout").await > before;
+    wait::until_equal("counted", true, counted).await;
+}
+
+/// Starts HAProxy with this configuration, when it is installed.
+fn haproxy(sandbox: &Sandbox, text: &str) -> Option<Process> {
+    let program = std::path::Path::new("/usr/sbin/haproxy");
+    if !program.exists() {
+        eprintln!("haproxy is not installed: nothing is shown here");
+        return None;
+    }
+    let defaults = "global\n maxconn 100\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n";
+    let config = sandbox.write("haproxy.cfg", &format!("{defaults}{text}"));
+    Some(Process::start(sandbox, "haproxy", program, ["-db", "-f", &config.display().to_string()]))
+}
+
+#[tokio::test]
+async fn e4_haproxy_tells_us_who_the_client_is() {
+    let sandbox = Sandbox::new();
+    for version in ["send-proxy", "send-proxy-v2"] {
+        let (origin, proxy) = behind_a_balancer(&sandbox).await;
+        let front = address();
+        let text = format!("listen l\n bind {front}\n server s {} {version}\n", proxy.address);
+        let Some(_haproxy) = haproxy(&sandbox, &text) else { return };
+        wait::until("haproxy listens", async || TcpStream::connect(front).await.ok()).await;
+        let mut stream = from(Ipv4Addr::new(127, 7, 7, 7), front).await;
+        assert!(ask(&mut stream, b"").await.ends_with("app"), "{version}");
+        assert_eq!(origin.last().header("x-forwarded-for"), Some("127.7.7.7"), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn ipv6() {
+    let sandbox = Sandbox::new();
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("this host has no IPv6: nothing is shown here");
+        return;
+    }
+    let origin = Origin::named("app").await;
+    let (six, both) = (SocketAddr::new("::1".parse().unwrap(), address().port()), address().port());
+    let both_address = json!({"socket_address": {"address": "::", "port_value": both, "ipv4_compat": true}});
+    let (chain, two) = (json!([]), json!({"additional_addresses": [{"address": socket(six)}]}));
+    drop(chain);
+    let gateway = Gateway::to(&[origin.address()]).http("{use_remote_address: true}");
+    let proxy = gateway.listener(&two.to_string()).start(&sandbox).await;
+    assert_eq!(client::call(six, &Call::get("/")).await.text(), "app");
+    assert_eq!(origin.last().header("x-forwarded-for"), Some("::1"));
+    drop(proxy);
+    let other = Sandbox::new();
+    let gateway = Gateway::to(&[origin.address()]).http("{use_remote_address: true}");
+    let wild = gateway.listener(&json!({"additional_addresses": [{"address": both_address}]}).to_string());
+    let _proxy = wild.start(&other).await;
+    let four = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), both);
+    assert_eq!(client::call(four, &Call::get("/")).await.text(), "app");
+    assert_eq!(origin.last().header("x-forwarded-for"), Some("127.0.0.1"), "not ::ffff:127.0.0.1");
+}
+
+/// A listener that is not bound, for what others hand over.
+fn virtual_listener(number: usize, destination: SocketAddr, cluster: &str) -> serde_json::Value {
+    json!({
+        "name": format!("virtual-{number}"),
+        "address": socket(destination),
+        "bind_to_port": false,
+        "filter_chains": [{"filters": [tcp_proxy(cluster)]}],
+    })
+}
+
+#[tokio::test]
+async fn a_thousand_virtual_listeners_behind_one_socket() {
+    let sandbox = Sandbox::new();
+    let (odd, even, rest) =
+        (Raw::start("odd", true).await, Raw::start("even", true).await, Raw::start("rest", true).await);
+    let destination = |number: usize| -> SocketAddr {
+        let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
+        // Every tenth is for its port on any address.
+        let ip = if number % 10 == 0 { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::new(10, 0, high, low) };
+        (ip, 10_000 + u16::try_from(number).unwrap()).into()
+    };
+    let mut gateway = Gateway::opaque(&[rest.address])
+        .cluster("odd", &[odd.address])
+        .cluster("even", &[even.address])
+        .listener(HEADER)
+        .listener("use_original_dst: true")
+        .with_admin();
+    for number in 0..1000 {
+        let cluster = if number % 2 == 0 { "even" } else { "odd" };
+        gateway = gateway.other_listener(virtual_listener(number, destination(number), cluster));
+    }
+    let proxy = gateway.start(&sandbox).await;
+    let id = proxy.process.id();
+    let files = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+    assert!(files < 64, "{files} descriptors: virtual listeners have no sockets");
+    for (to, expected) in [
+        (destination(1), "odd"),
+        (destination(998), "even"),
+        ("10.77.0.1:10990".parse().unwrap(), "even"),
+        ("10.0.0.1:9".parse().unwrap(), "rest"),
+    ] {
+        let header = format!("PROXY TCP4 192.0.2.1 {} 1 {}\r\n", to.ip(), to.port());
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(header.as_bytes()).await.unwrap();
+        assert_eq!(word(&mut stream, expected.len()).await, expected, "{to}");
+    }
+}
