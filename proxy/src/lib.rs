@@ -14,7 +14,6 @@ mod compile; // wire types die here: resources → snapshot, or named rejections
 mod listener; // bind, accept, hand over
 mod tcp; // the opaque road
 mod http; // both server codecs; one call per request into `exchange`
-mod detect; // what do the first bytes speak?
 mod exchange; // the conductor of one request: route → filter → attempts → reply
 mod worker; // what one thread owns: snapshot reader, pools, recorder, randomness
 
@@ -40,6 +39,7 @@ mod message; // heads, headers, bodies
 mod relay; // bytes both ways between two connections
 mod tls; // certificates, who is trusted, the handshakes of both directions
 mod io; // a connection's byte stream
+mod detect; // what do the first bytes speak? no IO
 mod proxy_header; // the PROXY protocol, no IO
 mod timer; // bounds of time that cost nothing when nothing waits
 mod overload; // a ceiling on memory, and what is given up near it: acts by `drain`, is read by everything above

@@ -22,8 +22,8 @@ use crate::snapshot::{Direction, FilterChain, Listener, Road};
 use crate::worker::Worker;
 use crate::{http, tcp, telemetry, tls};
 
-use bytes::BytesMut;
 use arrival::{Arrival, Chosen, Refusal};
+use bytes::BytesMut;
 
 mod arrival;
 pub(crate) mod bind;
@@ -240,7 +240,8 @@ async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io) {
         Err(refusal) => return refuse(&worker, &listener, &arrival, refusal),
     };
     let Some(_place) = ChainPlace::take(&chain) else {
-        let detail = format!("{} connections on filter chain {}", chain.open.load(Ordering::Relaxed), chain.name);
+        let detail =
+            format!("{} connections on filter chain {}", chain.open.load(Ordering::Relaxed), chain.name);
         let refusal = Refusal { reason: Reason::DownstreamOverflow, detail };
         return refuse(&worker, &listener, &arrival, refusal);
     };

@@ -69,7 +69,8 @@ fn parse_v1(prefix: &[u8]) -> Header {
     if line[..end].iter().any(u8::is_ascii_control) {
         return Header::Malformed(LINE);
     }
-    let complete = |addresses| Header::Complete(Complete { length: end + 2, version: Version::V1, addresses });
+    let complete =
+        |addresses| Header::Complete(Complete { length: end + 2, version: Version::V1, addresses });
     let Ok(text) = std::str::from_utf8(&line[WORD.len()..end]) else { return Header::Malformed(LINE) };
     let mut words = text.split(' ');
     let family = words.next();
@@ -229,7 +230,10 @@ mod tests {
     #[test]
     fn lines() {
         let header = complete(b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\nGET");
-        assert_eq!(header.addresses, Some(("192.0.2.1:56324".parse().unwrap(), "198.51.100.2:443".parse().unwrap())));
+        assert_eq!(
+            header.addresses,
+            Some(("192.0.2.1:56324".parse().unwrap(), "198.51.100.2:443".parse().unwrap()))
+        );
         assert_eq!((header.length, header.version), (45, Version::V1));
         let header = complete(b"PROXY TCP6 2001:db8::1 ::2 1 2\r\n");
         assert_eq!(header.addresses.unwrap().0, "[2001:db8::1]:1".parse().unwrap());
@@ -266,10 +270,17 @@ mod tests {
     fn binary_headers() {
         let body = [192, 0, 2, 1, 198, 51, 100, 2, 0, 7, 1, 187];
         let header = complete(&v2(0x21, 0x11, &body));
-        assert_eq!(header.addresses, Some(("192.0.2.1:7".parse().unwrap(), "198.51.100.2:443".parse().unwrap())));
+        assert_eq!(
+            header.addresses,
+            Some(("192.0.2.1:7".parse().unwrap(), "198.51.100.2:443".parse().unwrap()))
+        );
         let with_fields = [&body[..], &[0x04, 0, 2, 9, 9, 0xe0, 0, 0]].concat();
         assert_eq!(complete(&v2(0x21, 0x11, &with_fields)).length, 16 + 12 + 8);
-        assert_eq!(complete(&v2(0x20, 0x31, &[0; 216])).addresses, None, "LOCAL: a health check of the sender's own");
+        assert_eq!(
+            complete(&v2(0x20, 0x31, &[0; 216])).addresses,
+            None,
+            "LOCAL: a health check of the sender's own"
+        );
         assert_eq!(complete(&v2(0x21, 0x00, b"anything")).addresses, None);
     }
 
@@ -294,14 +305,19 @@ mod tests {
     #[test]
     fn every_cut_is_incomplete_and_what_is_written_is_read() {
         let v4 = |text: &str| text.parse::<SocketAddr>().unwrap();
-        for (source, destination) in [(v4("192.0.2.1:7"), v4("198.51.100.2:443")), (v4("[::1]:7"), v4("[::2]:8"))] {
+        for (source, destination) in
+            [(v4("192.0.2.1:7"), v4("198.51.100.2:443")), (v4("[::1]:7"), v4("[::2]:8"))]
+        {
             for version in [Version::V1, Version::V2] {
                 let bytes = encode(version, source, destination);
                 for cut in 0..bytes.len() {
                     assert_eq!(parse(&bytes[..cut]), Header::Incomplete, "{cut}");
                 }
                 let header = complete(&bytes);
-                assert_eq!(header, Complete { length: bytes.len(), version, addresses: Some((source, destination)) });
+                assert_eq!(
+                    header,
+                    Complete { length: bytes.len(), version, addresses: Some((source, destination)) }
+                );
             }
         }
         for version in [Version::V1, Version::V2] {
@@ -313,7 +329,8 @@ mod tests {
     #[test]
     fn what_is_no_header_is_known_early() {
         for bytes in [&b"GET / HTTP/1.1"[..], b"PR", b"P", b"\r\n\r\n", b"PROXX", b"\r\n\r\nQ"] {
-            let expected = if matches!(bytes, b"PR" | b"P" | b"\r\n\r\n") { Header::Incomplete } else { Header::Absent };
+            let expected =
+                if matches!(bytes, b"PR" | b"P" | b"\r\n\r\n") { Header::Incomplete } else { Header::Absent };
             assert_eq!(parse(bytes), expected, "{bytes:?}");
         }
     }

@@ -25,8 +25,8 @@ mod matching;
 
 pub(crate) use chain::{ChainId, Chains, Choice, FilterChain, Road, Security};
 pub(crate) use listener::{
-    ByAddress, Direction, Inspection, Listener, ListenerFilter, PortRule, Preamble,
-    ProxyHeaderRule, SocketSettings,
+    ByAddress, Direction, Inspection, Listener, ListenerFilter, PortRule, Preamble, ProxyHeaderRule,
+    SocketSettings,
 };
 pub(crate) use matching::{Criteria, Facts, Prefix, RAW, ServerName, SourceKind, TLS, Told};
 

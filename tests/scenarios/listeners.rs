@@ -176,8 +176,10 @@ async fn e4_who_speaks_first_decides() {
     assert_eq!(word(&mut client, 9).await, "220 hello");
     assert!(started.elapsed() < Duration::from_secs(5), "the greeting waited for {:?}", started.elapsed());
     client.write_all(b"EHLO me\r\n").await.unwrap();
-    wait::until("the client's word", async || greeter.taken().contains(&b"EHLO me\r\n".to_vec()).then_some(()))
-        .await;
+    wait::until("the client's word", async || {
+        greeter.taken().contains(&b"EHLO me\r\n".to_vec()).then_some(())
+    })
+    .await;
     // A client that speaks at once, TLS or not, is never mistaken.
     let mut client = TcpStream::connect(proxy.address).await.unwrap();
     client.write_all(&client_hello("a.test")).await.unwrap();
@@ -223,7 +225,10 @@ async fn filter_chains_by_destination_and_source() {
         .cluster("prefix", &[prefix.address])
         .cluster("source", &[source.address])
         .cluster("rest", &[rest.address])
-        .listener(&json!({"additional_addresses": [{"address": socket(second)}, {"address": socket(third)}]}).to_string())
+        .listener(
+            &json!({"additional_addresses": [{"address": socket(second)}, {"address": socket(third)}]})
+                .to_string(),
+        )
         .opaque_chain(&format!("{{destination_port: {}}}", second.port()), "port")
         .opaque_chain("{prefix_ranges: [{address_prefix: 127.9.0.0, prefix_len: 16}]}", "prefix")
         .opaque_chain("{source_prefix_ranges: [{address_prefix: 127.8.0.0, prefix_len: 16}]}", "source")
@@ -246,7 +251,8 @@ async fn filter_chains_by_destination_and_source() {
 /// A proxy before an origin, that wants a PROXY header and believes it.
 async fn behind_a_balancer(sandbox: &Sandbox) -> (Origin, Proxy) {
     let origin = Origin::named("app").await;
-    let gateway = Gateway::to(&[origin.address()]).http("{use_remote_address: true}").listener(HEADER).with_admin();
+    let gateway =
+        Gateway::to(&[origin.address()]).http("{use_remote_address: true}").listener(HEADER).with_admin();
     (origin, gateway.start(sandbox).await)
 }
 

@@ -197,7 +197,8 @@ impl Gateway {
             Some(cluster) => tcp_proxy(cluster),
             None => self.connection_manager(),
         };
-        let chains = if self.chains.is_empty() { vec![json!({"filters": [filter]})] } else { self.chains.clone() };
+        let chains =
+            if self.chains.is_empty() { vec![json!({"filters": [filter]})] } else { self.chains.clone() };
         let mut main = json!({"name": "main", "address": socket(listener), "filter_chains": chains});
         overlay(&mut main, self.listener.clone());
         let listeners: Vec<Value> = std::iter::once(main).chain(self.others.iter().cloned()).collect();

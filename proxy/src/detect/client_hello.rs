@@ -31,9 +31,13 @@ pub(crate) fn client_hello(prefix: &[u8]) -> Hello {
     match handshake(prefix) {
         Gathered::Other => Hello::Other,
         Gathered::Malformed(why) => Hello::Malformed(why),
-        Gathered::Incomplete(needed) if needed > MOST_BYTES => Hello::Malformed("a ClientHello of more than 16 KiB"),
+        Gathered::Incomplete(needed) if needed > MOST_BYTES => {
+            Hello::Malformed("a ClientHello of more than 16 KiB")
+        }
         Gathered::Incomplete(needed) => Hello::Incomplete(needed),
-        Gathered::Whole(body) => parse(&body).map_or(Hello::Malformed("a malformed ClientHello"), Hello::Complete),
+        Gathered::Whole(body) => {
+            parse(&body).map_or(Hello::Malformed("a malformed ClientHello"), Hello::Complete)
+        }
     }
 }
 
@@ -55,16 +59,28 @@ fn handshake(prefix: &[u8]) -> Gathered {
         let differs = rest.first().is_some_and(|kind| *kind != HANDSHAKE)
             || rest.get(1).is_some_and(|major| *major != 3);
         if differs {
-            return if records == 0 { Gathered::Other } else { Gathered::Malformed("a ClientHello cut by another record") };
+            return if records == 0 {
+                Gathered::Other
+            } else {
+                Gathered::Malformed("a ClientHello cut by another record")
+            };
         }
         let offset = prefix.len() - rest.len();
         let Some((header, body)) = rest.split_at_checked(RECORD_HEADER) else {
             // A short word of another protocol must not be waited for in vain: each of the first bytes may tell.
-            return Gathered::Incomplete(if rest.len() < 2 { prefix.len() + 1 } else { offset + RECORD_HEADER });
+            return Gathered::Incomplete(if rest.len() < 2 {
+                prefix.len() + 1
+            } else {
+                offset + RECORD_HEADER
+            });
         };
         let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
         if length == 0 || length > MOST_RECORD {
-            return if records == 0 { Gathered::Other } else { Gathered::Malformed("a TLS record of no valid length") };
+            return if records == 0 {
+                Gathered::Other
+            } else {
+                Gathered::Malformed("a TLS record of no valid length")
+            };
         }
         records += 1;
         if records > MOST_RECORDS {
@@ -153,7 +169,10 @@ fn server_name(content: &[u8]) -> Option<Box<str>> {
         }
     }
     let name = found?;
-    let sane = !name.is_empty() && name.len() <= 255 && name.iter().all(u8::is_ascii_graphic) && content.0.is_empty();
+    let sane = !name.is_empty()
+        && name.len() <= 255
+        && name.iter().all(u8::is_ascii_graphic)
+        && content.0.is_empty();
     let name = std::str::from_utf8(name).ok().filter(|_| sane)?;
     Some(name.to_ascii_lowercase().into())
 }

@@ -111,7 +111,11 @@ impl Arrival {
     }
 
     /// Runs the listener filters; what is left is to look at the first bytes.
-    async fn run_filters(&mut self, listener: &Listener, deadline: Option<Instant>) -> Result<Looks, Refusal> {
+    async fn run_filters(
+        &mut self,
+        listener: &Listener,
+        deadline: Option<Instant>,
+    ) -> Result<Looks, Refusal> {
         let preamble = &listener.preamble;
         // Without an inspector, chains that need to know of TLS are told all the same, as Envoy does.
         let inspected = preamble.filters.iter().any(|filter| filter.kind == Inspection::Tls);

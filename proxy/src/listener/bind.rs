@@ -51,7 +51,8 @@ impl Binder {
     pub(crate) async fn sync(&mut self) -> Vec<BindError> {
         let snapshot = self.snapshots.current();
         let wanted: BTreeMap<SocketAddr, &SocketSettings> = snapshot.by_address.sockets().collect();
-        let gone: Vec<_> = self.bound.keys().filter(|address| !wanted.contains_key(*address)).copied().collect();
+        let gone: Vec<_> =
+            self.bound.keys().filter(|address| !wanted.contains_key(*address)).copied().collect();
         for address in gone {
             self.bound.remove(&address);
             for worker in &self.workers {

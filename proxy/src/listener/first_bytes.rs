@@ -35,7 +35,9 @@ impl Seen {
     /// As filter chains match it.
     pub(super) fn told(&self) -> Told<'_> {
         match &self.hello {
-            Some(hello) => Told { server_name: &hello.server_name, transport: TLS, protocols: &hello.protocols },
+            Some(hello) => {
+                Told { server_name: &hello.server_name, transport: TLS, protocols: &hello.protocols }
+            }
             None => {
                 let protocols = self.protocols.as_ref().map_or(&[][..], |protocols| &protocols[..]);
                 Told { server_name: "", transport: RAW, protocols }
@@ -82,6 +84,10 @@ mod tests {
         assert!(told(b"GET / HTTP/1.1\r\n", true, true).contains("http/1.1"));
         assert_eq!(told(b"GET / HTTP/1.1\r\n", true, false), format!("{:?}", Told::NOTHING));
         assert!(told(b"\x16\x03\x01\x40\x00\x01\x00\x50\x00", true, false).starts_with("Malformed"));
-        assert_eq!(told(b"\x16\x03\x01", false, false), format!("{:?}", Told::NOTHING), "the inspector is off");
+        assert_eq!(
+            told(b"\x16\x03\x01", false, false),
+            format!("{:?}", Told::NOTHING),
+            "the inspector is off"
+        );
     }
 }

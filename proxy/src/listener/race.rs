@@ -48,7 +48,8 @@ impl Race {
         let quiet = Instant::now() + QUIET;
         loop {
             let silent = arrival.ahead.is_empty() && self.chain.is_some() && !self.is_on();
-            let wake = if silent { Some(deadline.map_or(quiet, |deadline| deadline.min(quiet))) } else { deadline };
+            let wake =
+                if silent { Some(deadline.map_or(quiet, |deadline| deadline.min(quiet))) } else { deadline };
             let more = tokio::select! {
                 biased;
                 more = arrival.read_more(crate::detect::MOST_HELLO) => more,

@@ -188,9 +188,8 @@ impl ByAddress {
         let port = destination.port();
         let any = |ip: std::net::IpAddr| self.all.get(&SocketAddr::new(ip, port));
         self.all.get(&destination).or_else(|| match destination {
-            SocketAddr::V4(_) => any(Ipv4Addr::UNSPECIFIED.into()).or_else(|| {
-                any(Ipv6Addr::UNSPECIFIED.into()).filter(|listener| listener.socket.dual_stack)
-            }),
+            SocketAddr::V4(_) => any(Ipv4Addr::UNSPECIFIED.into())
+                .or_else(|| any(Ipv6Addr::UNSPECIFIED.into()).filter(|listener| listener.socket.dual_stack)),
             SocketAddr::V6(_) => any(Ipv6Addr::UNSPECIFIED.into()),
         })
     }
@@ -236,7 +235,8 @@ mod tests {
 
     #[test]
     fn of_two_on_one_address_the_first_by_name_has_it() {
-        let listeners = [listener("b", "10.0.0.1:80", true, false), listener("a", "10.0.0.1:80", true, false)];
+        let listeners =
+            [listener("b", "10.0.0.1:80", true, false), listener("a", "10.0.0.1:80", true, false)];
         let table = ByAddress::of(&listeners);
         assert_eq!(&*table.bound("10.0.0.1:80".parse().unwrap()).unwrap().name, "a");
     }

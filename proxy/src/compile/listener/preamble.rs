@@ -22,7 +22,8 @@ pub(super) fn compile(wire: &wire::Listener) -> Result<Preamble, Problem> {
         let place = format!("listener_filters[{index}] ({})", filter.name);
         let kind = inspection(filter).at(&place)?;
         let disabled = filter.filter_disabled.as_ref();
-        let disabled = disabled.map(|rule| port_rule(rule, 0)).transpose().at("filter_disabled").at(&place)?;
+        let disabled =
+            disabled.map(|rule| port_rule(rule, 0)).transpose().at("filter_disabled").at(&place)?;
         filters.push(ListenerFilter { kind, disabled });
     }
     let timeout = wire.listener_filters_timeout.as_ref();
@@ -56,14 +57,8 @@ fn tls_inspector(typed: Option<&Any>) -> Result<(), Problem> {
     let Some(any) = typed else { return Ok(()) };
     let inspector: TlsInspector = from_any(any).map_err(|error| Problem::new(error.to_string()))?;
     unsupported(&[
-        (
-            "enable_ja3_fingerprinting",
-            value::flag(inspector.enable_ja3_fingerprinting.as_ref(), false),
-        ),
-        (
-            "enable_ja4_fingerprinting",
-            value::flag(inspector.enable_ja4_fingerprinting.as_ref(), false),
-        ),
+        ("enable_ja3_fingerprinting", value::flag(inspector.enable_ja3_fingerprinting.as_ref(), false)),
+        ("enable_ja4_fingerprinting", value::flag(inspector.enable_ja4_fingerprinting.as_ref(), false)),
     ])
 }
 
@@ -95,12 +90,16 @@ fn port_rule(wire: &wire::ListenerFilterChainMatchPredicate, depth: usize) -> Re
     match &wire.rule {
         Some(Rule::OrMatch(set)) => Ok(PortRule::Any(each(set).at("or_match")?)),
         Some(Rule::AndMatch(set)) => Ok(PortRule::All(each(set).at("and_match")?)),
-        Some(Rule::NotMatch(rule)) => Ok(PortRule::Not(Box::new(port_rule(rule, depth + 1).at("not_match")?))),
+        Some(Rule::NotMatch(rule)) => {
+            Ok(PortRule::Not(Box::new(port_rule(rule, depth + 1).at("not_match")?)))
+        }
         Some(Rule::AnyMatch(true)) => Ok(PortRule::Always),
-        Some(Rule::DestinationPortRange(range)) => match (u32::try_from(range.start), u32::try_from(range.end)) {
-            (Ok(start), Ok(end)) if start < end => Ok(PortRule::Ports(start..end)),
-            _ => fail("is empty").at("destination_port_range"),
-        },
+        Some(Rule::DestinationPortRange(range)) => {
+            match (u32::try_from(range.start), u32::try_from(range.end)) {
+                (Ok(start), Ok(end)) if start < end => Ok(PortRule::Ports(start..end)),
+                _ => fail("is empty").at("destination_port_range"),
+            }
+        }
         Some(Rule::AnyMatch(false)) | None => fail("says nothing"),
     }
 }

@@ -75,7 +75,9 @@ fn option_of(option: &core::SocketOption, settings: &mut SocketSettings) -> Resu
         // IP_FREEBIND, IP_TRANSPARENT and their IPv6 forms.
         (0, 15) | (41, 78) => settings.freebind = number != 0,
         (0, 19) | (41, 75) => settings.transparent = number != 0,
-        (level, name) => return fail(format!("option {name} of level {level} with {number} is not supported")),
+        (level, name) => {
+            return fail(format!("option {name} of level {level} with {number} is not supported"));
+        }
     }
     Ok(())
 }

@@ -180,9 +180,15 @@ fn listener_filters() {
     let more = "proxy_protocol.v3.ProxyProtocol, allow_requests_without_proxy_protocol: true, disallowed_versions: [V1]";
     assert_eq!(kinds(more), [rule(true, false, true)]);
     for (text, expected) in [
-        ("proxy_protocol.v3.ProxyProtocol, disallowed_versions: [V1, V2]", "disallowed_versions: leaves no version"),
+        (
+            "proxy_protocol.v3.ProxyProtocol, disallowed_versions: [V1, V2]",
+            "disallowed_versions: leaves no version",
+        ),
         ("proxy_protocol.v3.ProxyProtocol, pass_through_tlvs: {}", "pass_through_tlvs: is not supported yet"),
-        ("tls_inspector.v3.TlsInspector, enable_ja3_fingerprinting: true", "enable_ja3_fingerprinting: is not supported yet"),
+        (
+            "tls_inspector.v3.TlsInspector, enable_ja3_fingerprinting: true",
+            "enable_ja3_fingerprinting: is not supported yet",
+        ),
         ("local_ratelimit.v3.LocalRateLimit, stat_prefix: s", "is not supported yet"),
     ] {
         let error = compiled(&with(text)).unwrap_err();
@@ -232,7 +238,9 @@ const TCP: &str = "filters: [{name: tcp, typed_config: {'@type': type.googleapis
 
 /// A listener with these chains, each `name: match`.
 fn chains(matches: &[(&str, &str)]) -> String {
-    let chains = matches.iter().map(|(name, criteria)| format!("\n- {{name: '{name}', filter_chain_match: {criteria}, {TCP}}}"));
+    let chains = matches
+        .iter()
+        .map(|(name, criteria)| format!("\n- {{name: '{name}', filter_chain_match: {criteria}, {TCP}}}"));
     format!("name: l\n{ADDRESS}\nfilter_chains:{}", chains.collect::<String>())
 }
 
@@ -244,7 +252,11 @@ fn chains_and_what_they_match() {
     let names: Vec<_> = plan.listener.chains.iter().map(|chain| &*chain.name).collect();
     assert_eq!(names, ["all", "filter_chains[1]", "default_filter_chain"]);
     let protocols = ["h2".into()];
-    let told = crate::snapshot::Told { server_name: "x.b.test", transport: crate::snapshot::TLS, protocols: &protocols };
+    let told = crate::snapshot::Told {
+        server_name: "x.b.test",
+        transport: crate::snapshot::TLS,
+        protocols: &protocols,
+    };
     let facts = crate::snapshot::Facts {
         destination: "10.1.1.1:80".parse().unwrap(),
         direct_source: "[::1]:1".parse().unwrap(),
@@ -265,7 +277,10 @@ fn refusals_of_chains() {
             vec![("a", "{server_names: [x.test, y.test]}"), ("b", "{server_names: [Y.test]}")],
             "filter_chains[1] (b).filter_chain_match: matches connections that filter_chains[0] (a) matches too, and equally well",
         ),
-        (vec![("a", "{source_ports: [1]}"), ("a", "{}")], "filter_chains[1] (a): another chain is called a too"),
+        (
+            vec![("a", "{source_ports: [1]}"), ("a", "{}")],
+            "filter_chains[1] (a): another chain is called a too",
+        ),
         (
             vec![("", "{server_names: ['*x.test']}")],
             "filter_chains[0].filter_chain_match.server_names[0]: *x.test: a `*` stands for the whole first part of a name only",
@@ -274,8 +289,14 @@ fn refusals_of_chains() {
             vec![("", "{prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 33}]}")],
             "filter_chains[0].filter_chain_match.prefix_ranges[0].prefix_len: 33 is more than the 32 bits of the address",
         ),
-        (vec![("", "{source_ports: [0]}")], "filter_chains[0].filter_chain_match.source_ports[0]: 0 is not a port"),
-        (vec![("", "{suffix_len: 3}")], "filter_chains[0].filter_chain_match.suffix_len: is not supported yet"),
+        (
+            vec![("", "{source_ports: [0]}")],
+            "filter_chains[0].filter_chain_match.source_ports[0]: 0 is not a port",
+        ),
+        (
+            vec![("", "{suffix_len: 3}")],
+            "filter_chains[0].filter_chain_match.suffix_len: is not supported yet",
+        ),
         (
             vec![("", &product)],
             "filter_chains[0].filter_chain_match: 89700 combinations of prefixes, names, protocols and ports; 65536 at most",
@@ -292,7 +313,8 @@ fn a_chain_keeps_its_identity_while_it_takes_the_same_connections() {
     };
     let first = compile(&chains(&[("a", "{source_ports: [1]}"), ("b", "{source_ports: [2]}")]), None);
     let id = |plan: &Plan, index: usize| plan.chains[index].chain.id;
-    let second = compile(&chains(&[("b2", "{source_ports: [2]}"), ("a", "{source_ports: [3]}")]), Some(&first));
+    let second =
+        compile(&chains(&[("b2", "{source_ports: [2]}"), ("a", "{source_ports: [3]}")]), Some(&first));
     assert_eq!(id(&second, 0), id(&first, 1), "another name, another place, the same connections");
     assert_ne!(id(&second, 1), id(&first, 0), "other connections");
     assert!(second.listener.chains.get(id(&first, 0)).is_none());

@@ -206,7 +206,8 @@ fn naive(chains: &[Criteria], facts: &Facts<'_>) -> Option<usize> {
             .max(),
     };
     let among = |all: bool, one: bool| if all { Some(0) } else { one.then_some(1) };
-    let levels: [&dyn Fn(&Criteria) -> Option<usize>; 9] = [
+    type Level<'a> = &'a dyn Fn(&Criteria) -> Option<usize>;
+    let levels: [Level<'_>; 9] = [
         &|chain| match chain.destination_port {
             None => Some(0),
             Some(port) => (port == facts.destination.port()).then_some(1),
@@ -228,8 +229,8 @@ fn naive(chains: &[Criteria], facts: &Facts<'_>) -> Option<usize> {
         },
         &|chain| among(chain.transport.is_none(), chain.transport.as_deref() == Some(told.transport)),
         &|chain| {
-            let place = |protocol: &Box<str>| told.protocols.iter().position(|offered| offered == protocol);
-            let places = chain.protocols.iter().filter_map(place);
+            let place = |protocol: &str| told.protocols.iter().position(|offered| **offered == *protocol);
+            let places = chain.protocols.iter().filter_map(|protocol| place(protocol));
             if chain.protocols.is_empty() { Some(0) } else { places.min().map(|place| 1000 - place) }
         },
         &|chain| within(&chain.direct_sources, facts.direct_source),
