@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use self::kind::{Event, Kind};
@@ -80,6 +80,17 @@ impl Arguments {
         self.only.is_empty() || self.only.iter().any(|start| name.starts_with(start))
     }
 
+    /// A name that means nothing would measure nothing, and look well.
+    fn check(&self) -> anyhow::Result<()> {
+        let mut names: Vec<String> = WORKLOADS.iter().map(|workload| workload.name.to_owned()).collect();
+        names.extend(TRIALS.map(str::to_owned));
+        names.extend(Attack::FLOODS.map(flood_name));
+        match self.only.iter().find(|start| !names.iter().any(|name| name.starts_with(*start))) {
+            Some(unknown) => bail!("nothing is called `{unknown}`: there are {}", names.join(", ")),
+            None => Ok(()),
+        }
+    }
+
     fn kinds(&self) -> Vec<Kind> {
         let mut kinds = Kind::found(&self.sidegate, self.envoy.as_deref());
         kinds.retain(|kind| self.peers.is_empty() || self.peers.iter().any(|name| name == kind.name));
@@ -104,6 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    arguments.check()?;
     let plan = arguments.plan();
     let mut rig = Rig::new()?;
     let mut contenders: Vec<Contender> = Vec::new();
@@ -202,10 +214,25 @@ fn trials(
         "cut | strikes until then, median (most) | reached the origin | RSS, MiB | victims failed | worst victim | ended by",
     );
     for attack in Attack::FLOODS {
-        let name = format!("flood-{}", attack.name());
+        let name = flood_name(attack);
         if wants(&name, "50 attackers beside a victim") {
             floods.add(&name, flood::flood(attack, plan.flood, contenders, rig), |_| false)?;
         }
     }
     Ok(vec![weights, want, growths, floods])
 }
+
+fn flood_name(attack: Attack) -> String {
+    format!("flood-{}", attack.name())
+}
+
+/// What `--only` knows beside workloads and floods.
+const TRIALS: [&str; 7] = [
+    "idle",
+    "idle-connections",
+    "idle-connections-mtls",
+    "fds",
+    "zero-window",
+    "slow-upstream",
+    "slow-upstream-h2",
+];

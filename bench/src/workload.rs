@@ -159,7 +159,7 @@ pub(crate) const QUICK: Plan = Plan {
     rounds: 3,
     round: Duration::from_secs(2),
     flood: Duration::from_secs(2),
-    uploads: Duration::from_secs(6),
+    uploads: Duration::from_secs(4),
 };
 pub(crate) const FULL: Plan = Plan {
     rounds: 7,

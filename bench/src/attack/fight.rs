@@ -144,7 +144,7 @@ impl Watch {
 
 const BARRIER: &[u8; 8] = b"sg-bench";
 /// How long the answer to a PING is awaited before the next batch.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Between batches where there is no PING.
 const MOMENT: Duration = Duration::from_millis(2);
 /// How long a cut may come after the last strike.
