@@ -24,10 +24,12 @@ use crate::timer::{self, Elapsed};
 use crate::tls;
 use crate::worker::{Member, Worker};
 
+mod asked;
 mod attempts;
 mod bodies;
 mod bounds;
 mod explain;
+mod forwarded;
 mod mirror;
 mod prepare;
 mod reply;
@@ -183,6 +185,8 @@ struct Exchange<'a> {
     route: Option<Arc<Route>>,
     /// The weighted cluster's own changes to the response; they come before the route's.
     response_changes: Option<Arc<HeaderChanges>>,
+    /// The caller may steer us (`x-envoy-*`).
+    inside: bool,
     /// The virtual host wants `x-envoy-attempt-count`.
     attempt_count: bool,
 }
@@ -216,6 +220,7 @@ impl<'a> Exchange<'a> {
             bounds: Bounds::default(),
             route: None,
             response_changes: None,
+            inside: false,
             attempt_count: false,
         }
     }
@@ -224,6 +229,17 @@ impl<'a> Exchange<'a> {
         self.prepare(http, &mut request.head)?;
         let route = self.select_route(http, &request)?;
         self.route = Some(route.clone());
+        for changes in &route.response_headers {
+            // What a response's header is to tell of the request is kept for it.
+            let record = self.ending.record();
+            for name in changes.wanted_request_headers() {
+                prepare::collect(
+                    &request.head.headers,
+                    std::slice::from_ref(name),
+                    &mut record.request_headers,
+                );
+            }
+        }
         self.run_filters(http, &route, &mut request)?;
         match &route.action {
             Action::Forward(forward) => self.forward(&route, forward, &http.timeouts, request).await,
@@ -276,15 +292,18 @@ impl<'a> Exchange<'a> {
             }
         };
         if let Some(changes) = &self.response_changes {
-            changes.apply(&mut response.head.headers);
+            let record = self.ending.record();
+            changes.apply(&mut response.head.headers, |format, headers| format.of_response(record, headers));
         }
         if let Some(route) = &self.route {
             for changes in &route.response_headers {
-                changes.apply(&mut response.head.headers);
+                let record = self.ending.record();
+                changes
+                    .apply(&mut response.head.headers, |format, headers| format.of_response(record, headers));
             }
         }
         if let Some(http) = http {
-            prepare::finish_response(http, &mut response.head);
+            prepare::finish_response(http, self.ending.record(), &mut response.head);
         }
         self.ending.note_response(&response);
         Served { response, tunnel: self.tunnel, bounds: self.bounds, ending: self.ending }

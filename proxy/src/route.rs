@@ -10,9 +10,11 @@ use http::uri::PathAndQuery;
 use regex::Regex;
 
 use crate::filter;
-use crate::message::{Name, RequestHead, Value};
+use crate::message::{Headers, Name, RequestHead, Value};
+use crate::telemetry::HeaderFormat;
 
 mod matcher;
+mod retry;
 mod table;
 
 pub(crate) use matcher::{HeaderMatch, HeaderTest, Matcher, PathMatch, QueryMatch, StringMatch};
@@ -227,7 +229,7 @@ pub(crate) struct Direct {
 }
 
 /// `RetryPolicy`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RetryPolicy {
     /// The conditions of `retry_on`.
     pub(crate) on: RetryOn,
@@ -287,8 +289,8 @@ pub(crate) struct HeaderChanges {
 pub(crate) struct HeaderAddition {
     /// The name.
     pub(crate) name: http::HeaderName,
-    /// The value; literal in this cut (formatter commands `%…%` are refused at compile time).
-    pub(crate) value: http::HeaderValue,
+    /// The value.
+    pub(crate) value: AddedValue,
     /// `append_action`.
     pub(crate) action: AppendAction,
 }
@@ -306,15 +308,43 @@ pub(crate) enum AppendAction {
     OverwriteIfExists,
 }
 
+/// What a field gets.
+#[derive(Debug)]
+pub(crate) enum AddedValue {
+    /// Always this.
+    Fixed(http::HeaderValue),
+    /// Made for each message (`%…%`).
+    Made(Box<HeaderFormat>),
+}
+
 impl HeaderChanges {
-    /// Applies the changes to a header section.
-    pub(crate) fn apply(&self, headers: &mut crate::message::Headers) {
+    /// Request headers that added values tell of, when the changes are a response's.
+    pub(crate) fn wanted_request_headers(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.add.iter().flat_map(|addition| match &addition.value {
+            AddedValue::Fixed(_) => [].iter(),
+            AddedValue::Made(format) => format.wanted_request_headers().iter(),
+        })
+    }
+
+    /// Applies the changes to a header section. `make` writes a value that is made; the field is left out where there is none.
+    pub(crate) fn apply(
+        &self,
+        headers: &mut Headers,
+        mut make: impl FnMut(&HeaderFormat, &Headers) -> Option<http::HeaderValue>,
+    ) {
         for name in &self.remove {
             headers.remove(name);
         }
         for addition in &self.add {
+            let value = match &addition.value {
+                AddedValue::Fixed(value) => value.clone(),
+                AddedValue::Made(format) => match make(format, headers) {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
             let present = headers.contains(addition.name.as_str());
-            let (name, value) = (Name::Http(addition.name.clone()), Value::Http(addition.value.clone()));
+            let (name, value) = (Name::Http(addition.name.clone()), Value::Http(value));
             match addition.action {
                 AppendAction::Append => headers.append(name, value),
                 AppendAction::AddIfAbsent if !present => headers.append(name, value),

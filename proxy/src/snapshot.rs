@@ -15,13 +15,14 @@ use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::filter;
-use crate::message::EscapedSlashes;
+use crate::message::{EscapedSlashes, Scheme};
 use crate::route;
 use crate::telemetry::AccessLog;
 
 mod chain;
 mod listener;
 mod matching;
+mod trust;
 
 pub(crate) use chain::{ChainId, Chains, Choice, FilterChain, Road, Security};
 pub(crate) use listener::{
@@ -29,6 +30,7 @@ pub(crate) use listener::{
     SocketSettings,
 };
 pub(crate) use matching::{Criteria, Facts, Prefix, RAW, ServerName, SourceKind, TLS, Told};
+pub(crate) use trust::{Forwarding, StripPort, Underscores};
 
 /// Everything a proxy serves by, at one moment.
 #[derive(Debug, Default)]
@@ -58,6 +60,18 @@ pub(crate) struct Http {
     pub(crate) filters: filter::Chain,
     /// `use_remote_address`: the peer is not trusted; its address is appended to `x-forwarded-for` and internal headers are stripped.
     pub(crate) use_remote_address: bool,
+    /// What is believed of `x-forwarded-*`, and what is written there.
+    pub(crate) forwarding: Forwarding,
+    /// `headers_with_underscores_action`.
+    pub(crate) underscores: Underscores,
+    /// `strip_any_host_port`, `strip_matching_host_port`.
+    pub(crate) strip_port: StripPort,
+    /// `scheme_header_transformation.scheme_to_overwrite`.
+    pub(crate) scheme: Option<Scheme>,
+    /// `http_protocol_options.default_host_for_http_10`.
+    pub(crate) default_host: Option<http::uri::Authority>,
+    /// `always_set_request_id_in_response`.
+    pub(crate) request_id_in_response: bool,
     /// `generate_request_id`.
     pub(crate) generate_request_id: bool,
     /// `preserve_external_request_id`.
@@ -80,6 +94,8 @@ pub(crate) struct Http {
     pub(crate) server_name: Option<Arc<str>>,
     /// `server_header_transformation` is PASS_THROUGH.
     pub(crate) pass_server_header: bool,
+    /// `server_header_transformation` is APPEND_IF_ABSENT.
+    pub(crate) keep_server_header: bool,
     /// `via`.
     pub(crate) via: Option<Arc<str>>,
     /// Bounds of time; `None` is no bound.

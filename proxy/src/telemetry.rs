@@ -29,7 +29,7 @@ pub(crate) use cluster::{ClusterMetrics, ServiceName};
 pub(crate) use config::ConfigMetrics;
 pub(crate) use exposition::Exposition;
 pub(crate) use flight::{parse_reason_id, reason_id_text};
-pub(crate) use format::{LogFormat, rfc3339};
+pub(crate) use format::{HeaderFormat, LogFormat, rfc3339};
 pub(crate) use labels::LocalWorkload;
 pub(crate) use record::{Downstream, Record};
 pub(crate) use shard::Recorder;

@@ -30,13 +30,17 @@ pub(crate) struct Context {
 }
 
 /// Continues the request's trace, or begins one: the same trace, a span of our own, the incoming span as its parent; the headers say
-/// so afterwards. `sample` decides where nobody upstream of us has.
+/// so afterwards. `sample` decides where nobody upstream of us has, or nobody whose word counts (`believe`).
 pub(crate) fn continue_context(
     headers: &mut Headers,
     sample: bool,
+    believe: bool,
     mut random: impl FnMut() -> u64,
 ) -> Context {
-    let incoming = read::read(headers);
+    let mut incoming = read::read(headers);
+    if !believe {
+        (incoming.sampled, incoming.debug) = (None, false);
+    }
     let mut not_zero = || random().max(1);
     let span_id = not_zero();
     let (trace_id, short) = match incoming.ids {

@@ -18,6 +18,7 @@ use super::header;
 use super::problem::{At, Problem, fail, unsupported};
 use super::value;
 use crate::filter::{Chain, Entry, Kind, LocalRateLimit, Overrides};
+use crate::route::AddedValue;
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
@@ -239,7 +240,14 @@ fn response_headers(
 ) -> Result<Vec<(http::HeaderName, http::HeaderValue)>, Problem> {
     let changes = header::changes("response_headers", wire, &[])?;
     let added = changes.iter().flat_map(|changes| &changes.add);
-    Ok(added.map(|addition| (addition.name.clone(), addition.value.clone())).collect())
+    added
+        .map(|addition| match &addition.value {
+            AddedValue::Fixed(value) => Ok((addition.name.clone(), value.clone())),
+            AddedValue::Made(_) => {
+                fail(format!("{}: values with operators are not supported here", addition.name))
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]

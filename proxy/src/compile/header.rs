@@ -8,7 +8,8 @@ use sidegate_xds::envoy::config::core::v3::header_value_option::HeaderAppendActi
 
 use super::problem::{At, Problem, fail};
 use super::value;
-use crate::route::{AppendAction, HeaderAddition, HeaderChanges};
+use crate::route::{AddedValue, AppendAction, HeaderAddition, HeaderChanges};
+use crate::telemetry::HeaderFormat;
 
 /// Changes of `<side>_to_add` and `<side>_to_remove`; `None` when there are none.
 pub(crate) fn changes(
@@ -34,16 +35,23 @@ pub(crate) fn changes(
 fn addition(option: &wire::HeaderValueOption) -> Result<Option<HeaderAddition>, Problem> {
     let Some(header) = &option.header else { return fail("header is required") };
     let name = name(&header.key).at("header.key")?;
-    let value = if header.raw_value.is_empty() {
-        literal(&header.value).at("header.value")?.into_bytes()
-    } else {
-        header.raw_value.clone()
+    let fixed = |bytes: &[u8]| match HeaderValue::from_bytes(bytes) {
+        Ok(value) => Ok(AddedValue::Fixed(value)),
+        Err(_) => fail("is not a header value").at("header.value"),
     };
-    if value.is_empty() && !option.keep_empty_value {
+    let value = if header.raw_value.is_empty() {
+        let format = HeaderFormat::parse(&header.value, option.keep_empty_value);
+        let format = format.map_err(|error| Problem::new(error.to_string())).at("header.value")?;
+        match format.literal() {
+            Some(text) => fixed(text.as_bytes())?,
+            None => AddedValue::Made(Box::new(format)),
+        }
+    } else {
+        fixed(&header.raw_value)?
+    };
+    if matches!(&value, AddedValue::Fixed(value) if value.is_empty()) && !option.keep_empty_value {
         return Ok(None);
     }
-    let value = HeaderValue::from_bytes(&value)
-        .map_err(|_| Problem::new("is not a header value").at("header.value"))?;
     let action = value::choice(option.append_action).at("append_action")?;
     let action = match (&option.append, action) {
         // The older boolean decides where the newer action says nothing.
@@ -64,25 +72,6 @@ fn name(text: &str) -> Result<HeaderName, Problem> {
     text.parse().map_err(|_| Problem::new(format!("{text:?} is not a header name")))
 }
 
-/// A value without formatter commands; `%%` stands for `%`.
-fn literal(text: &str) -> Result<String, Problem> {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        plain.push_str(before);
-        let Some(after) = after.strip_prefix('%') else {
-            let command: String = after.chars().take_while(|letter| *letter != '%').collect();
-            return fail(format!(
-                "the command %{command}% is not supported yet; write %% for a percent sign"
-            ));
-        };
-        plain.push('%');
-        rest = after;
-    }
-    plain.push_str(rest);
-    Ok(plain)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +87,7 @@ mod tests {
         let changes =
             changes("request_headers", &[option("X-A", "50%%")], &["X-B".to_owned()]).unwrap().unwrap();
         assert_eq!(&*changes.remove[0], "x-b");
-        assert_eq!(changes.add[0].value, "50%");
+        assert!(matches!(&changes.add[0].value, AddedValue::Fixed(value) if value == "50%"));
         assert_eq!(changes.add[0].action, AppendAction::Append);
     }
 
@@ -114,13 +103,20 @@ mod tests {
     }
 
     #[test]
+    fn values_may_be_made_for_each_message() {
+        let changes =
+            changes("s", &[option("x-a", "from %DOWNSTREAM_REMOTE_ADDRESS%")], &[]).unwrap().unwrap();
+        assert!(matches!(changes.add[0].value, AddedValue::Made(_)));
+    }
+
+    #[test]
     fn refusals_say_where() {
         let refused = |option| changes("request_headers", &[option], &[]).unwrap_err().to_string();
         assert_eq!(
-            refused(option("x-ip", "%DOWNSTREAM_REMOTE_ADDRESS%")),
-            "request_headers_to_add[0].header.value: the command %DOWNSTREAM_REMOTE_ADDRESS% is not supported yet; \
-             write %% for a percent sign"
+            refused(option("x-ip", "%DOWNSTREAM_REMOTE_ADRESS%")),
+            "request_headers_to_add[0].header.value: unknown operator %DOWNSTREAM_REMOTE_ADRESS%"
         );
+        assert!(refused(option("x", "100%")).contains("header.value"));
         assert!(refused(option("Host", "x")).contains("must not be changed here"));
         assert!(refused(option("a b", "x")).contains("is not a header name"));
         assert!(refused(option("x", "a\nb")).contains("is not a header value"));

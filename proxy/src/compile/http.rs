@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidegate_xds::envoy::config::core::v3 as core;
-use sidegate_xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3 as wire;
 use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::from_any;
 use tokio::time::Instant;
 use wire::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-    ServerHeaderTransformation, StripPortMode,
+    ServerHeaderTransformation,
 };
 
 use super::access_log;
@@ -23,6 +22,8 @@ use super::route;
 use super::value;
 use crate::message::EscapedSlashes;
 use crate::snapshot::{Codec, Http, HttpTimeouts};
+
+mod trust;
 
 /// A connection manager with what belongs to it.
 pub(crate) struct Manager {
@@ -54,17 +55,21 @@ pub(crate) fn compile(
     let (allow_connect, upgrades) = upgrades(&manager)?;
     let http1 = manager.http_protocol_options.as_ref();
     let common = manager.common_http_protocol_options.as_ref();
-    let kilobytes = value::number(manager.max_request_headers_kb.as_ref()).unwrap_or(64);
-    let count = common.and_then(|common| value::number(common.max_headers_count.as_ref()));
+    let (header_bytes, header_count) = header_limits(&manager);
     let http2 = manager.http2_protocol_options.as_ref();
     let streams = http2.and_then(|http2| value::number(http2.max_concurrent_streams.as_ref()));
-    let per_connection = common.and_then(|common| value::number(common.max_requests_per_connection.as_ref()));
     let http = Http {
         stat_prefix: manager.stat_prefix.as_str().into(),
         codec: codec(value::choice(manager.codec_type).at("codec_type")?)?,
         routes: table,
         filters,
         use_remote_address: value::flag(manager.use_remote_address.as_ref(), false),
+        forwarding: trust::forwarding(&manager)?,
+        underscores: trust::underscores(common)?,
+        strip_port: trust::strip_port(&manager),
+        scheme: trust::scheme(&manager)?,
+        default_host: trust::default_host(http1)?,
+        request_id_in_response: manager.always_set_request_id_in_response,
         generate_request_id: value::flag(manager.generate_request_id.as_ref(), true),
         preserve_external_request_id: manager.preserve_external_request_id,
         normalize_path: value::flag(manager.normalize_path.as_ref(), false),
@@ -75,57 +80,55 @@ pub(crate) fn compile(
         tracing: manager.tracing.is_some(),
         allow_connect,
         upgrades,
-        extended_connect: http2.is_some_and(|options| options.allow_connect),
+        extended_connect: http2.is_some_and(|http2| http2.allow_connect),
         server_name: value::text(&manager.server_name),
         pass_server_header: manager.server_header_transformation() == ServerHeaderTransformation::PassThrough,
+        keep_server_header: manager.server_header_transformation()
+            == ServerHeaderTransformation::AppendIfAbsent,
         via: value::text(&manager.via),
         timeouts: timeouts(&manager)?,
-        max_header_bytes: kilobytes as usize * 1024,
-        max_header_count: count.unwrap_or(100) as usize,
+        max_header_bytes: header_bytes,
+        max_header_count: header_count,
         max_concurrent_streams: streams.unwrap_or(100),
-        max_requests_per_connection: per_connection.filter(|requests| *requests > 0),
+        max_requests_per_connection: requests_per_connection(common),
         accept_http_10: http1.is_some_and(|options| options.accept_http_10),
         access_logs: access_log::compile(&manager.access_log)?,
     };
     Ok(Manager { http, routes, buckets })
 }
 
+/// `max_requests_per_connection`; zero is no bound.
+fn requests_per_connection(common: Option<&core::HttpProtocolOptions>) -> Option<u32> {
+    let most = common.and_then(|common| value::number(common.max_requests_per_connection.as_ref()));
+    most.filter(|requests| *requests > 0)
+}
+
+/// Bytes and number of a request's header fields.
+fn header_limits(manager: &wire::HttpConnectionManager) -> (usize, usize) {
+    let kilobytes = value::number(manager.max_request_headers_kb.as_ref()).unwrap_or(64);
+    let common = manager.common_http_protocol_options.as_ref();
+    let count = common.and_then(|common| value::number(common.max_headers_count.as_ref()));
+    (kilobytes as usize * 1024, count.unwrap_or(100) as usize)
+}
+
 /// What would change requests, responses or trust if it were left out. Accepted without effect: statistics, sampling and
-/// other details of tracing, flush timing, buffer and window tuning, internal address ranges (nothing from outside is internal).
+/// other details of tracing, flush timing, buffer and window tuning.
 fn refuse_unsupported(manager: &wire::HttpConnectionManager) -> Result<(), Problem> {
     unsupported(&[
         ("add_user_agent", value::flag(manager.add_user_agent.as_ref(), false)),
         ("original_ip_detection_extensions", !manager.original_ip_detection_extensions.is_empty()),
         ("early_header_mutation_extensions", !manager.early_header_mutation_extensions.is_empty()),
-        ("skip_xff_append", manager.skip_xff_append),
-        ("xff_num_trusted_hops", manager.xff_num_trusted_hops > 0),
-        ("always_set_request_id_in_response", manager.always_set_request_id_in_response),
         ("forward_client_cert_matcher", manager.forward_client_cert_matcher.is_some()),
         (
             "forward_client_cert_details: ALWAYS_FORWARD_ONLY",
             manager.forward_client_cert_details() == ForwardClientCertDetails::AlwaysForwardOnly,
         ),
         ("local_reply_config", manager.local_reply_config.is_some()),
-        ("strip_matching_host_port", manager.strip_matching_host_port),
-        ("strip_any_host_port", manager.strip_port_mode == Some(StripPortMode::StripAnyHostPort(true))),
-        ("scheme_header_transformation", manager.scheme_header_transformation.is_some()),
         ("path_normalization_options", manager.path_normalization_options.is_some()),
         ("proxy_status_config", manager.proxy_status_config.is_some()),
         ("typed_header_validation_config", manager.typed_header_validation_config.is_some()),
-        ("append_x_forwarded_port", manager.append_x_forwarded_port),
         ("forward_proto_config", manager.forward_proto_config.is_some()),
-        (
-            "server_header_transformation: APPEND_IF_ABSENT",
-            manager.server_header_transformation() == ServerHeaderTransformation::AppendIfAbsent,
-        ),
     ])?;
-    if let Some(common) = &manager.common_http_protocol_options {
-        unsupported(&[(
-            "headers_with_underscores_action",
-            common.headers_with_underscores_action() != HeadersWithUnderscoresAction::Allow,
-        )])
-        .at("common_http_protocol_options")?;
-    }
     refuse_http1(manager.http_protocol_options.as_ref()).at("http_protocol_options")
 }
 
@@ -133,9 +136,9 @@ fn refuse_http1(options: Option<&core::Http1ProtocolOptions>) -> Result<(), Prob
     let Some(options) = options else { return Ok(()) };
     unsupported(&[
         ("allow_absolute_url: false", !value::flag(options.allow_absolute_url.as_ref(), true)),
-        ("default_host_for_http_10", !options.default_host_for_http_10.is_empty()),
         ("send_fully_qualified_url", options.send_fully_qualified_url),
     ])?;
+    trust::key_format(options)?;
     if options.allow_chunked_length {
         // Two lengths in one message is how requests are smuggled: there is no safe way to honour this.
         return fail("a message with both Content-Length and chunked encoding is always refused here")

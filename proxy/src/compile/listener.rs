@@ -17,6 +17,7 @@ mod preamble;
 mod socket;
 
 pub(crate) use chain::{ChainPlan, Routes};
+pub(crate) use criteria::prefix;
 
 /// A checked listener.
 #[derive(Debug)]

@@ -382,14 +382,14 @@ fn a_bad_bootstrap_lists_everything_that_is_wrong() {
     assert_eq!(validate(&yaml(&dynamic)), [], "the control plane may bring it");
     let text = BOOTSTRAP
         .replace("type: STATIC", "type: STATIC\n    health_checks: [{}]")
-        .replace("stat_prefix: front", "stat_prefix: front\n          skip_xff_append: true");
+        .replace("stat_prefix: front", "stat_prefix: front\n          add_user_agent: true");
     let rejections: Vec<_> = validate(&yaml(&text)).iter().map(ToString::to_string).collect();
     assert_eq!(
         rejections,
         [
             "cluster web: health_checks: is not supported yet",
             "listener front: filter_chains[0].filters[0] (envoy.filters.network.http_connection_manager)\
-             .skip_xff_append: is not supported yet",
+             .add_user_agent: is not supported yet",
         ]
     );
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::bodies::Received;
 use super::bounds::Terms;
 use super::{Exchange, Reply, mirror, reply, retry, tunnel};
@@ -17,7 +18,7 @@ use crate::cluster::{
 };
 use crate::error::Reason;
 use crate::message::{Body, Replay, Request, RequestHead, Response, Tunnel};
-use crate::route::{Forward, HostRewrite, Rewrite, Route};
+use crate::route::{Forward, HostRewrite, RetryPolicy, Rewrite, Route};
 use crate::snapshot::HttpTimeouts;
 use crate::timer;
 use crate::upstream::{Attempt, Destination, SendError};
@@ -33,6 +34,7 @@ pub(super) struct Claims {
 /// A forwarded request between attempts.
 struct Plan<'a> {
     forward: &'a Forward,
+    asked: Asked,
     cluster: Arc<Cluster>,
     head: RequestHead,
     body: Source,
@@ -73,17 +75,28 @@ impl Exchange<'_> {
             let detail = format!("{} requests in flight to {}", cluster.limits.requests, cluster.name);
             return Err(Reply::new(Reason::UpstreamOverflow).detail(detail));
         };
+        let asked = if self.inside {
+            Asked::take(&mut request.head.headers, forward.retry.as_deref())
+        } else {
+            Asked::default()
+        };
         for changes in &route.request_headers {
-            changes.apply(&mut request.head.headers);
+            let record = self.ending.record();
+            changes.apply(&mut request.head.headers, |format, headers| format.of_request(record, headers));
         }
         rewrite(forward, route, &mut request.head);
-        let (body, received) = Received::watch(request.body);
+        let (body, received) = Received::watch(std::mem::take(&mut request.body));
+        request.body = body;
         self.ending.received = Some(received.clone());
         let record = self.ending.record();
         let (started, is_grpc) = (record.start, record.grpc);
-        let terms = Terms::new(forward, timeouts, &request.head.headers, is_grpc, started);
+        let mut terms = Terms::new(forward, timeouts, &request.head.headers, is_grpc, started);
+        terms.timeout = asked.timeout.unwrap_or(terms.timeout);
+        if let Some(millis) = asked.expected() {
+            request.head.headers.set("x-envoy-expected-rq-timeout-ms", HeaderValue::from(millis));
+        }
         let deadline = Deadline { timeout: terms.timeout, received: received.clone(), at: None };
-        let mut plan = Plan::new(forward, cluster, request.head, body, request.tunnel, deadline);
+        let mut plan = Plan::new(forward, asked, cluster, request, deadline);
         // The route's timeout only starts once the whole request has come, or is off: then something else must end what stalls.
         let watched = !received.has_ended()
             || terms.fixed.is_some()
@@ -147,7 +160,8 @@ impl Exchange<'_> {
         let changes = choice.weighted.and_then(|weighted| weighted.request_headers.clone());
         self.response_changes = choice.weighted.and_then(|weighted| weighted.response_headers.clone());
         if let Some(changes) = changes {
-            changes.apply(&mut head.headers);
+            let record = self.ending.record();
+            changes.apply(&mut head.headers, |format, headers| format.of_request(record, headers));
         }
         self.ending.record().cluster = Some(cluster.metrics.clone());
         Ok(cluster)
@@ -176,7 +190,7 @@ impl Exchange<'_> {
             }
             if plan.retries > 0
                 && plan.free == 0
-                && let Some(policy) = &plan.forward.retry
+                && let Some(policy) = plan.retry()
             {
                 let wait = retry::back_off(policy, plan.retries, self.worker.roll());
                 let slept = timer::until(plan.deadline.at, tokio::time::sleep(wait)).await;
@@ -195,7 +209,7 @@ impl Exchange<'_> {
         if let Discovery::Original { port } = cluster.discovery {
             return self.original(port);
         }
-        let avoid = match &plan.forward.retry {
+        let avoid = match plan.retry() {
             Some(policy) if policy.other_endpoint => &plan.tried[..],
             _ => &[],
         };
@@ -256,10 +270,10 @@ impl Exchange<'_> {
         };
         let destination = Destination::new(plan.cluster.clone(), endpoint, &plan.head);
         let attempt = Attempt { head: &plan.head, body, fresh: plan.fresh, tunnel: plan.tunnel.as_ref() };
-        let per_try = plan.forward.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+        let per_try = plan.asked.per_try.or(plan.retry().and_then(|policy| policy.per_try_timeout));
         // Pinned here, once: each wrapper would otherwise carry a copy of it.
         let sending = pin!(self.worker.pools.send(&destination, attempt));
-        let per_try_idle = plan.forward.retry.as_ref().and_then(|policy| policy.per_try_idle);
+        let per_try_idle = plan.retry().and_then(|policy| policy.per_try_idle);
         let moving = self.ending.moving(per_try_idle, sending);
         let sent = plan.deadline.bound(timer::within(per_try, moving)).await;
         let late = |what| SendError {
@@ -315,14 +329,14 @@ impl Exchange<'_> {
             plan.free += 1;
             return true;
         }
-        let wanted = plan.forward.retry.as_ref().is_some_and(|policy| {
+        let wanted = plan.retry().is_some_and(|policy| {
             plan.retries < policy.retries && retry::wants_after_error(policy, error, method)
         });
         wanted && self.claim_retry(plan)
     }
 
     fn retry_response(&mut self, plan: &mut Plan<'_>, response: &Response) -> bool {
-        let Some(policy) = &plan.forward.retry else { return false };
+        let Some(policy) = plan.retry() else { return false };
         let method: &Method = &plan.head.method;
         let wanted =
             plan.retries < policy.retries && retry::wants_after_response(policy, &response.head, method);
@@ -347,12 +361,12 @@ impl Exchange<'_> {
 impl<'a> Plan<'a> {
     fn new(
         forward: &'a Forward,
+        asked: Asked,
         cluster: Arc<Cluster>,
-        head: RequestHead,
-        body: Body,
-        tunnel: Option<Tunnel>,
+        request: Request,
         mut deadline: Deadline,
     ) -> Self {
+        let Request { head, body, tunnel } = request;
         let limit = forward.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.replay_limit);
         // Nothing goes through a tunnel before it is there: nothing to keep.
         let limit = if tunnel.is_some() { 0 } else { limit };
@@ -366,6 +380,7 @@ impl<'a> Plan<'a> {
         }
         Self {
             forward,
+            asked,
             cluster,
             head,
             body,
@@ -377,6 +392,11 @@ impl<'a> Plan<'a> {
             fresh: false,
             retry_claim: None,
         }
+    }
+
+    /// The policy in force: the route's, or with what an insider asked for beside it.
+    fn retry(&self) -> Option<&RetryPolicy> {
+        self.asked.retry.as_deref().or(self.forward.retry.as_deref())
     }
 }
 
@@ -466,7 +486,7 @@ fn stalled(reason: Reason, received: &Received) -> Reply {
 }
 
 fn final_reply(plan: &Plan<'_>, error: SendError) -> Reply {
-    let exhausted = plan.forward.retry.as_ref().is_some_and(|policy| plan.retries >= policy.retries.max(1));
+    let exhausted = plan.retry().is_some_and(|policy| plan.retries >= policy.retries.max(1));
     let keeps_own_reason =
         matches!(error.reason, Reason::RequestTimeout | Reason::DownstreamClosed | Reason::BadRequest);
     let detail = error.detail;

@@ -5,25 +5,50 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 
-use super::{Exchange, Reply};
+use super::{Exchange, Reply, forwarded};
 use crate::error::Reason;
 use crate::message::{
-    EscapedSlashes, Headers, Name, PathError, PathOptions, RequestHead, ResponseHead, Scheme, Value,
-    normalize,
+    EscapedSlashes, Headers, Name, PathError, PathOptions, RequestHead, ResponseHead, Value, normalize,
 };
-use crate::snapshot::Http;
+use crate::snapshot::{Http, StripPort, Underscores};
+use crate::telemetry::Record;
 use crate::trace;
 
 impl Exchange<'_> {
     pub(super) fn prepare(&mut self, http: &Http, head: &mut RequestHead) -> Result<(), Reply> {
         self.normalize_path(http, head)?;
-        forwarded_headers(http, head, self.downstream.connection.peer, self.downstream.scheme);
-        self.request_id(http, head);
+        if http.underscores != Underscores::Allow {
+            check_underscores(http.underscores, &mut head.headers)?;
+        }
+        if http.strip_port != StripPort::Never {
+            strip_port(http.strip_port, head, self.downstream.connection.local.port());
+        }
+        if head.authority.is_none() && http.default_host.is_some() {
+            head.authority.clone_from(&http.default_host);
+            self.ending.record().authority.clone_from(&http.default_host);
+        }
+        let connection = &self.downstream.connection;
+        let caller = forwarded::identify(
+            &http.forwarding,
+            http.use_remote_address,
+            head,
+            connection.peer,
+            connection.local,
+        );
+        self.inside = caller.inside;
+        if let Some(address) = caller.address {
+            self.ending.record().peer = SocketAddr::new(address, 0);
+        }
+        if let Some(scheme) = http.scheme {
+            head.scheme = scheme;
+        }
+        self.request_id(http, caller.stranger, head);
         if http.tracing {
             let worker = self.worker;
-            let context = trace::continue_context(&mut head.headers, true, || worker.random());
+            let context =
+                trace::continue_context(&mut head.headers, true, !caller.stranger, || worker.random());
             self.ending.record().trace_id = Some(context.trace_id);
         }
         if !self.ending.logs.is_empty() {
@@ -58,12 +83,10 @@ impl Exchange<'_> {
     }
 
     /// Keeps the request's id; the edge makes its own, since a stranger's could be anything.
-    fn request_id(&mut self, http: &Http, head: &mut RequestHead) {
+    fn request_id(&mut self, http: &Http, stranger: bool, head: &mut RequestHead) {
         let existing = head.headers.get(REQUEST_ID).filter(|id| is_sane_id(id));
         let id = match existing {
-            Some(id) if !http.use_remote_address || http.preserve_external_request_id => {
-                HeaderValue::from_bytes(id).ok()
-            }
+            Some(id) if !stranger || http.preserve_external_request_id => HeaderValue::from_bytes(id).ok(),
             _ if http.generate_request_id => {
                 let bits = (u128::from(self.worker.random()) << 64) | u128::from(self.worker.random());
                 let id = HeaderValue::from_str(&trace::request_id(bits)).ok();
@@ -75,6 +98,27 @@ impl Exchange<'_> {
             _ => None,
         };
         self.ending.record().request_id = id;
+    }
+}
+
+/// `headers_with_underscores_action`: `X_Forwarded_For` is `X-Forwarded-For` to many an application (A27).
+fn check_underscores(action: Underscores, headers: &mut Headers) -> Result<(), Reply> {
+    let has_one = |name: &[u8]| name.contains(&b'_');
+    if action == Underscores::Reject && headers.iter().any(|(name, _)| has_one(name)) {
+        return Err(Reply::new(Reason::BadRequest).detail("a header's name has an underscore"));
+    }
+    headers.retain(|name, _| !has_one(name));
+    Ok(())
+}
+
+/// `strip_any_host_port`, `strip_matching_host_port`. A tunnel's destination keeps its port.
+fn strip_port(rule: StripPort, head: &mut RequestHead, own: u16) {
+    let Some(authority) = head.authority.as_ref().filter(|_| head.method != Method::CONNECT) else { return };
+    let Some(port) = authority.port_u16() else { return };
+    if (rule == StripPort::Any || port == own)
+        && let Ok(without) = authority.host().parse()
+    {
+        head.authority = Some(without);
     }
 }
 
@@ -98,48 +142,15 @@ fn is_sane_id(id: &[u8]) -> bool {
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte))
 }
 
-/// `x-forwarded-for`, `x-forwarded-proto`, and at the edge the removal of what only insiders may say (I3).
-fn forwarded_headers(http: &Http, head: &mut RequestHead, peer: SocketAddr, scheme: Scheme) {
-    let headers = &mut head.headers;
-    if !http.use_remote_address {
-        if !headers.contains("x-forwarded-proto") {
-            headers.append(Name::Static("x-forwarded-proto"), Value::Static(scheme.as_str()));
-        }
-        return;
-    }
-    if has_internal(headers) {
-        headers.retain(|name, _| !is_internal(name));
-    }
-    append_forwarded_for(headers, peer);
-    headers.insert(Name::Static("x-forwarded-proto"), Value::Static(scheme.as_str()));
-}
-
-fn has_internal(headers: &Headers) -> bool {
-    headers.iter().any(|(name, _)| is_internal(name))
-}
-
-/// Headers that steer this proxy or its neighbours, and would be obeyed if a stranger sent them.
-fn is_internal(name: &[u8]) -> bool {
-    let begins =
-        |prefix: &[u8]| name.len() >= prefix.len() && name[..prefix.len()].eq_ignore_ascii_case(prefix);
-    begins(b"x-envoy-") || begins(b"x-sidegate-")
-}
-
-fn append_forwarded_for(headers: &mut Headers, peer: SocketAddr) {
-    let mut list = Vec::new();
-    for value in headers.get_all("x-forwarded-for") {
-        list.extend_from_slice(value);
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(peer.ip().to_canonical().to_string().as_bytes());
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
-        headers.set("x-forwarded-for", value);
-    }
-}
-
 /// What every response gets, ours and the upstream's.
-pub(super) fn finish_response(http: &Http, head: &mut ResponseHead) {
+pub(super) fn finish_response(http: &Http, record: &Record, head: &mut ResponseHead) {
+    if http.request_id_in_response
+        && let Some(id) = &record.request_id
+    {
+        head.headers.set(REQUEST_ID, id.clone());
+    }
     if let (false, Some(name)) = (http.pass_server_header, &http.server_name)
+        && !(http.keep_server_header && head.headers.contains("server"))
         && let Ok(value) = HeaderValue::from_str(name)
     {
         head.headers.set("server", value);
@@ -153,22 +164,39 @@ pub(super) fn finish_response(http: &Http, head: &mut ResponseHead) {
 
 #[cfg(test)]
 mod tests {
+    use http::uri::PathAndQuery;
+
     use super::*;
+    use crate::message::{Scheme, Version};
 
     #[test]
-    fn the_peer_is_appended_to_one_list() {
+    fn a27_names_with_underscores() {
         let mut headers = Headers::new();
         headers.append(Name::Static("x-forwarded-for"), Value::Static("1.1.1.1"));
-        headers.append(Name::Static("x-forwarded-for"), Value::Static("2.2.2.2"));
-        append_forwarded_for(&mut headers, "[::ffff:10.0.0.9]:5".parse().unwrap());
-        assert_eq!(headers.get_str("x-forwarded-for"), Some("1.1.1.1, 2.2.2.2, 10.0.0.9"));
+        assert!(check_underscores(Underscores::Reject, &mut headers).is_ok());
+        headers.append(Name::Static("X_Forwarded_For"), Value::Static("6.6.6.6"));
+        assert!(check_underscores(Underscores::Reject, &mut headers).is_err());
+        assert!(check_underscores(Underscores::Drop, &mut headers).is_ok());
         assert_eq!(headers.len(), 1);
     }
 
     #[test]
-    fn internal_headers_are_known_in_any_case() {
-        assert!(is_internal(b"X-Envoy-Retry-On"));
-        assert!(is_internal(b"x-sidegate-reason"));
-        assert!(!is_internal(b"x-env"));
+    fn ports_are_taken_off_hosts() {
+        let stripped = |rule, method: Method, authority: &str| {
+            let mut head = RequestHead {
+                method,
+                scheme: Scheme::Http,
+                authority: authority.parse().ok(),
+                path: PathAndQuery::from_static("/"),
+                version: Version::Http11,
+                headers: Headers::new(),
+            };
+            strip_port(rule, &mut head, 8080);
+            head.authority.unwrap().to_string()
+        };
+        assert_eq!(stripped(StripPort::Matching, Method::GET, "a.test:8080"), "a.test");
+        assert_eq!(stripped(StripPort::Matching, Method::GET, "a.test:80"), "a.test:80");
+        assert_eq!(stripped(StripPort::Any, Method::GET, "[::1]:80"), "[::1]");
+        assert_eq!(stripped(StripPort::Any, Method::CONNECT, "a.test:80"), "a.test:80");
     }
 }

@@ -57,6 +57,11 @@ impl Prefix {
         let length = length.min(if address.is_ipv4() { 32 } else { 128 });
         Self { address: masked(address, length), length }
     }
+
+    /// Whether the address is in the range.
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4() && masked(address, self.length) == self.address
+    }
 }
 
 fn masked(address: IpAddr, length: u8) -> IpAddr {

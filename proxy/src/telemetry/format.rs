@@ -8,10 +8,12 @@ use std::time::SystemTime;
 use super::record::Record;
 
 mod escape;
+mod header;
 mod json;
 mod operator;
 mod time;
 
+pub(crate) use header::HeaderFormat;
 use json::Template;
 use operator::{Field, Value};
 

@@ -21,7 +21,7 @@ fn headers(fields: &[(&str, &str)]) -> Headers {
 /// Continues with a span id of `OURS`, or with fixed ids when a trace begins.
 fn go_on(fields: &[(&str, &str)], sample: bool) -> (Context, Headers) {
     let mut headers = headers(fields);
-    let context = continue_context(&mut headers, sample, || OURS);
+    let context = continue_context(&mut headers, sample, true, || OURS);
     (context, headers)
 }
 
@@ -190,7 +190,7 @@ proptest! {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (NAMES[*name], &**value)).collect();
         let mut headers = headers(&fields);
         let mut random = random.into_iter().cycle();
-        let context = continue_context(&mut headers, true, || random.next().unwrap_or_default());
+        let context = continue_context(&mut headers, true, true, || random.next().unwrap_or_default());
         assert_sound(&headers, &context);
     }
 
@@ -211,12 +211,23 @@ proptest! {
             1 => headers(&[("traceparent", &parent)]),
             _ => headers(&multi),
         };
-        let first = continue_context(&mut headers, !sampled, || randoms[0]);
-        let second = continue_context(&mut headers, !sampled, || randoms[1]);
+        let first = continue_context(&mut headers, !sampled, true, || randoms[0]);
+        let second = continue_context(&mut headers, !sampled, true, || randoms[1]);
         assert_sound(&headers, &second);
         prop_assert_eq!((first.trace_id, second.trace_id), (trace, trace));
         prop_assert_eq!((first.parent, second.parent), (Some(span), Some(first.span_id)));
         prop_assert_eq!(second.sampled, sampled);
         prop_assert_eq!(second.short, short);
+    }
+}
+
+#[test]
+fn a_strangers_decision_does_not_count() {
+    for (name, value) in [("b3", "0"), ("x-b3-sampled", "0"), ("x-b3-flags", "1")] {
+        let mut headers = Headers::new();
+        headers.append(Name::Static(name), Value::Static(value));
+        let context = continue_context(&mut headers, true, false, || 7);
+        assert!(context.sampled && !context.debug, "{name}: {value}");
+        assert_eq!(headers.get_str("x-b3-sampled"), Some("1"));
     }
 }

@@ -50,7 +50,8 @@ fn port(number: u32) -> Result<u16, Problem> {
     }
 }
 
-fn prefix(range: &CidrRange) -> Result<Prefix, Problem> {
+/// A range of addresses.
+pub(crate) fn prefix(range: &CidrRange) -> Result<Prefix, Problem> {
     let address: Result<IpAddr, _> = range.address_prefix.parse();
     let address = address
         .map_err(|_| Problem::new(format!("{} is not an IP address", range.address_prefix)))

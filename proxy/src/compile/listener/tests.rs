@@ -102,14 +102,9 @@ fn a_connection_manager_in_full() {
 #[test]
 fn refusals_of_connection_managers() {
     for (text, expected) in [
-        (", skip_xff_append: true", "skip_xff_append: is not supported yet"),
+        (", add_user_agent: true", "add_user_agent: is not supported yet"),
         (", local_reply_config: {}", "local_reply_config: is not supported yet"),
-        (", strip_any_host_port: true", "strip_any_host_port: is not supported yet"),
         (", codec_type: HTTP3", "codec_type: HTTP3 is not supported yet"),
-        (
-            ", common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}",
-            "common_http_protocol_options.headers_with_underscores_action: is not supported yet",
-        ),
         (
             ", http_protocol_options: {allow_chunked_length: true}",
             "http_protocol_options.allow_chunked_length: a message with both Content-Length and chunked encoding is always refused here",
@@ -344,5 +339,41 @@ fn refusals_of_listeners() {
         ),
     ] {
         assert_eq!(compiled(&text).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn what_a_connection_manager_believes() {
+    let manager = |fields: &str| compiled(&manager(&format!(", {fields}")));
+    assert!(
+        manager("xff_num_trusted_hops: 2, skip_xff_append: true, strip_matching_host_port: true").is_ok()
+    );
+    assert!(
+        manager("internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}")
+            .is_ok()
+    );
+    let preserve = "'@type': type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig";
+    let formatter = format!(
+        "http_protocol_options: {{header_key_format: {{stateful_formatter: {{name: p, typed_config: {{{preserve}}}}}}}}}"
+    );
+    assert!(manager(&formatter).is_ok());
+    for (fields, expected) in [
+        ("xff_num_trusted_hops: 300", "xff_num_trusted_hops: more than 255 proxies in a row"),
+        (
+            "internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 33}]}",
+            "internal_address_config.cidr_ranges[0].prefix_len: 33 is more than the 32 bits of the address",
+        ),
+        (
+            "scheme_header_transformation: {match_upstream: true}",
+            "scheme_header_transformation.match_upstream",
+        ),
+        (
+            "http_protocol_options: {header_key_format: {proper_case_words: {}}}",
+            "header_key_format.proper_case_words: is not supported: names keep their case",
+        ),
+        ("http_protocol_options: {default_host_for_http_10: 'a b'}", "\"a b\" is not a host"),
+    ] {
+        let error = manager(fields).unwrap_err();
+        assert!(error.contains(expected), "{error}");
     }
 }

@@ -45,24 +45,12 @@ pub(crate) fn compile(
 fn conditions(text: &str) -> Result<RetryOn, Problem> {
     let mut on = RetryOn::default();
     for condition in text.split(',').map(str::trim).filter(|condition| !condition.is_empty()) {
-        match condition {
-            "5xx" => on.server_error = true,
-            "gateway-error" => on.gateway_error = true,
-            "connect-failure" => on.connect_failure = true,
-            "refused-stream" => on.refused_stream = true,
-            "reset" => on.reset = true,
-            "reset-before-request" => on.reset_before_request = true,
-            "retriable-4xx" => on.retriable_4xx = true,
-            "retriable-status-codes" => on.retriable_statuses = true,
-            "cancelled" => on.grpc |= 1 << 1,
-            "deadline-exceeded" => on.grpc |= 1 << 4,
-            "resource-exhausted" => on.grpc |= 1 << 8,
-            "internal" => on.grpc |= 1 << 13,
-            "unavailable" => on.grpc |= 1 << 14,
-            // Conditions that cannot come up here: no HTTP/3, no retriable headers (refused above), and what Envoy's
-            // global rate limit marks is answered as it is.
-            "http3-post-connect-failure" | "retriable-headers" | "envoy-ratelimited" => {}
-            other => return fail(format!("{other} is not a condition that this proxy knows")),
+        // Conditions that cannot come up here: no HTTP/3, no retriable headers (refused above), and what Envoy's global rate limit marks
+        // is answered as it is.
+        let absent =
+            matches!(condition, "http3-post-connect-failure" | "retriable-headers" | "envoy-ratelimited");
+        if !absent && !on.add(condition) {
+            return fail(format!("{condition} is not a condition that this proxy knows"));
         }
     }
     Ok(on)

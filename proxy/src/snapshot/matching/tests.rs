@@ -35,12 +35,6 @@ fn facts<'a>(destination: &str, source: &str, told: Told<'a>) -> Facts<'a> {
     Facts { destination: address(destination), direct_source: source, source, told: Some(told) }
 }
 
-impl Prefix {
-    fn contains(self, address: IpAddr) -> bool {
-        self.address.is_ipv4() == address.is_ipv4() && masked(address, self.length) == self.address
-    }
-}
-
 #[test]
 fn ports_come_before_prefixes_and_nothing_goes_back() {
     let chains = [
