@@ -88,7 +88,9 @@ impl Pools {
         attempt: Attempt<'_>,
     ) -> Result<Response, SendError> {
         let method = attempt.head.method.clone();
-        let mut connection = self.checkout(destination, method.is_idempotent(), attempt.fresh).await?;
+        // What has a body that is still coming may have become too long to be kept by the time it is needed again.
+        let repeatable = method.is_idempotent() && !matches!(attempt.body, Body::Stream(_));
+        let mut connection = self.checkout(destination, repeatable, attempt.fresh).await?;
         let framing = framing_of(&method, &attempt.body);
         encode_request(attempt.head, &framing, &mut connection.out.head);
         let pump = Pump::new(attempt.body, framing);

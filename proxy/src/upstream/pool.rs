@@ -109,17 +109,18 @@ impl Pools {
         number
     }
 
-    /// An HTTP/1.1 connection: an idle one that is still good, or a new one. `fresh` asks for a new one.
+    /// An HTTP/1.1 connection: an idle one that is still good, or a new one. `repeatable` says that the request is sent again if the
+    /// connection turns out to be closed; `fresh` asks for a new one.
     pub(super) async fn checkout(
         &self,
         destination: &Destination,
-        idempotent: bool,
+        repeatable: bool,
         fresh: bool,
     ) -> Result<http1::Connection, SendError> {
         let pool = self.of(destination);
         let cluster = &destination.cluster;
         let place = loop {
-            if !fresh && let Some(connection) = pool.take_idle(idempotent) {
+            if !fresh && let Some(connection) = pool.take_idle(repeatable) {
                 return Ok(connection);
             }
             // One connection for each worker is always allowed, so that a limit below the number of workers cannot starve one.
@@ -234,7 +235,7 @@ impl Pool {
     }
 
     /// The most recently used idle connection that is still good.
-    fn take_idle(&self, idempotent: bool) -> Option<http1::Connection> {
+    fn take_idle(&self, repeatable: bool) -> Option<http1::Connection> {
         let now = Instant::now();
         loop {
             let connection = self.idle.borrow_mut().pop()?;
@@ -242,8 +243,9 @@ impl Pool {
             if age > connection.idle_limit.unwrap_or(self.idle_limit.get()) {
                 continue;
             }
-            // A request that must not be sent twice pays for a look at the socket; one that may is told by the runtime.
-            let stale = if idempotent && age < LOOK_AFTER {
+            // A request that cannot be sent twice pays for a look at the socket; one that can is told by the runtime, and costs
+            // another attempt when the runtime has not yet heard of the end.
+            let stale = if repeatable && age < LOOK_AFTER {
                 connection.io.is_known_stale()
             } else {
                 connection.io.is_stale()
@@ -309,5 +311,5 @@ const DEFAULT_IDLE: Duration = Duration::from_secs(50);
 /// Closes after less idle time than this say nothing about an idle limit.
 const LEARN_FROM: Duration = Duration::from_secs(1);
 
-/// Past this age every connection is looked at before use.
-const LOOK_AFTER: Duration = Duration::from_millis(2);
+/// Past this age every connection is looked at before use: an end that came in the meantime saves an attempt.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
