@@ -223,16 +223,12 @@ impl Acceptor {
             io.reset_on_close();
             return;
         }
-        let connection = serve_connection(self.worker.clone(), listener.clone(), io);
-        tokio::task::spawn_local(async move {
-            connection.await;
-            drop(load);
-        });
+        tokio::task::spawn_local(serve_connection(self.worker.clone(), listener.clone(), io, load));
     }
 }
 
 /// The conductor of one connection.
-async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io) {
+async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io, _load: Load) {
     let _open = worker.recorder.downstream_opened(&listener.name);
     let mut arrival = Arrival::new(io);
     let Chosen { listener, chain, opening } = match arrival.choose(&worker, listener.clone()).await {
