@@ -22,7 +22,7 @@ use crate::settings::{Mode, Settings};
 use crate::snapshot::{Handle, Publisher};
 use crate::telemetry::Metrics;
 use crate::worker::Worker;
-use crate::{compile, overload, xds};
+use crate::{compile, overload, timer, xds};
 
 mod logging;
 mod operator;
@@ -163,6 +163,8 @@ fn run_worker(worker: Worker, index: usize, balance: Arc<Balance>, commands: mps
     };
     runtime.block_on(async move {
         let worker = Rc::new(worker);
+        tokio::task::spawn_local(timer::drive());
+        tokio::task::spawn_local(tell_connections(worker.clone()));
         let sweeper = worker.clone();
         tokio::task::spawn_local(async move {
             let mut ticks = tokio::time::interval(SWEEP);
@@ -180,6 +182,14 @@ fn run_worker(worker: Worker, index: usize, balance: Arc<Balance>, commands: mps
 
 /// Turns of a worker's run queue after the shutdown's deadline.
 const LAST_TURNS: usize = 4;
+
+/// Tells the worker's connections what the control thread says: one task listens for all of them.
+async fn tell_connections(worker: Rc<Worker>) {
+    let mut said = worker.drain.clone();
+    while let Some((phase, pressed)) = said.changed().await {
+        worker.chains.tell(phase, pressed);
+    }
+}
 
 /// Connections that the process may have open: what the system allows, less what upstreams and files need.
 fn connection_limit() -> usize {

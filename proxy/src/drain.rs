@@ -85,7 +85,16 @@ impl Watcher {
         }
     }
 
+    /// The next thing that connections are told: how far the shutdown is, and whether idle ones should end for want of memory.
+    /// `None` when the trigger is dropped.
+    pub(crate) async fn changed(&mut self) -> Option<(Phase, bool)> {
+        self.word.changed().await.ok()?;
+        let word = *self.word.borrow_and_update();
+        Some((word.phase, word.pressed))
+    }
+
     /// Until an idle connection should end: for the shutdown, or for want of memory.
+    #[cfg(test)]
     pub(crate) async fn unwelcome(&mut self) {
         if self.word.wait_for(|word| word.pressed || word.phase >= Phase::Draining).await.is_err() {
             std::future::pending::<()>().await;

@@ -7,14 +7,13 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
-use crate::drain::{Phase, Watcher};
+use crate::drain::Phase;
 use crate::error::Reason;
 use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Tunnel, Version};
 use crate::route::{Action, HeaderChanges, Route, Silent};
@@ -80,42 +79,15 @@ impl Downstream {
         worker.is_draining() || self.member.is_gone()
     }
 
-    /// Tells when [`Self::is_leaving`] becomes true.
-    pub(crate) fn drain(self: &Rc<Self>, worker: &Worker) -> Leaving {
-        Leaving { downstream: self.clone(), shutdown: worker.drain.clone() }
-    }
-}
-
-/// Sees when a connection should end.
-#[derive(Clone, Debug)]
-pub(crate) struct Leaving {
-    downstream: Rc<Downstream>,
-    shutdown: Watcher,
-}
-
-impl Leaving {
-    /// Until the connection should end after what it is doing ([`Phase::Draining`]) or at once ([`Phase::Ended`]).
-    pub(crate) async fn reached(&mut self, phase: Phase) {
-        let member = (phase <= Phase::Draining).then_some(&self.downstream.member);
-        either(member, self.shutdown.reached(phase)).await;
+    /// Until [`Self::is_leaving`] becomes true.
+    pub(crate) async fn leaving(&self) {
+        poll_fn(|context| self.member.poll_leaving(context)).await;
     }
 
     /// Until the connection should end if it serves nothing: for one of these reasons, or for want of memory.
-    pub(crate) async fn unwelcome(&mut self) {
-        either(Some(&self.downstream.member), self.shutdown.unwelcome()).await;
+    pub(crate) async fn unwelcome(&self) {
+        poll_fn(|context| self.member.poll_unwelcome(context)).await;
     }
-}
-
-/// Until the filter chain is gone or the other thing has happened.
-async fn either(member: Option<&Member>, other: impl Future<Output = ()>) {
-    let mut other = pin!(other);
-    poll_fn(|context| {
-        if member.is_some_and(|member| member.poll_gone(context).is_ready()) {
-            return Poll::Ready(());
-        }
-        other.as_mut().poll(context)
-    })
-    .await;
 }
 
 /// What the codec sends back.
@@ -131,9 +103,10 @@ pub(crate) struct Served {
 }
 
 /// Serves one request. Dropping the future abandons the exchange: attempts are cancelled, and it is logged as abandoned by the client.
-pub(crate) async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Request) -> Served {
+/// The request is lent, since a future holds what it is given twice; what is left of it is of no more use.
+pub(crate) async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: &mut Request) -> Served {
     let (snapshot, http) = downstream.load(worker);
-    let mut exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), &request);
+    let mut exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), request);
     let outcome = match &http {
         _ if worker.overload.refuses_requests() => Err(overloaded(worker)),
         Some(http) => exchange.run(http, request).await,
@@ -225,9 +198,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn run(&mut self, http: &Http, mut request: Request) -> Result<Response, Reply> {
+    async fn run(&mut self, http: &Http, request: &mut Request) -> Result<Response, Reply> {
         self.prepare(http, &mut request.head)?;
-        let route = self.select_route(http, &request)?;
+        let route = self.select_route(http, request)?;
         self.route = Some(route.clone());
         for changes in &route.response_headers {
             // What a response's header is to tell of the request is kept for it.
@@ -240,7 +213,7 @@ impl<'a> Exchange<'a> {
                 );
             }
         }
-        self.run_filters(http, &route, &mut request)?;
+        self.run_filters(http, &route, request)?;
         match &route.action {
             Action::Forward(forward) => self.forward(&route, forward, &http.timeouts, request).await,
             Action::Redirect(redirect) => Err(reply::redirect(redirect, &route, &request.head)),
@@ -415,7 +388,7 @@ impl Ending {
             record.bytes_received = received.bytes();
         }
         self.claims = None;
-        self.worker.recorder.exchange_ended(*record, &self.logs);
+        self.worker.recorder.exchange_ended(&*record, &self.logs);
     }
 }
 

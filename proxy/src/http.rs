@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use http::{Method, StatusCode};
 
 use crate::detect::{self, Protocol};
-use crate::exchange::{Downstream, Leaving};
+use crate::exchange::Downstream;
 use crate::io::Io;
 use crate::message::Version;
 use crate::snapshot::{Codec, Http};
@@ -41,7 +41,7 @@ pub(crate) async fn serve(
         }
         (Codec::Http1, None) => Protocol::Http1,
         (Codec::Http2, None | Some(None)) => Protocol::Http2,
-        (Codec::Auto, None) => match first_bytes(downstream.drain(&worker), &http, &io, &mut ahead).await {
+        (Codec::Auto, None) => match first_bytes(&downstream, &http, &io, &mut ahead).await {
             Some(protocol) => protocol,
             None => return,
         },
@@ -55,8 +55,8 @@ pub(crate) async fn serve(
 }
 
 /// Until a connection without a request is to be closed because the proxy shuts down, its filter chain is gone, or memory is scarce.
-async fn last_call(drain: &mut Leaving) {
-    drain.unwelcome().await;
+async fn last_call(downstream: &Downstream) {
+    downstream.unwelcome().await;
     tokio::time::sleep(LAST_CALL).await;
 }
 
@@ -69,7 +69,12 @@ async fn after(limit: Option<Duration>) {
 }
 
 /// Reads until the bytes decide; `None` when the client has gone, was silent for too long, or we are shutting down.
-async fn first_bytes(mut drain: Leaving, http: &Http, io: &Io, ahead: &mut BytesMut) -> Option<Protocol> {
+async fn first_bytes(
+    downstream: &Downstream,
+    http: &Http,
+    io: &Io,
+    ahead: &mut BytesMut,
+) -> Option<Protocol> {
     let deciding = async {
         loop {
             match detect::classify(ahead) {
@@ -86,7 +91,7 @@ async fn first_bytes(mut drain: Leaving, http: &Http, io: &Io, ahead: &mut Bytes
     tokio::select! {
         biased;
         decided = timer::within(http.timeouts.headers, deciding) => decided.ok().flatten(),
-        () = last_call(&mut drain) => None,
+        () = last_call(downstream) => None,
     }
 }
 

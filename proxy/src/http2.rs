@@ -41,18 +41,18 @@ fn is_connection_field(name: &[u8]) -> bool {
 }
 
 /// The head of a request to send. `body` gives the content length when it is known.
-pub(crate) fn outgoing_request(head: RequestHead, body: &Body) -> Result<http::Request<()>, http::Error> {
+pub(crate) fn outgoing_request(head: &RequestHead, body: &Body) -> Result<http::Request<()>, http::Error> {
     let grpc = is_grpc(&head.headers);
     let mut request = http::Request::new(());
-    *request.method_mut() = head.method;
+    *request.method_mut() = head.method.clone();
     *request.version_mut() = http::Version::HTTP_2;
     let mut uri = http::uri::Parts::default();
     uri.scheme =
         Some(if head.scheme == Scheme::Https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
-    uri.authority = head.authority;
-    uri.path_and_query = Some(head.path);
+    uri.authority = head.authority.clone();
+    uri.path_and_query = Some(head.path.clone());
     *request.uri_mut() = http::Uri::from_parts(uri)?;
-    let mut map = head.headers.into_map();
+    let mut map = head.headers.to_map();
     add_length(&mut map, body);
     if grpc {
         // gRPC servers insist on it; it is connection-level, so ours to say.

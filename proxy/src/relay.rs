@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::drain::{Phase, Watcher};
 use crate::io::{Io, give_buffer, take_buffer};
+use crate::timer;
 
 /// Copies until both directions have ended, the idle bound passes, or the shutdown's deadline comes.
 /// `ahead` was read from the client already. Returns the bytes from and to the client.
@@ -34,21 +35,10 @@ pub(crate) async fn copy(
     tokio::select! {
         biased;
         () = copying => {}
-        () = silence(&activity, idle) => {}
+        () = timer::silence(idle, || activity.get()) => {}
         () = drain.reached(Phase::Ended) => {}
     }
     (up.copied, down.copied)
-}
-
-async fn silence(activity: &Cell<Instant>, idle: Option<Duration>) {
-    let Some(idle) = idle else { return std::future::pending().await };
-    loop {
-        let until = activity.get() + idle;
-        if until <= Instant::now() {
-            return;
-        }
-        tokio::time::sleep_until(until).await;
-    }
 }
 
 struct Direction<'a> {

@@ -1,40 +1,129 @@
-//! Bounds of time that cost nothing when nothing waits: the timer is only registered once the future is pending.
+//! Bounds of time that cost nothing when nothing waits, and little when something does.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+
+mod queue;
+
+pub(crate) use queue::drive;
 
 /// The time was up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
-/// Awaits a future for at most `limit`; for ever when that is `None`.
+/// Awaits a future for at most `limit`; for ever when that is `None`. The clock starts when the future first has to wait.
 pub(crate) async fn within<F: Future>(limit: Option<Duration>, future: F) -> Result<F::Output, Elapsed> {
     let Some(limit) = limit else { return Ok(future.await) };
-    let mut future = pin!(future);
-    if let Some(output) = poll_once(future.as_mut()).await {
-        return Ok(output);
-    }
-    tokio::time::timeout(limit, future).await.map_err(|_| Elapsed)
+    bounded(Alarm::after(limit), pin!(future)).await
 }
 
 /// Awaits a future until `deadline`; for ever when that is `None`.
 pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, Elapsed> {
     let Some(deadline) = deadline else { return Ok(future.await) };
-    let mut future = pin!(future);
-    if let Some(output) = poll_once(future.as_mut()).await {
-        return Ok(output);
-    }
-    tokio::time::timeout_at(deadline, future).await.map_err(|_| Elapsed)
+    let alarm = Alarm { state: State::Own(Box::pin(tokio::time::sleep_until(deadline))) };
+    bounded(alarm, pin!(future)).await
 }
 
-async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
-    std::future::poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => Poll::Ready(None),
+/// Awaits a future until `deadline`, which is `length` after something that happened; see [`Alarm::at`].
+pub(crate) async fn before<F: Future>(
+    deadline: Instant,
+    length: Duration,
+    future: F,
+) -> Result<F::Output, Elapsed> {
+    bounded(Alarm::at(deadline, length), pin!(future)).await
+}
+
+async fn bounded<F: Future>(mut alarm: Alarm, mut future: Pin<&mut F>) -> Result<F::Output, Elapsed> {
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        alarm.poll(context).map(|()| Err(Elapsed))
     })
     .await
 }
+
+/// Goes off once. Not registered anywhere before it is first polled.
+pub(crate) struct Alarm {
+    state: State,
+}
+
+enum State {
+    After(Duration),
+    /// When, and the length that those who wait for the same bound have in common.
+    At(Instant, Duration),
+    Queued(queue::Place),
+    /// Where no driver runs, or the durations are too many.
+    Own(Pin<Box<Sleep>>),
+}
+
+impl Alarm {
+    /// Goes off so long after it was first polled.
+    pub(crate) fn after(length: Duration) -> Self {
+        Self { state: State::After(length) }
+    }
+
+    /// Goes off at `deadline`. `length` is the bound that led to it: alarms of one bound share a queue, and those whose deadlines
+    /// come in order join it at no cost.
+    pub(crate) fn at(deadline: Instant, length: Duration) -> Self {
+        Self { state: State::At(deadline, length) }
+    }
+
+    /// Ready once the time has come.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (deadline, length) = match &mut self.state {
+            State::Queued(place) => return place.poll(context),
+            State::Own(sleep) => return sleep.as_mut().poll(context),
+            // What never ends has no deadline that could be told.
+            State::After(length) => match Instant::now().checked_add(*length) {
+                Some(deadline) => (deadline, *length),
+                None => return Poll::Pending,
+            },
+            State::At(deadline, length) => (*deadline, *length),
+        };
+        match queue::join(deadline, length, context) {
+            Some(place) => {
+                self.state = State::Queued(place);
+                Poll::Pending
+            }
+            None => {
+                let mut sleep = Box::pin(tokio::time::sleep_until(deadline));
+                let slept = sleep.as_mut().poll(context);
+                self.state = State::Own(sleep);
+                slept
+            }
+        }
+    }
+
+    /// Until the time has come.
+    pub(crate) async fn wait(&mut self) {
+        poll_fn(|context| self.poll(context)).await;
+    }
+}
+
+/// Until nothing has happened for `length`; `last` says when something last did.
+pub(crate) async fn silence(length: Option<Duration>, last: impl Fn() -> Instant) {
+    let mut alarm: Option<Alarm> = None;
+    poll_fn(|context| {
+        let Some(length) = length else { return Poll::Pending };
+        loop {
+            if let Some(alarm) = &mut alarm {
+                ready!(alarm.poll(context));
+            }
+            // Looked at only when the alarm goes off: what happens in the meantime does not touch it.
+            let Some(deadline) = last().checked_add(length) else { return Poll::Pending };
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            alarm = Some(Alarm::at(deadline, length));
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests;

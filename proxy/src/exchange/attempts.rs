@@ -20,7 +20,7 @@ use crate::error::Reason;
 use crate::message::{Body, Replay, Request, RequestHead, Response, Tunnel};
 use crate::route::{Forward, HostRewrite, RetryPolicy, Rewrite, Route};
 use crate::snapshot::HttpTimeouts;
-use crate::timer;
+use crate::timer::{self, Alarm};
 use crate::upstream::{Attempt, Destination, SendError};
 
 /// What a forwarded exchange holds until its response has been sent.
@@ -36,7 +36,7 @@ struct Plan<'a> {
     forward: &'a Forward,
     asked: Asked,
     cluster: Arc<Cluster>,
-    head: RequestHead,
+    head: &'a mut RequestHead,
     body: Source,
     deadline: Deadline,
     tunnel: Option<Tunnel>,
@@ -68,7 +68,7 @@ impl Exchange<'_> {
         route: &Route,
         forward: &Forward,
         timeouts: &HttpTimeouts,
-        mut request: Request,
+        request: &mut Request,
     ) -> Result<Response, Reply> {
         let cluster = self.choose_cluster(forward, &mut request.head)?;
         let Some(request_claim) = cluster.claim_request() else {
@@ -113,7 +113,7 @@ impl Exchange<'_> {
             reason = stall => return Err(stalled(reason, &received)),
         };
         drop(watch);
-        mirror::mirror(self.worker, self.snapshot, forward, &plan.head, || plan.body.again());
+        mirror::mirror(self.worker, self.snapshot, forward, plan.head, || plan.body.again());
         self.ending.claims =
             Some(Claims { _request: request_claim, _retry: plan.retry_claim.take(), _lease: lease });
         self.tunnel = plan.tunnel.as_ref().is_some_and(|one| tunnel::has_opened(one, response.head.status));
@@ -204,7 +204,7 @@ impl Exchange<'_> {
     async fn choose_endpoint(&mut self, plan: &Plan<'_>) -> Result<Arc<Endpoint>, Reply> {
         let cluster = &plan.cluster;
         if cluster.discovery == Discovery::Forward {
-            return Box::pin(self.resolve(cluster, &plan.head)).await;
+            return Box::pin(self.resolve(cluster, plan.head)).await;
         }
         if let Discovery::Original { port } = cluster.discovery {
             return self.original(port);
@@ -268,8 +268,8 @@ impl Exchange<'_> {
             Source::Whole(_) => Body::Empty,
             Source::Replay(replay) => replay.attempt(),
         };
-        let destination = Destination::new(plan.cluster.clone(), endpoint, &plan.head);
-        let attempt = Attempt { head: &plan.head, body, fresh: plan.fresh, tunnel: plan.tunnel.as_ref() };
+        let destination = Destination::new(plan.cluster.clone(), endpoint, plan.head);
+        let attempt = Attempt { head: plan.head, body, fresh: plan.fresh, tunnel: plan.tunnel.as_ref() };
         let per_try = plan.asked.per_try.or(plan.retry().and_then(|policy| policy.per_try_timeout));
         // Pinned here, once: each wrapper would otherwise carry a copy of it.
         let sending = pin!(self.worker.pools.send(&destination, attempt));
@@ -363,10 +363,11 @@ impl<'a> Plan<'a> {
         forward: &'a Forward,
         asked: Asked,
         cluster: Arc<Cluster>,
-        request: Request,
+        request: &'a mut Request,
         mut deadline: Deadline,
     ) -> Self {
         let Request { head, body, tunnel } = request;
+        let (body, tunnel) = (std::mem::take(body), tunnel.take());
         let limit = forward.retry.as_ref().map_or(DEFAULT_REPLAY, |policy| policy.replay_limit);
         // Nothing goes through a tunnel before it is there: nothing to keep.
         let limit = if tunnel.is_some() { 0 } else { limit };
@@ -430,8 +431,8 @@ impl Deadline {
         if self.at.is_none() && self.received.has_ended() {
             self.at = Some(Instant::now() + timeout);
         }
-        if self.at.is_some() {
-            return timer::until(self.at, future).await.ok();
+        if let Some(at) = self.at {
+            return timer::before(at, timeout, future).await.ok();
         }
         let received = self.received.clone();
         let at = &mut self.at;
@@ -439,7 +440,7 @@ impl Deadline {
             received.ended().await;
             let deadline = Instant::now() + timeout;
             *at = Some(deadline);
-            tokio::time::sleep_until(deadline).await;
+            Alarm::at(deadline, timeout).wait().await;
         };
         tokio::select! {
             biased;

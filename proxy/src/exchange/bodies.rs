@@ -61,16 +61,7 @@ impl Received {
     /// ever where nothing bounds.
     pub(super) async fn stalled(&self, terms: &Terms, started: Instant) -> Reason {
         let (idle, most) = (terms.idle, terms.request);
-        let silent = async {
-            let Some(idle) = idle else { return std::future::pending().await };
-            loop {
-                let until = self.last.get().unwrap_or(started) + idle;
-                if until <= Instant::now() {
-                    return;
-                }
-                tokio::time::sleep_until(until).await;
-            }
-        };
+        let silent = timer::silence(idle, || self.last.get().unwrap_or(started));
         let late = async {
             if most.is_none() || timer::until(most, self.ended()).await.is_ok() {
                 std::future::pending::<()>().await;

@@ -16,6 +16,7 @@ use crate::error::Reason;
 use crate::message::Headers;
 use crate::route::{Forward, GrpcTimeout};
 use crate::snapshot::HttpTimeouts;
+use crate::timer::Alarm;
 
 /// What holds for one request.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +152,11 @@ impl Bounds {
             let passed = async {
                 match next {
                     Some((at, reason)) => {
-                        tokio::time::sleep_until(at).await;
+                        match self.timeout {
+                            // In most cases it is the one that passes first.
+                            Some(length) => Alarm::at(at, length).wait().await,
+                            None => tokio::time::sleep_until(at).await,
+                        }
                         reason
                     }
                     None => std::future::pending().await,

@@ -13,7 +13,7 @@ use super::body::Inbound;
 use super::is_bodiless;
 use super::tunnel::{self, Upload};
 use crate::error::Reason;
-use crate::exchange::{Downstream, Ending, Leaving, Served, refuse, serve as serve_exchange};
+use crate::exchange::{Downstream, Ending, Served, refuse, serve as serve_exchange};
 use crate::http1::{
     CHUNK_END, Expect, Framing, Limits, ParseError, RequestEvent, RequestParser, ResponseOptions,
     encode_chunk_header, encode_last_chunk, encode_response,
@@ -28,7 +28,6 @@ use crate::worker::Worker;
 pub(super) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Rc<Io>, ahead: BytesMut) {
     let inbound = Inbound::new(io.clone(), ahead);
     let mut connection = Connection {
-        drain: downstream.drain(&worker),
         worker,
         downstream,
         inbound,
@@ -44,7 +43,6 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Rc
 
 struct Connection {
     worker: Rc<Worker>,
-    drain: Leaving,
     downstream: Rc<Downstream>,
     inbound: Rc<Inbound>,
     io: Rc<Io>,
@@ -106,8 +104,11 @@ impl Connection {
             keep_alive: event.keep_alive && !full,
             tunnel: tunnel_of(&event),
         };
-        let request = self.begin_request(event, &limits, asked.tunnel.clone());
-        let Some(served) = self.run_exchange(request).await else { return Next::Close };
+        let served = {
+            let mut request = self.begin_request(event, &limits, asked.tunnel.clone());
+            self.run_exchange(&mut request).await
+        };
+        let Some(served) = served else { return Next::Close };
         self.respond(served, &asked, &http).await
     }
 
@@ -144,7 +145,6 @@ impl Connection {
     async fn wait_for_request(&mut self, http: &Http) -> Result<(), NoHead> {
         let inbound = &self.inbound;
         let first = poll_fn(|context| inbound.poll_first(context, HEAD_READ));
-        let drain = &mut self.drain;
         let left = |most: Duration| (most + http.timeouts.drain).saturating_sub(self.since.elapsed());
         let aged = super::after(http.timeouts.connection.map(left));
         tokio::select! {
@@ -153,7 +153,7 @@ impl Connection {
                 Ok(Ok(1..)) => Ok(()),
                 _ => Err(NoHead::Nothing),
             },
-            () = super::last_call(drain) => Err(NoHead::Nothing),
+            () = super::last_call(&self.downstream) => Err(NoHead::Nothing),
             () = aged => Err(NoHead::Nothing),
         }
     }
@@ -177,7 +177,7 @@ impl Connection {
     }
 
     /// Runs the exchange, unless the client leaves before it is done.
-    async fn run_exchange(&self, request: Request) -> Option<Served> {
+    async fn run_exchange(&self, request: &mut Request) -> Option<Served> {
         // Boxed: an idle connection must not hold the room that an exchange needs.
         let mut exchange = Box::pin(serve_exchange(&self.worker, &self.downstream, request));
         poll_fn(|context| {

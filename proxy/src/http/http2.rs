@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::is_bodiless;
 use crate::drain::Phase;
 use crate::error::Reason;
-use crate::exchange::{Downstream, Ending, Leaving, MOMENT, Served, refuse, serve as serve_exchange};
+use crate::exchange::{Downstream, Ending, MOMENT, Served, refuse, serve as serve_exchange};
 use crate::http2::{
     Budgets, Guard, Guarded, HeadBounds, Incoming, Pump, PumpError, incoming_request, outgoing_response,
     request_head,
@@ -81,9 +81,8 @@ async fn accept(
     http: &Http,
     streams: &Rc<Streams>,
 ) -> Result<(), Reason> {
-    let (mut drain, mut end) = (downstream.drain(&worker), worker.drain.clone());
-    let mut leaving = false;
-    let mut accepted = 0_u32;
+    let mut end = worker.drain.clone();
+    let (mut leaving, mut accepted) = (false, 0_u32);
     let mut aged = pin!(super::after(http.timeouts.connection));
     loop {
         let busy = streams.guard.active() > 0;
@@ -98,7 +97,7 @@ async fn accept(
             }
             // The idle bound runs from here.
             () = streams.changed.notified(), if busy => continue,
-            () = asked_to_end(&mut drain, busy, aged.as_mut()), if !leaving => {
+            () = asked_to_end(&downstream, busy, aged.as_mut()), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
                 continue;
@@ -149,8 +148,8 @@ fn broken(error: &h2::Error, downstream: &Downstream) -> Result<(), Reason> {
 }
 
 /// Until the connection should end, for its age too; one that serves nothing also for want of memory.
-async fn asked_to_end(drain: &mut Leaving, busy: bool, aged: Pin<&mut impl Future<Output = ()>>) {
-    let asked = async { if busy { drain.reached(Phase::Draining).await } else { drain.unwelcome().await } };
+async fn asked_to_end(downstream: &Downstream, busy: bool, aged: Pin<&mut impl Future<Output = ()>>) {
+    let asked = async { if busy { downstream.leaving().await } else { downstream.unwelcome().await } };
     tokio::select! {
         () = asked => {}
         () = aged => {}
@@ -228,10 +227,11 @@ struct Stream {
 impl Stream {
     fn spawn(self, request: http::Request<RecvStream>, idle: Option<Duration>) {
         let count = StreamCount::new(&self.streams);
-        tokio::task::spawn_local(async move {
+        // Boxed: the runtime moves a task several times, the last time when it has ended.
+        tokio::task::spawn_local(Box::pin(async move {
             self.serve(request, idle).await;
             drop(count);
-        });
+        }));
     }
 
     async fn serve(mut self, request: http::Request<RecvStream>, idle: Option<Duration>) {
@@ -257,7 +257,7 @@ impl Stream {
                     self.send_continue();
                 }
                 let body = incoming_request(stream, &mut head.headers);
-                let Some(served) = self.run_exchange(Request { head, body, tunnel }).await else {
+                let Some(served) = self.run_exchange(&mut Request { head, body, tunnel }).await else {
                     if started.elapsed() >= PATIENT {
                         self.streams.guard.answered();
                     }
@@ -284,8 +284,9 @@ impl Stream {
     }
 
     /// Runs the exchange, unless the client resets the stream before it is done.
-    async fn run_exchange(&mut self, request: Request) -> Option<Served> {
-        let mut exchange = pin!(serve_exchange(&self.worker, &self.downstream, request));
+    async fn run_exchange(&mut self, request: &mut Request) -> Option<Served> {
+        // Boxed: a response that takes long to send must not hold the room that an exchange needs.
+        let mut exchange = Box::pin(serve_exchange(&self.worker, &self.downstream, request));
         let respond = &mut self.respond;
         poll_fn(|context| {
             if let Poll::Ready(served) = exchange.as_mut().poll(context) {

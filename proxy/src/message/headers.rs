@@ -159,29 +159,59 @@ impl Headers {
         Self { buffer: Bytes::new(), fields }
     }
 
-    /// Gives the fields to an HTTP/2 message. A name or value that HTTP/2 cannot carry is left out
+    /// The fields for an HTTP/2 message. A name or value that HTTP/2 cannot carry is left out
     /// (the HTTP/1.1 grammar is the stricter one, so there is none).
-    pub(crate) fn into_map(self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.fields.len());
-        for (name, value) in self.fields {
-            let name = match name {
-                Name::Http(name) => Ok(name),
-                Name::Static(text) => Ok(HeaderName::from_static(text)),
-                Name::Span(..) => HeaderName::from_bytes(bytes_of_name(&self.buffer, &name)),
-            };
-            let value = match value {
-                Value::Http(value) => Ok(value),
-                Value::Static(text) => Ok(HeaderValue::from_static(text)),
-                Value::Span(start, len) => {
-                    let (start, len) = (start as usize, len as usize);
-                    HeaderValue::from_maybe_shared(self.buffer.slice(start..start + len))
-                }
-            };
-            if let (Ok(name), Ok(value)) = (name, value) {
+    pub(crate) fn to_map(&self) -> HeaderMap {
+        let mut map = self.new_map();
+        for (name, value) in &self.fields {
+            if let (Some(name), Some(value)) = (self.name_of(name), self.value_of(value)) {
                 map.append(name, value);
             }
         }
         map
+    }
+
+    /// As [`Self::to_map`], and passes on what it can as it is.
+    pub(crate) fn into_map(mut self) -> HeaderMap {
+        let mut map = self.new_map();
+        for (name, value) in std::mem::take(&mut self.fields) {
+            let name = match name {
+                Name::Http(name) => Some(name),
+                written => self.name_of(&written),
+            };
+            let value = match value {
+                Value::Http(value) => Some(value),
+                written => self.value_of(&written),
+            };
+            if let (Some(name), Some(value)) = (name, value) {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    /// With room for what the codec adds: the length, and `te`.
+    fn new_map(&self) -> HeaderMap {
+        HeaderMap::with_capacity(self.fields.len() + 2)
+    }
+
+    fn name_of(&self, name: &Name) -> Option<HeaderName> {
+        match name {
+            Name::Http(name) => Some(name.clone()),
+            Name::Static(text) => Some(HeaderName::from_static(text)),
+            Name::Span(..) => HeaderName::from_bytes(bytes_of_name(&self.buffer, name)).ok(),
+        }
+    }
+
+    fn value_of(&self, value: &Value) -> Option<HeaderValue> {
+        match value {
+            Value::Http(value) => Some(value.clone()),
+            Value::Static(text) => Some(HeaderValue::from_static(text)),
+            Value::Span(start, len) => {
+                let (start, len) = (*start as usize, *len as usize);
+                HeaderValue::from_maybe_shared(self.buffer.slice(start..start + len)).ok()
+            }
+        }
     }
 
     fn name_is(&self, candidate: &Name, wanted: &str) -> bool {

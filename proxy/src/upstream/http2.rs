@@ -51,8 +51,6 @@ impl Pools {
         attempt: Attempt<'_>,
     ) -> Result<Response, SendError> {
         let method = attempt.head.method.clone();
-        let head = outgoing_request(attempt.head.clone(), &attempt.body)
-            .map_err(|error| SendError::not_sent(Reason::BadRequest, error.to_string()))?;
         let end = attempt.body.is_empty();
         // A pooled connection may turn out to be closed; that costs nothing but another look.
         for _ in 0..CHECKOUTS {
@@ -61,7 +59,9 @@ impl Pools {
                 connection.state.closed.set(true);
                 continue;
             };
-            let Ok((response, stream)) = sender.send_request(head.clone(), end) else {
+            let head = outgoing_request(attempt.head, &attempt.body)
+                .map_err(|error| SendError::not_sent(Reason::BadRequest, error.to_string()))?;
+            let Ok((response, stream)) = sender.send_request(head, end) else {
                 connection.state.closed.set(true);
                 continue;
             };
@@ -80,7 +80,7 @@ impl Pools {
         attempt: Attempt<'_>,
         protocol: &str,
     ) -> Result<Response, SendError> {
-        let mut head = outgoing_request(attempt.head.clone(), &Body::Empty)
+        let mut head = outgoing_request(attempt.head, &Body::Empty)
             .map_err(|error| SendError::not_sent(Reason::BadRequest, error.to_string()))?;
         *head.method_mut() = Method::CONNECT;
         head.extensions_mut().insert(h2::ext::Protocol::from(protocol));

@@ -1,5 +1,5 @@
 //! The filter chains that connections of this worker are on: each connection is served by its chain's current form, and told when
-//! the chain is gone.
+//! the chain is gone or the proxy shuts down.
 //!
 //! Worker-local on purpose: a connection that waits for its next request registers nothing that other threads touch.
 
@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use rustc_hash::FxHashMap;
 
+use crate::drain::Phase;
 use crate::snapshot::{ChainId, FilterChain, Listener, Loaded, Reader};
 
 /// Every chain that has connections here.
@@ -17,6 +18,10 @@ pub(crate) struct Chains {
     in_use: RefCell<FxHashMap<ChainId, Rc<InUse>>>,
     /// The snapshot that `in_use` was last compared with.
     seen: RefCell<Loaded>,
+    /// The proxy shuts down: every connection should end.
+    ending: Cell<bool>,
+    /// Memory is scarce: every connection that serves nothing should.
+    pressed: Cell<bool>,
 }
 
 /// One chain with connections.
@@ -36,7 +41,12 @@ type Slot = RefCell<Option<Waker>>;
 impl Chains {
     /// No connections; `reader` says what is published now.
     pub(crate) fn new(reader: &Reader) -> Self {
-        Self { in_use: RefCell::default(), seen: RefCell::new(reader.load()) }
+        Self {
+            in_use: RefCell::default(),
+            seen: RefCell::new(reader.load()),
+            ending: Cell::new(false),
+            pressed: Cell::new(false),
+        }
     }
 
     /// A connection that is on the chain from now on.
@@ -78,9 +88,25 @@ impl Chains {
         }
         for in_use in gone {
             *in_use.last.borrow_mut() = Some(before.clone());
-            for slot in in_use.members.borrow().values() {
-                slot.borrow_mut().take().into_iter().for_each(Waker::wake);
-            }
+            in_use.wake_members();
+        }
+    }
+
+    /// Tells every connection that waits, and those that will, what the control thread says.
+    pub(crate) fn tell(&self, phase: Phase, pressed: bool) {
+        let ending = phase >= Phase::Draining;
+        let news = (ending && !self.ending.replace(ending)) | (pressed && !self.pressed.get());
+        self.pressed.set(pressed);
+        if news {
+            self.in_use.borrow().values().for_each(|in_use| in_use.wake_members());
+        }
+    }
+}
+
+impl InUse {
+    fn wake_members(&self) {
+        for slot in self.members.borrow().values() {
+            slot.borrow_mut().take().into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -116,9 +142,20 @@ impl Member {
         self.in_use.last.borrow().is_some()
     }
 
-    /// Until the chain is gone. One waiter at a time, for each connection.
-    pub(crate) fn poll_gone(&self, context: &Context<'_>) -> Poll<()> {
-        if self.is_gone() {
+    /// Until the connection should end after what it is doing: its chain is gone, or the proxy shuts down. One waiter at a time, for
+    /// each connection.
+    pub(crate) fn poll_leaving(&self, context: &Context<'_>) -> Poll<()> {
+        self.poll_asked(self.chains.ending.get() || self.is_gone(), context)
+    }
+
+    /// Until the connection should end if it serves nothing: as [`Self::poll_leaving`], or memory is scarce.
+    pub(crate) fn poll_unwelcome(&self, context: &Context<'_>) -> Poll<()> {
+        let chains = &self.chains;
+        self.poll_asked(chains.pressed.get() || chains.ending.get() || self.is_gone(), context)
+    }
+
+    fn poll_asked(&self, asked: bool, context: &Context<'_>) -> Poll<()> {
+        if asked {
             return Poll::Ready(());
         }
         let mut slot = self.slot.borrow_mut();
