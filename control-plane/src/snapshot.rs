@@ -43,6 +43,8 @@ pub struct Resources {
     pub routes: BTreeMap<String, Resource>,
 }
 
+static NONE: BTreeMap<String, Resource> = BTreeMap::new();
+
 impl Resources {
     /// The resources of one type.
     pub fn of(&self, kind: ResourceType) -> &BTreeMap<String, Resource> {
@@ -51,6 +53,8 @@ impl Resources {
             ResourceType::Endpoint => &self.endpoints,
             ResourceType::Listener => &self.listeners,
             ResourceType::Route => &self.routes,
+            // None is sent yet.
+            ResourceType::Secret => &NONE,
         }
     }
 

@@ -3,8 +3,11 @@
 //! It runs on the control thread. What it shows comes from the rooms below it, and what it changes goes through the closures in
 //! [`State`]; nothing here touches a request in flight. It is meant for loopback: see [`guard`] for what keeps browsers out.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
@@ -19,7 +22,9 @@ use crate::message::RequestHead;
 use crate::overload::{self, Action};
 use crate::snapshot;
 use crate::telemetry::{ClusterState, Inputs, Metrics};
+use crate::tls;
 
+mod certs;
 mod config_dump;
 mod explain;
 mod guard;
@@ -45,6 +50,8 @@ pub(crate) struct State {
     pub(crate) server: Server,
     /// How far the start is.
     pub(crate) stage: Box<dyn Fn() -> Stage>,
+    /// The certificates in use.
+    pub(crate) certificates: tls::Certificates,
     /// Every resource of a kind as it came, and what became of it.
     pub(crate) resources: Box<dyn Fn(ResourceType) -> Vec<Entry>>,
     /// Writes messages in Envoy's JSON form, one value each, in order.
@@ -108,6 +115,19 @@ impl State {
         }
     }
 
+    /// The earliest expiry of each source of certificates, in seconds since 1970.
+    fn expiries(&self) -> BTreeMap<Arc<str>, u64> {
+        let mut earliest = BTreeMap::new();
+        for shown in self.certificates.read().iter() {
+            let since = shown.certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+            if earliest.len() < SOURCES || earliest.contains_key(&shown.source) {
+                let expiry = earliest.entry(shown.source.clone()).or_insert(u64::MAX);
+                *expiry = since.as_secs().min(*expiry);
+            }
+        }
+        earliest
+    }
+
     /// What a scrape needs of other rooms.
     fn inputs(&self) -> Inputs {
         use std::sync::atomic::Ordering::Relaxed;
@@ -130,9 +150,13 @@ impl State {
             state: self.condition().1,
             overload: self.overload.report(),
             overload_actions: actions.collect(),
+            certificates: self.expiries(),
         }
     }
 }
+
+/// Sources of certificates that have a series.
+const SOURCES: usize = 200;
 
 /// State as connections share it.
 type Shared = Rc<State>;

@@ -77,7 +77,7 @@ impl Proxy {
             }
             return ExitCode::FAILURE;
         }
-        let ledger = compiler.ledger();
+        let (ledger, certificates) = (compiler.ledger(), compiler.certificates());
         let client = xds::Client::new(compiler, settings.ads.clone(), settings.node.clone(), metrics.clone());
         let drain = Rc::new(Drain::new());
         let overload = overload::Watch::default();
@@ -104,7 +104,8 @@ impl Proxy {
         if let Some(bound) = settings.overload.memory.clone() {
             tokio::task::spawn_local(overload::run(bound, overload.clone(), drain.clone()));
         }
-        let parts = operator::Parts { metrics, snapshots, drain, overload, ledger, status, log };
+        let parts =
+            operator::Parts { metrics, snapshots, drain, overload, ledger, certificates, status, log };
         if let Err(error) = operator::start(&settings, parts) {
             eprintln!("{error}");
             return ExitCode::from(2);

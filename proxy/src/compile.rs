@@ -17,6 +17,7 @@ use sidegate_xds::envoy::config::cluster::v3::Cluster;
 use sidegate_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use sidegate_xds::envoy::config::listener::v3::Listener;
 use sidegate_xds::envoy::config::route::v3::RouteConfiguration;
+use sidegate_xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::{ResourceType, from_any, to_any};
 use tokio::time::Instant;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use crate::error::Rejection;
 use crate::snapshot::{Publisher, Snapshot};
 use crate::telemetry::Metrics;
+use crate::tls::Certificates;
 
 mod access_log;
 mod cluster;
@@ -213,7 +215,9 @@ impl Compiler {
         let listeners = self.routing.accepted().filter(waits);
         let listeners =
             listeners.map(|plan| no_source(ResourceType::Listener, &plan.listener.name, "its routes"));
-        clusters.chain(listeners).collect()
+        let secrets = self.contexts.wanted();
+        let secrets = secrets.iter().map(|name| no_source(ResourceType::Secret, name, "it would"));
+        clusters.chain(listeners).chain(secrets).collect()
     }
 
     /// Takes an update: the good resources are applied and published, the bad ones are named.
@@ -304,6 +308,12 @@ impl Compiler {
                 let plan = route::compile(&wire, self.routing.table(name), now)?;
                 self.routing.accept_table(name, plan, now);
             }
+            ResourceType::Secret => {
+                let wire: Secret = decode(body)?;
+                named(name, &wire.name)?;
+                self.contexts.accept_secret(wire)?;
+                self.dirty |= self.clusters.secured();
+            }
         }
         Ok(())
     }
@@ -318,6 +328,8 @@ impl Compiler {
             ResourceType::Listener => self.dirty |= self.routing.remove_listener(&name),
             ResourceType::Endpoint => self.dirty |= self.clusters.unassign(&name),
             ResourceType::Route => self.routing.remove_table(&name),
+            // What was there stays as long as something refers to it (as in Envoy).
+            ResourceType::Secret => {}
         }
         // Assignments and tables live as long as something refers to them.
         if kind.is_wildcard() {
@@ -341,6 +353,11 @@ impl Compiler {
         self.contexts.look_at_files();
     }
 
+    /// The certificates that contexts in use are made of.
+    pub(crate) fn certificates(&self) -> Certificates {
+        self.contexts.certificates()
+    }
+
     /// Lets go on what has waited long enough. Call at [`Compiler::deadline`]; at other times nothing happens.
     pub(crate) fn expire(&mut self, now: Instant) -> Outcome {
         self.dirty |= self.clusters.expire(now);
@@ -357,6 +374,7 @@ impl Compiler {
         match kind {
             ResourceType::Endpoint => self.clusters.wanted(),
             ResourceType::Route => self.routing.wanted(),
+            ResourceType::Secret => self.contexts.wanted(),
             ResourceType::Cluster | ResourceType::Listener => BTreeSet::new(),
         }
     }
@@ -371,6 +389,7 @@ impl Compiler {
         match kind {
             ResourceType::Endpoint => self.clusters.is_assignment(name),
             ResourceType::Route => self.routing.has_table(name),
+            ResourceType::Secret => self.contexts.wanted().contains(name),
             ResourceType::Cluster | ResourceType::Listener => true,
         }
     }
@@ -378,6 +397,8 @@ impl Compiler {
     fn forget_unwanted(&mut self) {
         self.clusters.forget_unwanted();
         self.contexts.forget_unused();
+        let secrets = self.contexts.wanted();
+        self.ledger.retain(ResourceType::Secret, |name| secrets.contains(name));
         let tables = self.routing.wanted();
         self.dirty |= self.routing.forget_unwanted(&tables);
         let clusters = &self.clusters;

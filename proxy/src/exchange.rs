@@ -26,6 +26,7 @@ use crate::worker::{Member, Worker};
 mod asked;
 mod attempts;
 mod bodies;
+mod certificate;
 mod bounds;
 mod explain;
 mod forwarded;

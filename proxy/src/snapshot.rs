@@ -112,6 +112,39 @@ pub(crate) struct Http {
     pub(crate) accept_http_10: bool,
     /// Access logs to write.
     pub(crate) access_logs: Vec<Arc<AccessLog>>,
+    /// What the next hop is told of the client's certificate.
+    pub(crate) client_certificate: ClientCertificate,
+}
+
+/// `forward_client_cert_details` and `set_current_client_cert_details`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientCertificate {
+    /// What becomes of `x-forwarded-client-cert`.
+    pub(crate) mode: ForwardMode,
+    /// Our element names the subject.
+    pub(crate) subject: bool,
+    /// Our element holds the certificate.
+    pub(crate) cert: bool,
+    /// Our element holds the chain.
+    pub(crate) chain: bool,
+    /// Our element names the DNS names.
+    pub(crate) dns: bool,
+    /// Our element names the URIs.
+    pub(crate) uri: bool,
+}
+
+/// `forward_client_cert_details`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ForwardMode {
+    /// Removed.
+    #[default]
+    Sanitize,
+    /// Passed on, of clients with a certificate.
+    Forward,
+    /// The same, with our element at its end.
+    Append,
+    /// Our element alone.
+    Set,
 }
 
 /// Time bounds of the HTTP connection manager.

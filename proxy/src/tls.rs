@@ -15,15 +15,18 @@ mod parameters;
 mod peer;
 mod resumption;
 mod server;
+mod shown;
 mod verify;
 
+pub(crate) use certificate::Certificate;
 pub(crate) use client::{ClientContext, ClientPlan};
 pub(crate) use failure::Failure;
 pub(crate) use material::{Identity, MaterialError, Revocation, Roots};
 pub(crate) use parameters::Parameters;
-pub(crate) use peer::Security;
+pub(crate) use peer::{Peer, Security};
 pub(crate) use resumption::Remember;
 pub(crate) use server::{ClientAuthentication, ServerContext, ServerPlan, accept};
+pub(crate) use shown::{Certificates, Shown};
 pub(crate) use verify::{NameKind, NameMatch, Policy, PolicyParts};
 
 /// The one source of cryptography.

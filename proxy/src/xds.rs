@@ -206,7 +206,7 @@ impl Client {
 
     /// Subscribes to what is referred to now, and resolves the names that are there now.
     fn follow(&mut self) {
-        for kind in [ResourceType::Endpoint, ResourceType::Route] {
+        for kind in [ResourceType::Secret, ResourceType::Endpoint, ResourceType::Route] {
             let wanted = self.compiler.wanted(kind);
             self.outbox.extend(self.subscriptions.want(kind, wanted));
         }

@@ -10,6 +10,7 @@ use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::secure::{self, Client};
 
 mod downstream;
+mod rotation;
 mod upstream;
 
 /// A `DownstreamTlsContext` that shows these, and asks for nothing.

@@ -30,6 +30,8 @@ pub struct Gateway {
     chains: Vec<Value>,
     /// More listeners.
     others: Vec<Value>,
+    /// What is laid over the listener's filter chain.
+    chain: Value,
 }
 
 impl Default for Gateway {
@@ -49,6 +51,7 @@ impl Gateway {
             admin: false,
             tls: None,
             secrets: json!([]),
+            chain: json!({}),
             flags: vec!["--concurrency".to_owned(), "1".to_owned()],
             listener: json!({}),
             chains: Vec::new(),
@@ -170,6 +173,13 @@ impl Gateway {
         self
     }
 
+    /// Fields of the listener's filter chain.
+    #[must_use]
+    pub fn chain(mut self, fields: Value) -> Self {
+        self.chain = fields;
+        self
+    }
+
     /// `static_resources.secrets`.
     #[must_use]
     pub fn secrets(mut self, secrets: Value) -> Self {
@@ -207,6 +217,7 @@ impl Gateway {
             "clusters": self.clusters,
             "secrets": self.secrets,
         }});
+        overlay(&mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0], self.chain.clone());
         if let Some(context) = &self.tls {
             let kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
             let socket = typed("envoy.transport_sockets.tls", kind, context.clone());

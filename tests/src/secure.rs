@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::pem::PemObject as _;
@@ -138,6 +139,7 @@ impl Connection {
 pub struct Origin {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -191,20 +193,27 @@ impl Origin {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let listener = TcpListener::bind(sandbox::address()).await.expect("an address");
         let address = listener.local_addr().expect("an address");
-        let seen = Arc::new(Mutex::default());
+        let (seen, connections) = (Arc::new(Mutex::default()), Arc::new(AtomicUsize::new(0)));
+        let counted = connections.clone();
         let task = tokio::spawn(accept(
             listener,
             TlsAcceptor::from(Arc::new(config)),
             answer,
             orderly,
             seen.clone(),
+            counted,
         ));
-        Self { address, seen, task }
+        Self { address, seen, connections, task }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many connections shook hands.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Every request so far.
@@ -225,13 +234,16 @@ async fn accept(
     answer: String,
     orderly: bool,
     seen: Arc<Mutex<Vec<Seen>>>,
+    counted: Arc<AtomicUsize>,
 ) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
-        let (acceptor, answer, seen) = (acceptor.clone(), answer.clone(), seen.clone());
+        let (acceptor, answer, seen, counted) =
+            (acceptor.clone(), answer.clone(), seen.clone(), counted.clone());
         connections.spawn(async move {
             // An error is what a scenario provokes.
             if let Ok(stream) = acceptor.accept(socket).await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let _ = serve(stream, &answer, orderly, &seen).await;
             }
         });

@@ -18,10 +18,16 @@ pub enum ResourceType {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration` (RDS).
     Route,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS): the proxy takes them, our control plane sends none.
+    Secret,
 }
 
 impl ResourceType {
-    /// Every type, in the order in which additions are sent.
+    /// Every type that a proxy takes: those that our control plane sends, and secrets.
+    pub const TAKEN: [ResourceType; 5] =
+        [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Secret];
+
+    /// Every type that our control plane sends, in the order in which additions are sent.
     pub const ALL: [ResourceType; 4] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
 
     /// The type URL on the wire.
@@ -31,10 +37,11 @@ impl ResourceType {
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
         }
     }
 
-    /// The type for a URL, or `None` for one that Sidegate does not exchange.
+    /// The type for a URL, or `None` for one that our control plane does not send.
     pub fn from_type_url(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_url() == url)
     }
@@ -46,6 +53,7 @@ impl ResourceType {
             Self::Endpoint => "endpoint",
             Self::Listener => "listener",
             Self::Route => "route",
+            Self::Secret => "secret",
         }
     }
 

@@ -30,6 +30,7 @@ fn metadata_path(kind: ResourceType) -> &'static [u64] {
         ResourceType::Listener => &[25, 3, 4, 2, 4, 2, 3, 4, 1, 2, 1],
         // virtual_hosts · routes · metadata · …
         ResourceType::Route => &[2, 3, 4, 1, 2, 1],
+        ResourceType::Secret => &[],
     }
 }
 

@@ -165,7 +165,7 @@ impl Stream {
         let children = match kind {
             ResourceType::Cluster => ResourceType::Endpoint,
             ResourceType::Listener => ResourceType::Route,
-            ResourceType::Endpoint | ResourceType::Route => return,
+            ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => return,
         };
         self.ledgers[children as usize].doubt(removed);
     }
@@ -295,6 +295,7 @@ impl Stream {
             ResourceType::Route => &[ResourceType::Listener],
             ResourceType::Cluster => &[ResourceType::Listener, ResourceType::Route],
             ResourceType::Endpoint => &[ResourceType::Listener, ResourceType::Route, ResourceType::Cluster],
+            ResourceType::Secret => &[ResourceType::Listener, ResourceType::Cluster],
         };
         let free = referrers.iter().all(|referrer| self.no_longer_refers(*referrer, snapshot, now));
         let due = |since: Instant| free || now >= since + REMOVAL_LIMIT;

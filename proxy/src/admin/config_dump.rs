@@ -24,7 +24,7 @@ struct Section {
     entry: &'static str,
 }
 
-const SECTIONS: [Section; 4] = [
+const SECTIONS: [Section; 5] = [
     Section {
         kind: ResourceType::Cluster,
         message: "ClustersConfigDump",
@@ -52,6 +52,13 @@ const SECTIONS: [Section; 4] = [
         fixed: "static_endpoint_configs",
         dynamic: "dynamic_endpoint_configs",
         entry: "endpoint_config",
+    },
+    Section {
+        kind: ResourceType::Secret,
+        message: "SecretsConfigDump",
+        fixed: "static_secrets",
+        dynamic: "dynamic_active_secrets",
+        entry: "secret",
     },
 ];
 
@@ -84,11 +91,48 @@ pub(super) async fn answer(state: &Shared, query: &Query) -> Reply {
         .chain(bodies.map(|accepted| (*accepted.body).clone()))
         .collect();
     let rendered = match (state.render)(messages).await {
-        Ok(Value::Array(rendered)) => rendered,
+        Ok(Value::Array(rendered)) => rendered.into_iter().map(redacted).collect(),
         Ok(_) => return text(StatusCode::INTERNAL_SERVER_ERROR, "the dump came in no form that is known\n"),
         Err(error) => return text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     };
     json(StatusCode::OK, &shape(&parts, rendered, only))
+}
+
+/// Without private keys and passwords, whatever message they stand in.
+fn redacted(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let secret = matches!(
+                    name.as_str(),
+                    "private_key" | "password" | "session_ticket_keys" | "generic_secret"
+                );
+                *field = if secret { hidden(field.take()) } else { redacted(field.take()) };
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = redacted(item.take())),
+        _ => {}
+    }
+    value
+}
+
+/// Every text inside is gone, but where it came from.
+fn hidden(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let hide = |(name, field): (String, Value)| {
+                let place = matches!(
+                    name.as_str(),
+                    "filename" | "environment_variable" | "watched_directory" | "name"
+                );
+                let field = if place { field } else { hidden(field) };
+                (name, field)
+            };
+            Value::Object(fields.into_iter().map(hide).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(hidden).collect()),
+        _ => json!("[redacted]"),
+    }
 }
 
 /// A section and what stands in it.

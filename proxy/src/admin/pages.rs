@@ -9,11 +9,11 @@ use tracing::level_filters::LevelFilter;
 
 use super::query::Query;
 use super::reply::{Reply, json, reply, text};
-use super::{Shared, State, config_dump, explain, guard, status};
+use super::{Shared, State, certs, config_dump, explain, guard, status};
 use crate::telemetry::{Exposition, parse_reason_id};
 
 /// Every page: path, method, what it is.
-const PAGES: [(&str, Method, &str); 17] = [
+const PAGES: [(&str, Method, &str); 18] = [
     ("/", Method::GET, "this list"),
     ("/ready", Method::GET, "200 LIVE, or 503 and the state"),
     ("/server_info", Method::GET, "version, state, uptime, node"),
@@ -21,6 +21,7 @@ const PAGES: [(&str, Method, &str); 17] = [
     ("/stats/prometheus", Method::GET, "the same for Prometheus"),
     ("/metrics", Method::GET, "the same for Prometheus"),
     ("/listeners", Method::GET, "listeners and their addresses (?format=json)"),
+    ("/certs", Method::GET, "the certificates in use: where from, names, expiry"),
     ("/clusters", Method::GET, "clusters, limits and endpoints (?format=json)"),
     (
         "/config_dump",
@@ -70,6 +71,7 @@ fn read(state: &State, path: &str, query: &Query, headers: &HeaderMap) -> Option
         "/stats" => stats(state, query, headers),
         "/stats/prometheus" | "/metrics" => prometheus(state, headers),
         "/listeners" => status::listeners(state, query),
+        "/certs" => json(StatusCode::OK, &certs::certs(state)),
         "/clusters" => status::clusters(state, query),
         "/logging" => text(StatusCode::OK, format!("level: {}\n", level_name((state.level)()))),
         "/why" => json(StatusCode::OK, &json!({ "latest": state.metrics.latest_reasons(LATEST) })),

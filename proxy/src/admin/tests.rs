@@ -47,6 +47,7 @@ impl Sandbox {
         let (own_stage, own_level, set, own_drained, quit, own_asked) =
             (stage.clone(), level.clone(), level.clone(), drained.clone(), drain.watch(), asked.clone());
         let state = State {
+            certificates: crate::tls::Certificates::default(),
             metrics: metrics.clone(),
             snapshots: publisher.handle(),
             drain: quit,

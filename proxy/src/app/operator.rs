@@ -12,7 +12,7 @@ use crate::overload;
 use crate::settings::{Settings, render_child};
 use crate::snapshot::Handle;
 use crate::telemetry::{LocalWorkload, Metrics};
-use crate::xds;
+use crate::{tls, xds};
 
 /// What the operator's view is made of.
 pub(super) struct Parts {
@@ -21,13 +21,14 @@ pub(super) struct Parts {
     pub(super) drain: Rc<Drain>,
     pub(super) overload: overload::Watch,
     pub(super) ledger: Ledger,
+    pub(super) certificates: tls::Certificates,
     pub(super) status: xds::Status,
     pub(super) log: Level,
 }
 
 /// The admin server's state.
 pub(super) fn state(settings: &Settings, parts: Parts) -> State {
-    let Parts { metrics, snapshots, drain, overload, ledger, status, log } = parts;
+    let Parts { metrics, snapshots, drain, overload, ledger, certificates, status, log } = parts;
     let (explained, quitting, set) = (snapshots.clone(), drain.clone(), log.clone());
     let stage = stage(settings, snapshots.clone(), ledger.clone(), status);
     State {
@@ -36,6 +37,7 @@ pub(super) fn state(settings: &Settings, parts: Parts) -> State {
         overload,
         server: server(settings),
         stage: Box::new(stage),
+        certificates,
         resources: Box::new(move |kind| ledger.entries(kind)),
         render: Box::new(|messages| {
             Box::pin(async { render_child(messages).await.map_err(|error| error.to_string()) })

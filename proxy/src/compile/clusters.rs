@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::cluster::{Dns, Plan, Source};
 use super::endpoint::Assignment;
 use super::patience::Patience;
-use crate::cluster::{Cluster, EndpointSet, Service};
+use crate::cluster::{Cluster, EndpointSet, Security, Service};
 use crate::telemetry::{Metrics, ServiceName};
 
 /// Every accepted cluster.
@@ -32,6 +32,8 @@ struct Slot {
     serving: Option<Arc<Cluster>>,
     /// Set while the plan's first endpoints are awaited.
     warming: Option<Patience>,
+    /// Set while the secrets of the plan's TLS are awaited.
+    unsecured: Option<Patience>,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,10 @@ impl Clusters {
             Source::Dns(_) => Some(Patience::from(now, Some(super::patience::FIRST_ANSWER))),
         };
         let name = plan.name.clone();
-        let slot = Slot { plan, serving, warming: patience };
+        let is_ready = |security: &Security| security.context.is_ready();
+        let unsecured = plan.security.as_ref().filter(|security| !is_ready(security));
+        let unsecured = unsecured.map(|_| Patience::from(now, Some(SECRETS)));
+        let slot = Slot { plan, serving, warming: patience, unsecured };
         let slot = self.slots.entry(name).insert_entry(slot).into_mut();
         if slot.warming.is_some() {
             return false;
@@ -136,10 +141,35 @@ impl Clusters {
         structure
     }
 
+    /// Secrets may have come. True when a cluster that waited for them takes traffic now.
+    pub(crate) fn secured(&mut self) -> bool {
+        let mut structure = false;
+        for slot in self.slots.values_mut().filter(|slot| slot.unsecured.is_some()) {
+            let ready = slot.plan.security.as_ref().is_none_or(|security| security.context.is_ready());
+            if ready {
+                slot.unsecured = None;
+                structure |= slot.warming.is_none();
+                if slot.warming.is_none() {
+                    slot.serve(&self.assignments, &self.metrics);
+                }
+            }
+        }
+        structure
+    }
+
     /// Clusters that have waited long enough take traffic without endpoints. True when there was one.
     pub(crate) fn expire(&mut self, now: Instant) -> bool {
         let mut structure = false;
         for slot in self.slots.values_mut() {
+            if slot.unsecured.as_ref().is_some_and(|patience| patience.is_over(now)) {
+                tracing::warn!(
+                    cluster = &*slot.plan.name,
+                    "no secrets came in time; requests to the cluster fail until they do"
+                );
+                slot.unsecured = None;
+                slot.serve(&self.assignments, &self.metrics);
+                structure = true;
+            }
             if slot.warming.as_ref().is_some_and(|patience| patience.is_over(now)) {
                 tracing::warn!(
                     cluster = &*slot.plan.name,
@@ -155,7 +185,8 @@ impl Clusters {
 
     /// When the next cluster will have waited long enough.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.slots.values().filter_map(|slot| slot.warming.as_ref()?.deadline()).min()
+        let waits = self.slots.values().flat_map(|slot| [&slot.warming, &slot.unsecured]);
+        waits.filter_map(|patience| patience.as_ref()?.deadline()).min()
     }
 
     /// Whether the cluster exists but takes no traffic yet.
@@ -241,6 +272,10 @@ impl Slot {
 
     /// Makes the serving cluster one of the accepted plan. Endpoints, live counts and metrics are those of the one before.
     fn renew(&mut self, metrics: &Metrics) {
+        // Without what secures it, the form before serves on (C4).
+        if self.unsecured.is_some() {
+            return;
+        }
         let plan = &self.plan;
         let previous = self.serving.take();
         if let Some(previous) = &previous
@@ -267,6 +302,9 @@ impl Slot {
         }));
     }
 }
+
+/// How long a cluster waits for its secrets (Envoy's default for SDS).
+const SECRETS: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Whether the cluster is what the plan says, endpoints apart.
 fn is_of(cluster: &Cluster, plan: &Plan) -> bool {

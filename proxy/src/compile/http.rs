@@ -21,7 +21,7 @@ use super::problem::{At, Problem, fail, unsupported};
 use super::route;
 use super::value;
 use crate::message::EscapedSlashes;
-use crate::snapshot::{Codec, Http, HttpTimeouts};
+use crate::snapshot::{ClientCertificate, Codec, ForwardMode, Http, HttpTimeouts};
 
 mod trust;
 
@@ -93,6 +93,7 @@ pub(crate) fn compile(
         max_requests_per_connection: requests_per_connection(common),
         accept_http_10: http1.is_some_and(|options| options.accept_http_10),
         access_logs: access_log::compile(&manager.access_log)?,
+        client_certificate: client_certificate(&manager),
     };
     Ok(Manager { http, routes, buckets })
 }
@@ -193,6 +194,29 @@ fn escaped_slashes(wire: PathWithEscapedSlashesAction) -> EscapedSlashes {
         PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
         PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
         PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+    }
+}
+
+fn client_certificate(manager: &wire::HttpConnectionManager) -> ClientCertificate {
+    let mode = match manager.forward_client_cert_details() {
+        // The last one is refused before.
+        ForwardClientCertDetails::Sanitize | ForwardClientCertDetails::AlwaysForwardOnly => {
+            ForwardMode::Sanitize
+        }
+        ForwardClientCertDetails::ForwardOnly => ForwardMode::Forward,
+        ForwardClientCertDetails::AppendForward => ForwardMode::Append,
+        ForwardClientCertDetails::SanitizeSet => ForwardMode::Set,
+    };
+    let Some(details) = &manager.set_current_client_cert_details else {
+        return ClientCertificate { mode, ..ClientCertificate::default() };
+    };
+    ClientCertificate {
+        mode,
+        subject: value::flag(details.subject.as_ref(), false),
+        cert: details.cert,
+        chain: details.chain,
+        dns: details.dns,
+        uri: details.uri,
     }
 }
 

@@ -29,6 +29,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether the secrets of all its chains have arrived.
+    pub(crate) fn is_secured(&self) -> bool {
+        let mut contexts = self.chains.iter().filter_map(|plan| plan.chain.security.as_ref());
+        contexts.all(|security| security.context.is_ready())
+    }
+
     /// Where the routes of its chains are.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Routes> {
         self.chains.iter().map(|chain| &chain.routes)

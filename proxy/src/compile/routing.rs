@@ -117,7 +117,9 @@ impl Routing {
                     serves || self.absent.contains(name)
                 }
             };
-            if slot.accepted.routes().all(is_there) || slot.patience.is_over(now) {
+            if (slot.accepted.is_secured() && slot.accepted.routes().all(is_there))
+                || slot.patience.is_over(now)
+            {
                 changed |= slot.promote();
             }
         }

@@ -15,7 +15,7 @@ use sidegate_xds::resource::from_any;
 
 use super::extension;
 use super::problem::{At, Problem, fail};
-use crate::tls::{ClientContext, Identity, ServerContext};
+use crate::tls::{Certificates, ClientContext, Identity, ServerContext, Shown};
 
 mod common;
 mod downstream;
@@ -33,6 +33,7 @@ use source::Inputs;
 #[derive(Debug, Default)]
 pub(crate) struct Contexts {
     secrets: Secrets,
+    certificates: Certificates,
     servers: Vec<Slot<wire::DownstreamTlsContext, ServerContext, ()>>,
     clients: Vec<Slot<wire::UpstreamTlsContext, ClientContext, Wishes>>,
 }
@@ -46,6 +47,8 @@ struct Slot<W, C, E> {
     extra: E,
     context: Weak<C>,
     needs: Needs,
+    /// The certificates in it.
+    shown: Vec<Shown>,
     /// The last problem, so that it is told once.
     problem: Option<String>,
 }
@@ -95,7 +98,9 @@ impl Contexts {
     ) -> Result<Option<Arc<ServerContext>>, Problem> {
         let Some(any) = secured(socket)? else { return Ok(None) };
         let wire: wire::DownstreamTlsContext = decode(any)?;
-        get(&mut self.servers, &self.secrets, owner, &wire, ()).map(Some)
+        let context = get(&mut self.servers, &self.secrets, owner, &wire, ())?;
+        self.show();
+        Ok(Some(context))
     }
 
     /// The context for a cluster's transport socket; `None` for plaintext.
@@ -108,14 +113,28 @@ impl Contexts {
         let Some(any) = secured(socket)? else { return Ok(None) };
         let wire: wire::UpstreamTlsContext = decode(any)?;
         let context = get(&mut self.clients, &self.secrets, owner, &wire, wishes)?;
+        self.show();
         Ok(Some((context, wire)))
     }
 
-    /// A secret came or changed: makes anew what is made of it. What cannot be made stays as it was, and is told.
-    pub(crate) fn secret_changed(&mut self, name: &str) {
-        let concerned = |needs: &Needs| needs.secrets.contains(name);
-        remake(&mut self.servers, &self.secrets, concerned);
-        remake(&mut self.clients, &self.secrets, concerned);
+    /// Takes a secret that was discovered, and makes anew what is made of it.
+    ///
+    /// # Errors
+    /// When it could not be used; the one before stays.
+    pub(crate) fn accept_secret(&mut self, secret: wire::Secret) -> Result<(), Problem> {
+        let name = secret.name.clone();
+        if self.secrets.accept(secret)? {
+            let concerned = |needs: &Needs| needs.secrets.contains(&*name);
+            remake(&mut self.servers, &self.secrets, concerned);
+            remake(&mut self.clients, &self.secrets, concerned);
+            self.show();
+        }
+        Ok(())
+    }
+
+    /// The certificates that contexts in use are made of, each once.
+    pub(crate) fn certificates(&self) -> Certificates {
+        self.certificates.clone()
     }
 
     /// Looks at the files again: makes anew what is made of those that have changed.
@@ -128,6 +147,7 @@ impl Contexts {
         let concerned = |needs: &Needs| needs.files.iter().any(|file| changed.contains(file));
         remake(&mut self.servers, &self.secrets, concerned);
         remake(&mut self.clients, &self.secrets, concerned);
+        self.show();
     }
 
     /// Names of the secrets that contexts in use are made of, those of the bootstrap left out.
@@ -144,8 +164,22 @@ impl Contexts {
     pub(crate) fn forget_unused(&mut self) {
         self.servers.retain(|slot| slot.context.strong_count() > 0);
         self.clients.retain(|slot| slot.context.strong_count() > 0);
+        self.show();
         let files = self.files();
         self.secrets.forget_files(&files);
+        let wanted = self.wanted();
+        self.secrets.retain(&wanted);
+    }
+
+    fn show(&self) {
+        let servers = self.servers.iter().flat_map(|slot| &slot.shown);
+        let mut all: Vec<Shown> = Vec::new();
+        for shown in servers.chain(self.clients.iter().flat_map(|slot| &slot.shown)) {
+            if all.len() < SHOWN && !all.contains(shown) {
+                all.push(shown.clone());
+            }
+        }
+        self.certificates.write(all);
     }
 
     fn files(&self) -> BTreeSet<PathBuf> {
@@ -179,12 +213,14 @@ where
         Ok(()) | Err(Unmade::Waiting) => {}
         Err(Unmade::Wrong(problem)) => return Err(problem),
     }
+    let (needs, shown) = inputs.into_parts();
     slots.push(Slot {
         owner: owner.into(),
         wire: wire.clone(),
         extra,
         context: Arc::downgrade(&context),
-        needs: inputs.needs(),
+        needs,
+        shown,
         problem: None,
     });
     Ok(context)
@@ -199,10 +235,12 @@ where
         let mut inputs = Inputs::new(secrets);
         inputs.replaces = W::is_ready(&context);
         let made = slot.wire.make(&slot.extra, &mut inputs, &context);
-        slot.needs = inputs.needs();
+        let (needs, shown) = inputs.into_parts();
+        slot.needs = needs;
         match made {
             Ok(()) => {
                 slot.problem = None;
+                slot.shown = shown;
                 tracing::info!(
                     owner = &*slot.owner,
                     "certificates or roots have changed; in force from now on"
@@ -255,5 +293,8 @@ fn decode<M: prost::Message + prost::Name + Default>(any: &Any) -> Result<M, Pro
 fn is_set<M: prost::Message + Default + PartialEq>(message: Option<&M>) -> bool {
     message.is_some_and(|message| message.encoded_len() > 0)
 }
+
+/// Certificates that pages show at most.
+const SHOWN: usize = 1_000;
 
 const EXTENSION: &str = "envoy.extensions.transport_sockets.tls.v3.";

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method};
 
-use super::{Exchange, Reply, forwarded};
+use super::{Exchange, Reply, certificate, forwarded};
 use crate::error::Reason;
 use crate::message::{
     EscapedSlashes, Headers, Name, PathError, PathOptions, RequestHead, ResponseHead, Value, normalize,
 };
-use crate::snapshot::{Http, StripPort, Underscores};
+use crate::snapshot::{Choice, Facts, Http, StripPort, TLS, Told, Underscores};
 use crate::telemetry::Record;
 use crate::trace;
 
 impl Exchange<'_> {
     pub(super) fn prepare(&mut self, http: &Http, head: &mut RequestHead) -> Result<(), Reply> {
+        self.refuse_misdirected(head)?;
         self.normalize_path(http, head)?;
         if http.underscores != Underscores::Allow {
             check_underscores(http.underscores, &mut head.headers)?;
@@ -44,6 +45,8 @@ impl Exchange<'_> {
         if let Some(scheme) = http.scheme {
             head.scheme = scheme;
         }
+        let security = self.downstream.connection.security.as_deref();
+        certificate::forward(&http.client_certificate, &mut head.headers, security);
         self.request_id(http, caller.stranger, head);
         if http.tracing {
             let worker = self.worker;
@@ -60,6 +63,42 @@ impl Exchange<'_> {
             self.ending.logs = logs;
         }
         Ok(())
+    }
+
+    /// A client that has a TLS connection for one host may send requests for another on it. Where that other host has a certificate, or
+    /// asks clients for theirs, otherwise, they belong on a connection of their own (RFC 9110 §15.5.20; C5).
+    fn refuse_misdirected(&self, head: &RequestHead) -> Result<(), Reply> {
+        let connection = &self.downstream.connection;
+        let (Some(security), Some(authority)) = (&connection.security, &head.authority) else {
+            return Ok(());
+        };
+        let host = authority.host().trim_matches(['[', ']']);
+        if security.server_name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(host)) {
+            return Ok(());
+        }
+        if !security.admits(host) {
+            let detail = format!("{host} has another certificate than this connection's");
+            return Err(Reply::new(Reason::Misdirected).detail(detail));
+        }
+        let host = host.to_ascii_lowercase();
+        let (snapshot, chain) = self.downstream.member.load(&self.worker.snapshots);
+        let told = Told { server_name: &host, transport: TLS, protocols: &[] };
+        let (source, destination) = (connection.peer, connection.local);
+        let facts = Facts { destination, direct_source: source, source, told: Some(told) };
+        let listener = snapshot.listeners.get(&connection.listener);
+        let (Some(listener), Some(own)) = (listener, &chain.security) else { return Ok(()) };
+        match listener.chains.choose(&facts) {
+            Choice::Chain(other)
+                if other
+                    .security
+                    .as_ref()
+                    .is_some_and(|other| !Arc::ptr_eq(&other.context, &own.context)) =>
+            {
+                let detail = format!("{host} has another TLS policy than this connection's");
+                Err(Reply::new(Reason::Misdirected).detail(detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn normalize_path(&mut self, http: &Http, head: &mut RequestHead) -> Result<(), Reply> {

@@ -343,6 +343,13 @@ impl Totals {
         page.counter("sidegate_config_updates", "Snapshots published", config.publications as f64)?;
         page.counter("sidegate_config_rejected_resources", "Resources refused", config.rejections as f64)?;
         page.counter("sidegate_xds_connects", "Streams opened to the control plane", config.connects as f64)?;
+        let help = "When the first certificate of a secret or file expires, in seconds since 1970";
+        page.family("sidegate_certificate_expiry_seconds", help, MetricType::Gauge, |metric| {
+            for (source, expiry) in &self.inputs.certificates {
+                metric.encode_family(&[("source", &**source)])?.encode_gauge(&(*expiry as f64))?;
+            }
+            Ok(())
+        })?;
         page.family("sidegate_build", "What runs", MetricType::Info, |metric| {
             metric.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
         })

@@ -28,6 +28,8 @@ pub(crate) struct Inputs {
     pub(crate) overload: overload::Report,
     /// Under Envoy's name, whether it is in force: what is given up or refused for want of memory.
     pub(crate) overload_actions: Vec<(&'static str, bool)>,
+    /// Sources of certificates: when the first of each expires, in seconds since 1970.
+    pub(crate) certificates: std::collections::BTreeMap<Arc<str>, u64>,
 }
 
 /// A cluster's state now.

@@ -122,7 +122,7 @@ impl ClientContext {
         let io = io.secure(Session::Client(session), BytesMut::new()).await;
         let io = io.map_err(|error| HandshakeFailure::of(&error))?;
         let name = name.or(state.server_name.as_deref()).map(Into::into);
-        match io.session(|session| Established::of(session, name, state.identity.clone())) {
+        match io.session(|session| Established::of(session, name, state.identity.clone(), None)) {
             Some(Ok(established)) => Ok((io, established)),
             Some(Err(error)) => {
                 Err(HandshakeFailure::new(Failure::Untrusted, format!("TLS: the peer's certificate {error}")))

@@ -98,6 +98,9 @@ fn describe(error: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not meant for this use (extended key usage)".to_owned()
         }
+        CertificateError::BadSignature => {
+            "its signature was not made by the trusted root of its issuer's name".to_owned()
+        }
         CertificateError::BadEncoding => "it cannot be read".to_owned(),
         other => other.to_string(),
     }

@@ -6,6 +6,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 
 use super::certificate::{Certificate, Unreadable};
+use super::server::Choices;
 
 /// The verified other end.
 #[derive(Debug)]
@@ -13,10 +14,41 @@ pub(crate) struct Peer {
     /// What its certificate says.
     pub(crate) certificate: Certificate,
     /// The certificate itself.
-    pub(crate) der: CertificateDer<'static>,
+    der: CertificateDer<'static>,
     /// What it sent with it, leaf left out.
-    pub(crate) intermediates: Vec<CertificateDer<'static>>,
+    intermediates: Vec<CertificateDer<'static>>,
 }
+
+impl Peer {
+    /// Its certificate in PEM form.
+    pub(crate) fn pem(&self) -> String {
+        pem(&self.der)
+    }
+
+    /// Its certificate and what it sent with it.
+    pub(crate) fn chain_pem(&self) -> String {
+        std::iter::once(&self.der).chain(&self.intermediates).map(|der| pem(der)).collect()
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in der.chunks(48) {
+        for group in line.chunks(3) {
+            let bits = group.iter().fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte))
+                << (8 * (3 - group.len()));
+            for digit in 0..4 {
+                let value = (bits >> (18 - 6 * digit)) & 63;
+                text.push(if digit > group.len() { '=' } else { char::from(BASE64[value as usize]) });
+            }
+        }
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// What is known of a connection with TLS, for logs and headers.
 #[derive(Debug)]
@@ -31,8 +63,24 @@ pub(crate) struct Security {
     pub(crate) peer: Option<Peer>,
     /// The certificate that we showed.
     pub(crate) own: Option<Arc<super::Identity>>,
+    /// The other certificates that we could have shown.
+    choices: Option<Choices>,
     /// The session was one that had been established before.
     pub(crate) resumed: bool,
+}
+
+impl Security {
+    /// Whether a request for the host may come on this connection: not when the host has a certificate of its own that the client has
+    /// not seen.
+    pub(crate) fn admits(&self, host: &str) -> bool {
+        if self.server_name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(host)) {
+            return true;
+        }
+        match (&self.choices, &self.own) {
+            (Some(choices), Some(own)) => choices.admit(own, host),
+            _ => true,
+        }
+    }
 }
 
 /// What a handshake came to.
@@ -49,6 +97,7 @@ impl Established {
         state: &CommonState,
         server_name: Option<Box<str>>,
         own: Option<Arc<super::Identity>>,
+        choices: Option<Choices>,
     ) -> Result<Self, Unreadable> {
         let peer = state.peer_certificates().and_then(|chain| chain.split_first());
         let peer = peer.map(|(leaf, intermediates)| -> Result<Peer, Unreadable> {
@@ -67,6 +116,7 @@ impl Established {
             server_name,
             peer: peer.transpose()?,
             own,
+            choices,
             resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
         };
         let alpn = state.alpn_protocol().map(Into::into);

@@ -17,7 +17,7 @@ use super::material::{Identity, MaterialError};
 use super::parameters::Parameters;
 use super::peer::Established;
 use super::resumption::{Memory, Remember};
-use super::verify::{Clients, Policy};
+use super::verify::{Clients, Policy, covers};
 use crate::io::{Io, Session};
 
 /// What a [`ServerContext`] is made of (`DownstreamTlsContext`).
@@ -79,7 +79,6 @@ impl fmt::Debug for ServerContext {
 
 struct State {
     config: Arc<ServerConfig>,
-    certificates: Arc<Certificates>,
     memory: Memory,
     require_sni: bool,
 }
@@ -113,7 +112,7 @@ impl ServerContext {
             }
         };
         let certificates = Arc::new(Certificates::new(plan));
-        let mut config = builder.with_cert_resolver(certificates.clone());
+        let mut config = builder.with_cert_resolver(Arc::new(Resolver(certificates)));
         config.alpn_protocols.clone_from(&plan.alpn);
         config.session_storage = memory.storage.clone();
         // Early data stays off: it can be replayed.
@@ -123,7 +122,7 @@ impl ServerContext {
             config.ticketer = ticketer.clone();
         }
         let require_sni = plan.require_sni;
-        let state = State { config: Arc::new(config), certificates, memory, require_sni };
+        let state = State { config: Arc::new(config), memory, require_sni };
         self.current.store(Some(Arc::new(state)));
         Ok(())
     }
@@ -131,17 +130,6 @@ impl ServerContext {
     /// Whether handshakes can be made.
     pub(crate) fn is_ready(&self) -> bool {
         self.current.load().is_some()
-    }
-
-    /// Whether a connection that asked for `server_name` got the certificate that one for `host` would get: otherwise the request
-    /// belongs on another connection (421).
-    pub(crate) fn serves_alike(&self, server_name: Option<&str>, host: &str) -> bool {
-        match &*self.current.load() {
-            Some(state) => {
-                state.certificates.index_of(server_name) == state.certificates.index_of(Some(host))
-            }
-            None => true,
-        }
     }
 }
 
@@ -181,9 +169,13 @@ impl Certificates {
         found.map_or(&[], Vec::as_slice)
     }
 
-    /// Which certificate is first for a name, the default one being 0.
-    fn index_of(&self, name: Option<&str>) -> usize {
-        name.and_then(|name| self.for_name(name).first().copied()).unwrap_or(0)
+    /// Whether a request for the host may come on a connection that was shown `shown`: that certificate is the host's too, or the host
+    /// has none of its own.
+    fn admits(&self, shown: &Identity, host: &str) -> bool {
+        let theirs = self.for_name(host);
+        theirs.is_empty()
+            || theirs.iter().any(|index| self.all[*index].leaf == shown.leaf)
+            || covers_any(shown, host)
     }
 
     fn choose(&self, hello: &ClientHello<'_>) -> Option<&Arc<Identity>> {
@@ -204,13 +196,32 @@ impl Certificates {
     }
 }
 
-impl ResolvesServerCert for Certificates {
+/// As rustls asks them.
+#[derive(Debug)]
+struct Resolver(Arc<Certificates>);
+
+impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let identity = self.choose(&hello);
+        let identity = self.0.choose(&hello);
         let server_name = hello.server_name().map(|name| name.to_ascii_lowercase().into());
         // The session does not tell what it was asked for: noted here, within the call that asks.
-        NOTED.set(Some(Noted { server_name, identity: identity.cloned() }));
+        NOTED.set(Some(Noted { server_name, identity: identity.cloned(), choices: self.0.clone() }));
         identity.map(|identity| identity.key.clone())
+    }
+}
+
+fn covers_any(identity: &Identity, host: &str) -> bool {
+    identity.leaf.names.dns.iter().any(|name| covers(name, host))
+}
+
+/// The certificates that a connection could have been shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Choices(Arc<Certificates>);
+
+impl Choices {
+    /// Whether a request for the host may come on a connection that was shown this certificate (C5).
+    pub(crate) fn admit(&self, shown: &Identity, host: &str) -> bool {
+        self.0.admits(shown, host)
     }
 }
 
@@ -218,6 +229,7 @@ impl ResolvesServerCert for Certificates {
 struct Noted {
     server_name: Option<Box<str>>,
     identity: Option<Arc<Identity>>,
+    choices: Arc<Certificates>,
 }
 
 thread_local! {
@@ -288,7 +300,10 @@ pub(crate) async fn accept(
 }
 
 fn established(io: Io, state: &State, noted: Option<Noted>) -> Result<(Io, Established), HandshakeFailure> {
-    let (server_name, own) = noted.map(|noted| (noted.server_name, noted.identity)).unwrap_or_default();
+    let (server_name, own, choices) = match noted {
+        Some(noted) => (noted.server_name, noted.identity, Some(Choices(noted.choices))),
+        None => (None, None, None),
+    };
     if state.require_sni && server_name.is_none() {
         io.reset_on_close();
         return Err(HandshakeFailure::new(
@@ -296,7 +311,7 @@ fn established(io: Io, state: &State, noted: Option<Noted>) -> Result<(Io, Estab
             "TLS: the client names no server (require_sni)",
         ));
     }
-    let established = io.session(|session| Established::of(session, server_name, own));
+    let established = io.session(|session| Established::of(session, server_name, own, choices));
     match established {
         Some(Ok(established)) => {
             let peer = established.security.peer.as_ref();

@@ -68,7 +68,7 @@ impl NameMatch {
 }
 
 /// Whether a certificate's DNS name covers a host: equal in any case, or by a wildcard for its first label (RFC 6125 §6.4.3).
-fn covers(name: &str, host: &str) -> bool {
+pub(super) fn covers(name: &str, host: &str) -> bool {
     if name.eq_ignore_ascii_case(host) {
         return true;
     }

@@ -22,8 +22,8 @@ pub(crate) struct Report {
     pub(crate) connected_since: Option<SystemTime>,
     /// Why there is no stream, or why the last one ended.
     pub(crate) last_failure: Option<String>,
-    /// Every type, in the order of [`ResourceType::ALL`].
-    pub(crate) types: [TypeReport; 4],
+    /// Every type, in the order of [`ResourceType::TAKEN`].
+    pub(crate) types: [TypeReport; 5],
 }
 
 /// What is known about one type.
@@ -71,5 +71,5 @@ impl Report {
 }
 
 fn index(kind: ResourceType) -> usize {
-    ResourceType::ALL.iter().position(|other| *other == kind).unwrap_or_default()
+    ResourceType::TAKEN.iter().position(|other| *other == kind).unwrap_or_default()
 }

@@ -26,7 +26,7 @@ pub(crate) struct Subscriptions {
     /// Whether a request was sent on this stream: only the first one names the node.
     introduced: bool,
     open: bool,
-    types: [Subscription; 4],
+    types: [Subscription; 5],
 }
 
 /// What this client asks for and holds, of one type.
@@ -71,11 +71,11 @@ pub(crate) struct Pending {
 impl Subscriptions {
     /// A client that holds nothing. `clusters` and `listeners`: whether those come from the server.
     pub(crate) fn new(node: Node, clusters: bool, listeners: bool) -> Self {
-        let types = ResourceType::ALL.map(|kind| {
+        let types = ResourceType::TAKEN.map(|kind| {
             let scope = match (kind, clusters, listeners) {
                 (ResourceType::Cluster, true, _) | (ResourceType::Listener, _, true) => Scope::Wildcard,
                 (ResourceType::Cluster | ResourceType::Listener, _, _) => Scope::Off,
-                (ResourceType::Endpoint | ResourceType::Route, _, _) => {
+                (ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret, _, _) => {
                     Scope::Names { wanted: BTreeSet::new(), subscribed: BTreeSet::new() }
                 }
             };
@@ -113,7 +113,7 @@ impl Subscriptions {
         response: wire::DeltaDiscoveryResponse,
         now: Instant,
     ) -> Option<(Update, Pending)> {
-        let kind = ResourceType::from_type_url(&response.type_url)?;
+        let kind = ResourceType::TAKEN.into_iter().find(|kind| kind.type_url() == response.type_url)?;
         let subscription = self.subscription(kind);
         subscription.asked.then(|| subscription.receive(response, now))
     }
@@ -171,6 +171,7 @@ impl Subscriptions {
             ResourceType::Endpoint => 1,
             ResourceType::Listener => 2,
             ResourceType::Route => 3,
+            ResourceType::Secret => 4,
         };
         &mut self.types[index]
     }

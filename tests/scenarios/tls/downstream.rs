@@ -115,3 +115,127 @@ async fn c6_what_was_agreed_on_is_spoken() {
     let _ = preface.stream.read_to_end(&mut answer).await;
     assert!(answer.starts_with(b"HTTP/1.1 4") || answer.starts_with(b"HTTP/1.1 5"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn c5_a_host_with_another_certificate_is_misdirected() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    let first = authority.issue(&Leaf::dns(&["first.test", "also-first.test"]));
+    let second = authority.issue(&Leaf::dns(&["second.test"]));
+    let proxy = greeting().tls(showing(&[&first, &second])).start(&sandbox).await;
+    let client = Client::new(&authority, None);
+    for (host, status) in [
+        ("first.test", "200"),
+        ("also-first.test", "200"),
+        ("FIRST.test", "200"),
+        ("nobody.test", "200"),
+        ("second.test", "421"),
+    ] {
+        let mut connection = client.connect(proxy.address, "first.test").await.unwrap();
+        let response = connection.get(host, "/").await.unwrap();
+        assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {response}");
+    }
+}
+
+#[tokio::test]
+async fn c5_a_server_name_may_be_required() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    let pair = authority.issue(&Leaf::dns(&["first.test"]));
+    let mut context = showing(&[&pair]);
+    context["require_sni"] = json!(true);
+    let proxy = greeting().tls(context).start(&sandbox).await;
+    let with = Client::new(&authority, None).get(proxy.address, "first.test", "/").await.unwrap();
+    assert!(with.ends_with("hello"), "{with}");
+    let program = "openssl s_client -connect ADDRESS -noservername -quiet </dev/null"
+        .replace("ADDRESS", &proxy.address.to_string());
+    let output = std::process::Command::new("sh").args(["-c", &program]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() || text.contains("reset") || text.contains("errno"), "{output:?}");
+}
+
+#[tokio::test]
+async fn c9_slow_handshakes_are_cut() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    let pair = authority.issue(&Leaf::dns(&["edge.test"]));
+    let chain = json!({"transport_socket_connect_timeout": "1s"});
+    let proxy = greeting().tls(showing(&[&pair])).chain(chain).with_admin().start(&sandbox).await;
+    let mut slow = Vec::new();
+    for number in 0..100 {
+        let mut stream = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
+        // Nothing, the beginning of a record, or the beginning of a ClientHello.
+        let beginning: &[u8] = match number % 3 {
+            0 => b"",
+            1 => b"\x16\x03\x01",
+            _ => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaaaaaaaaaa",
+        };
+        stream.write_all(beginning).await.unwrap();
+        slow.push(stream);
+    }
+    // Others are served meanwhile.
+    let client = Client::new(&authority, None);
+    for _ in 0..10 {
+        assert!(client.get(proxy.address, "edge.test", "/").await.unwrap().ends_with("hello"));
+    }
+    for mut stream in slow {
+        let mut rest = Vec::new();
+        let ended =
+            sidegate_tests::wait::within("the end of a slow handshake", stream.read_to_end(&mut rest)).await;
+        // An alert or nothing; never a page.
+        assert!(ended.is_err() || rest.len() < 64, "{rest:?}");
+    }
+    assert_eq!(counter(&proxy, "listener.main.ssl.handshake_timeout").await, 100);
+}
+
+#[tokio::test]
+async fn the_next_hop_hears_of_the_client_certificate_only_from_us() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    let pair = authority.issue(&Leaf::uri("spiffe://td/ns/edge/sa/edge"));
+    let own = authority.issue(&Leaf::dns(&["edge.test"]).and_uri("spiffe://td/ns/edge/sa/edge"));
+    let caller = authority.issue(&Leaf::uri("spiffe://td/ns/shop/sa/web"));
+    drop(pair);
+    let origin = Origin::named("app").await;
+    let fields = "{forward_client_cert_details: SANITIZE_SET, set_current_client_cert_details: {subject: true, uri: true}}";
+    let proxy = Gateway::to(&[origin.address()])
+        .http(fields)
+        .tls(requiring(&[&own], &authority))
+        .start(&sandbox)
+        .await;
+    let mut connection =
+        Client::new(&authority, Some(&caller)).connect(proxy.address, "edge.test").await.unwrap();
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let request = "GET / HTTP/1.1\r\nhost: edge.test\r\nx-forwarded-client-cert: Hash=beef;URI=spiffe://td/admin\r\nconnection: close\r\n\r\n";
+    connection.stream.write_all(request.as_bytes()).await.unwrap();
+    connection.stream.read_to_end(&mut Vec::new()).await.unwrap();
+    let told = origin.last().header("x-forwarded-client-cert").unwrap_or_default().to_owned();
+    assert!(told.starts_with("By=spiffe://td/ns/edge/sa/edge;Hash="), "{told}");
+    assert!(
+        told.ends_with(";Subject=\"CN=spiffe://td/ns/shop/sa/web\";URI=spiffe://td/ns/shop/sa/web"),
+        "{told}"
+    );
+    assert!(!told.contains("beef") && !told.contains("admin"), "{told}");
+    // Without TLS nothing is known, and nothing a client says of it is passed on.
+    let plain = Gateway::to(&[origin.address()]).start(&Sandbox::new()).await;
+    let call = sidegate_tests::message::Call::get("/").header("x-forwarded-client-cert", "Hash=beef");
+    assert_eq!(plain.call(&call).await.status, 200);
+    assert_eq!(origin.last().header("x-forwarded-client-cert"), None);
+}
+
+#[tokio::test]
+async fn pages_show_certificates_and_never_keys() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    let pair = authority.issue(&Leaf::dns(&["edge.test"]));
+    let proxy = greeting().tls(requiring(&[&pair], &authority)).with_admin().start(&sandbox).await;
+    let certs = proxy.admin("/certs").await.text();
+    assert!(certs.contains("edge.test") && certs.contains("ca_cert"), "{certs}");
+    let dump = proxy.admin("/config_dump").await.text();
+    assert!(dump.contains("[redacted]") && dump.contains("BEGIN CERTIFICATE"), "{dump}");
+    let secret = pair.key.lines().nth(1).unwrap();
+    assert!(!dump.contains("PRIVATE KEY") && !dump.contains(secret), "a key is in the dump");
+    let metrics = proxy.admin("/metrics").await.text();
+    assert!(metrics.contains("sidegate_certificate_expiry_seconds{source=\"<inline>\"}"), "{metrics}");
+}

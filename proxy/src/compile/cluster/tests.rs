@@ -113,7 +113,7 @@ fn protocols() {
     let http1 = HTTP2.replace("http2_protocol_options", "http_protocol_options");
     assert_eq!(plan(&http1).protocol, Protocol::Http1);
     let auto = HTTP2.replace("explicit_http_config: {http2_protocol_options: {}}", "auto_config: {}");
-    assert!(compiled(&auto).unwrap_err().ends_with("auto_config: needs TLS, which is not supported yet"));
+    assert!(compiled(&auto).unwrap_err().ends_with("auto_config: is not supported yet: name the protocol"));
 }
 
 #[test]
@@ -176,12 +176,8 @@ fn refusals_name_the_field() {
             "health_checks: is not supported yet",
         ),
         (
-            &format!("transport_socket: {tls}"),
-            "transport_socket: TLS is not supported yet: this proxy serves and sends plaintext only",
-        ),
-        (
             &format!("transport_socket_matches: [{{name: x, transport_socket: {tls}}}]"),
-            "transport_socket_matches[0].transport_socket: TLS is not supported yet: this proxy serves and sends plaintext only",
+            "transport_socket_matches[0].transport_socket: TLS for some endpoints only is not supported yet: use transport_socket",
         ),
         (
             "filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy}}]",

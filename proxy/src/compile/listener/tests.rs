@@ -324,7 +324,7 @@ fn refusals_of_listeners() {
         (chain("filters: []"), "filter_chains[0].filters: must end in http_connection_manager or tcp_proxy"),
         (
             chain(tls),
-            "filter_chains[0].transport_socket: TLS is not supported yet: this proxy serves and sends plaintext only",
+            "filter_chains[0].transport_socket.common_tls_context.tls_certificates: a certificate is required",
         ),
         (
             chain(

@@ -21,6 +21,7 @@ pub(crate) fn resource(kind: ResourceType, name: &str, text: &str) -> Resource {
         ResourceType::Endpoint => to_any(&yaml::<crate::compile::ClusterLoadAssignment>(text)),
         ResourceType::Listener => to_any(&yaml::<crate::compile::Listener>(text)),
         ResourceType::Route => to_any(&yaml::<crate::compile::RouteConfiguration>(text)),
+        ResourceType::Secret => to_any(&yaml::<crate::compile::Secret>(text)),
     };
     Resource { name: name.to_owned(), version: "1".to_owned(), body }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::source::Inputs;
+use super::source::{Inputs, place};
 use super::{Unmade, fresh, is_set, wire};
 use crate::compile::problem::{At, Problem, fail, unsupported};
 use crate::tls::{Identity, Parameters};
@@ -90,6 +90,7 @@ pub(super) fn identities(
     let mut identities = Vec::new();
     for (index, certificate) in common.tls_certificates.iter().enumerate() {
         let identity = identity(certificate, inputs).at(format_args!("tls_certificates[{index}]"))?;
+        inputs.show(place(certificate.certificate_chain.as_ref()), false, &identity.leaf);
         identities.push(Arc::new(identity));
     }
     // Every secret is asked for, so that all are subscribed to.
@@ -102,7 +103,9 @@ pub(super) fn identities(
                 let Some(wire::secret::Type::TlsCertificate(certificate)) = &secret.r#type else {
                     return Err(Problem::new("is not a tls_certificate").at(place).into());
                 };
-                identities.push(Arc::new(identity(certificate, inputs).at(place)?));
+                let identity = identity(certificate, inputs).at(place)?;
+                inputs.show(&secret.name, false, &identity.leaf);
+                identities.push(Arc::new(identity));
             }
             Err(Unmade::Waiting) => waiting = true,
             Err(Unmade::Wrong(problem)) => return Err(problem.at(place).into()),

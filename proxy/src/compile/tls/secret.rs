@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use sidegate_xds::envoy::config::core::v3 as core;
 
+use super::source::Inputs;
 use super::{Unmade, wire};
 use crate::compile::extension;
 use crate::compile::problem::{At as _, Problem, fail};
@@ -52,6 +53,17 @@ impl Secrets {
     pub(crate) fn accept(&mut self, secret: wire::Secret) -> Result<bool, Problem> {
         check(&secret)?;
         let name: Arc<str> = secret.name.as_str().into();
+        let mut inputs = Inputs::new(self);
+        inputs.replaces = self.discovered.contains_key(&name);
+        match &secret.r#type {
+            Some(wire::secret::Type::TlsCertificate(certificate)) => {
+                super::common::identity(certificate, &inputs).at("tls_certificate").map(drop)?;
+            }
+            Some(wire::secret::Type::ValidationContext(context)) => {
+                super::validation::parts_of(context, None, &inputs).at("validation_context").map(drop)?;
+            }
+            _ => {}
+        }
         let before = self.discovered.insert(name.clone(), secret);
         Ok(before.as_ref() != self.discovered.get(&name))
     }

@@ -9,22 +9,30 @@ use sidegate_xds::envoy::config::core::v3 as core;
 use super::secret::Secrets;
 use super::{Needs, Unmade};
 use crate::compile::problem::{At as _, Problem};
+use crate::tls::{Certificate, Shown};
 
 /// What a context is made of, noted as it is read.
 pub(super) struct Inputs<'a> {
     secrets: &'a Secrets,
     needs: RefCell<Needs>,
+    shown: RefCell<Vec<Shown>>,
     /// Something is in force already.
     pub(super) replaces: bool,
 }
 
 impl<'a> Inputs<'a> {
     pub(super) fn new(secrets: &'a Secrets) -> Self {
-        Self { secrets, needs: RefCell::default(), replaces: false }
+        Self { secrets, needs: RefCell::default(), shown: RefCell::default(), replaces: false }
     }
 
-    pub(super) fn needs(self) -> Needs {
-        self.needs.into_inner()
+    pub(super) fn into_parts(self) -> (Needs, Vec<Shown>) {
+        (self.needs.into_inner(), self.shown.into_inner())
+    }
+
+    /// Notes a certificate that is read.
+    pub(super) fn show(&self, source: &str, is_root: bool, certificate: &Certificate) {
+        let shown = Shown { source: source.into(), is_root, certificate: certificate.clone() };
+        self.shown.borrow_mut().push(shown);
     }
 
     /// A secret by name; waits for one that comes by discovery.
@@ -68,5 +76,14 @@ impl<'a> Inputs<'a> {
         let name = path.display().to_string();
         self.needs.borrow_mut().files.insert(path);
         content.map_err(|error| Problem::new(format!("cannot read {name}: {error}")))
+    }
+}
+
+/// Where the bytes of a source are, for pages.
+pub(super) fn place(source: Option<&core::DataSource>) -> &str {
+    use core::data_source::Specifier;
+    match source.and_then(|source| source.specifier.as_ref()) {
+        Some(Specifier::Filename(name)) => name,
+        _ => "<inline>",
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use sidegate_xds::envoy::r#type::matcher::v3::StringMatcher;
 use sidegate_xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
-use super::source::Inputs;
+use super::source::{Inputs, place};
 use super::{Unmade, wire};
 use crate::compile::problem::{At, Problem, fail, unsupported};
 use crate::compile::value;
@@ -77,7 +77,7 @@ fn by_secret<'a>(
 }
 
 /// `dynamic` is what a secret adds: single fields replace, lists are both's, as messages merge.
-fn parts_of(
+pub(super) fn parts_of(
     own: &wire::CertificateValidationContext,
     dynamic: Option<&wire::CertificateValidationContext>,
     inputs: &Inputs<'_>,
@@ -87,8 +87,12 @@ fn parts_of(
     for context in all() {
         refuse_unsupported(context)?;
         if let Some(text) = inputs.read(context.trusted_ca.as_ref(), "trusted_ca")? {
-            parts.roots =
-                Some(Roots::from_pem(&text, false).map_err(|error| Problem::new(error.to_string()))?);
+            let roots = Roots::from_pem(&text, false);
+            let roots = roots.map_err(|error| Problem::new(error.to_string()))?;
+            for certificate in &*roots.certificates {
+                inputs.show(place(context.trusted_ca.as_ref()), true, certificate);
+            }
+            parts.roots = Some(roots);
         } else if context.system_root_certs.is_some() {
             parts.roots = Some(system_roots(inputs).at("system_root_certs")?);
         }

@@ -54,14 +54,14 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "Check whether a NetworkPolicy or firewall drops packets to this address, or whether the node is gone; connect_timeout is in the cluster.",
     ),
     (
-        Reason::UpstreamReset,
-        "The endpoint closed or reset the connection before its response began",
-        "Look into the workload's log at this time: it crashed, restarted, or closes idle connections while a request is on its way.",
-    ),
-    (
         Reason::UpstreamTlsFailure,
         "No TLS session came about with the endpoint",
         "The detail says which certificate or name is wrong: compare the cluster's trusted_ca, names and sni with the certificate that the endpoint shows (`openssl s_client`).",
+    ),
+    (
+        Reason::UpstreamReset,
+        "The endpoint closed or reset the connection before its response began",
+        "Look into the workload's log at this time: it crashed, restarted, or closes idle connections while a request is on its way.",
     ),
     (
         Reason::UpstreamBodyReset,

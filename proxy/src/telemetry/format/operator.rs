@@ -69,6 +69,39 @@ enum Operator {
     Detail,
     /// Ours: the Kubernetes object behind the route.
     RouteOrigin,
+    /// Of the client's TLS session.
+    Tls(TlsFact),
+}
+
+/// What is known of a TLS session.
+#[derive(Clone, Copy, Debug)]
+enum TlsFact {
+    Version,
+    Cipher,
+    ServerName,
+    /// Of the client's certificate, or of ours.
+    Certificate(Side, CertificateFact),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Peer,
+    Own,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum CertificateFact {
+    UriNames,
+    DnsNames,
+    Addresses,
+    Emails,
+    Subject,
+    Issuer,
+    Serial,
+    Fingerprint,
+    Start,
+    End,
+    Pem,
 }
 
 #[derive(Debug)]
@@ -216,6 +249,7 @@ impl Field {
             },
             Operator::Detail => optional(record.detail.as_deref()),
             Operator::RouteOrigin => optional(record.origin.as_deref()),
+            Operator::Tls(fact) => tls(*fact, record, scratch),
         }
     }
 }
@@ -335,17 +369,17 @@ impl Operator {
             "DOWNSTREAM_LOCAL_ADDRESS" => Self::Address(Place::Local, Show::Both),
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Self::Address(Place::Local, Show::Host),
             "DOWNSTREAM_LOCAL_PORT" => Self::Address(Place::Local, Show::Port),
+            name if tls_fact(name).is_some() => Self::Tls(tls_fact(name)?),
             name if WITHOUT_VALUE.contains(&name) || name.starts_with("DOWNSTREAM_PEER_") => Self::Nothing,
             _ => return None,
         })
     }
 }
 
-/// Operators of Envoy that formats in use hold and that have no value here: TLS, metadata, trailers, filter state.
-const WITHOUT_VALUE: [&str; 18] = [
+/// Operators of Envoy that formats in use hold and that have no value here: metadata, trailers, filter state.
+const WITHOUT_VALUE: [&str; 16] = [
     "TRAILER",
     "CONNECTION_TERMINATION_DETAILS",
-    "REQUESTED_SERVER_NAME",
     "UPSTREAM_LOCAL_ADDRESS",
     "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
     "UPSTREAM_LOCAL_PORT",
@@ -358,10 +392,85 @@ const WITHOUT_VALUE: [&str; 18] = [
     "VIRTUAL_CLUSTER_NAME",
     "FILTER_CHAIN_NAME",
     "CONNECTION_ID",
-    "DOWNSTREAM_TLS_VERSION",
-    "DOWNSTREAM_TLS_CIPHER",
+    "DOWNSTREAM_TLS_SESSION_ID",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
 ];
+
+fn tls_fact(name: &str) -> Option<TlsFact> {
+    let (side, fact) = match name {
+        "DOWNSTREAM_TLS_VERSION" => return Some(TlsFact::Version),
+        "DOWNSTREAM_TLS_CIPHER" => return Some(TlsFact::Cipher),
+        "REQUESTED_SERVER_NAME" => return Some(TlsFact::ServerName),
+        _ => match name.strip_prefix("DOWNSTREAM_PEER_") {
+            Some(fact) => (Side::Peer, fact),
+            None => (Side::Own, name.strip_prefix("DOWNSTREAM_LOCAL_")?),
+        },
+    };
+    let fact = match fact {
+        "URI_SAN" => CertificateFact::UriNames,
+        "DNS_SAN" => CertificateFact::DnsNames,
+        "IP_SAN" => CertificateFact::Addresses,
+        "EMAIL_SAN" => CertificateFact::Emails,
+        "SUBJECT" => CertificateFact::Subject,
+        "ISSUER" => CertificateFact::Issuer,
+        "SERIAL" => CertificateFact::Serial,
+        "FINGERPRINT_256" => CertificateFact::Fingerprint,
+        "CERT_V_START" => CertificateFact::Start,
+        "CERT_V_END" => CertificateFact::End,
+        "CERT" if matches!(side, Side::Peer) => CertificateFact::Pem,
+        _ => return None,
+    };
+    Some(TlsFact::Certificate(side, fact))
+}
+
+fn tls<'a>(fact: TlsFact, record: &'a Record, scratch: &'a mut Scratch) -> Value<'a> {
+    let Some(security) = record.security.as_deref() else { return Value::Missing };
+    let (side, fact) = match fact {
+        TlsFact::Version => return Value::Text(security.version.as_bytes()),
+        TlsFact::Cipher => return Value::Text(security.cipher.as_bytes()),
+        TlsFact::ServerName => return optional(security.server_name.as_deref()),
+        TlsFact::Certificate(side, fact) => (side, fact),
+    };
+    let peer = security.peer.as_ref();
+    let certificate = match side {
+        Side::Peer => peer.map(|peer| &peer.certificate),
+        Side::Own => security.own.as_ref().map(|own| &own.leaf),
+    };
+    let Some(certificate) = certificate else { return Value::Missing };
+    let names = &certificate.names;
+    match fact {
+        CertificateFact::Subject => Value::Text(certificate.subject.as_bytes()),
+        CertificateFact::Issuer => Value::Text(certificate.issuer.as_bytes()),
+        CertificateFact::Serial => Value::Text(certificate.serial.as_bytes()),
+        CertificateFact::Fingerprint => Value::Text(certificate.sha256.as_bytes()),
+        CertificateFact::UriNames => list(names.uris.iter(), scratch),
+        CertificateFact::DnsNames => list(names.dns.iter(), scratch),
+        CertificateFact::Emails => list(names.emails.iter(), scratch),
+        CertificateFact::Addresses => list(names.addresses.iter(), scratch),
+        CertificateFact::Start => {
+            time::write_rfc3339(certificate.not_before, scratch);
+            Value::Text(scratch)
+        }
+        CertificateFact::End => {
+            time::write_rfc3339(certificate.not_after, scratch);
+            Value::Text(scratch)
+        }
+        CertificateFact::Pem => match peer {
+            Some(peer) => print(scratch, format_args!("{}", peer.pem())),
+            None => Value::Missing,
+        },
+    }
+}
+
+/// Names with commas in between, as Envoy writes them.
+fn list<'a, T: std::fmt::Display>(names: impl Iterator<Item = T>, scratch: &'a mut Scratch) -> Value<'a> {
+    for (index, name) in names.enumerate() {
+        let separator = if index > 0 { "," } else { "" };
+        // Writing to a Vec does not fail.
+        let _ = write!(scratch, "{separator}{name}");
+    }
+    if scratch.is_empty() { Value::Missing } else { Value::Text(scratch) }
+}
 
 fn constant(text: &str) -> Operator {
     if text.is_empty() { Operator::Nothing } else { Operator::Constant(text.into()) }

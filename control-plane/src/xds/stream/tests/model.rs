@@ -29,6 +29,7 @@ pub(super) fn resources(texts: &[(ResourceType, &str, &str)]) -> Resources {
             Endpoint => &mut resources.endpoints,
             Listener => &mut resources.listeners,
             Route => &mut resources.routes,
+            ResourceType::Secret => continue,
         };
         map.insert((*name).to_owned(), resource(text));
     }
@@ -194,7 +195,7 @@ fn child(kind: ResourceType) -> Option<ResourceType> {
     match kind {
         Cluster => Some(Endpoint),
         Listener => Some(Route),
-        Endpoint | Route => None,
+        Endpoint | Route | ResourceType::Secret => None,
     }
 }
 
