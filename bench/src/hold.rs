@@ -45,7 +45,7 @@ pub(crate) struct Crowd {
     pub(crate) answered: u32,
     /// Connected, asked and still waiting
     pub(crate) waiting: u32,
-    /// Not connected, or sent away
+    /// Not connected, or answered with an error
     pub(crate) failed: u32,
     pub(crate) first_error: Option<String>,
 }
@@ -75,28 +75,38 @@ async fn gather(order: &Order, dialer: Rc<Dialer>) -> (Crowd, Vec<Box<dyn Stream
     }
     let (mut crowd, mut connections) = (Crowd::default(), Vec::new());
     while let Some(arrival) = arrivals.join_next().await {
-        match arrival.map_err(anyhow::Error::from).and_then(|arrival| arrival) {
-            Ok((stream, answered)) => {
+        let error = match arrival.map_err(anyhow::Error::from).and_then(|arrival| arrival) {
+            Ok((stream, answer)) => {
                 connections.push(stream);
-                *(if answered { &mut crowd.answered } else { &mut crowd.waiting }) += 1;
+                match answer {
+                    Some(Ok(())) => {
+                        crowd.answered += 1;
+                        continue;
+                    }
+                    None => {
+                        crowd.waiting += 1;
+                        continue;
+                    }
+                    Some(Err(error)) => error,
+                }
             }
-            Err(error) => {
-                crowd.failed += 1;
-                crowd.first_error.get_or_insert_with(|| format!("{error:#}"));
-            }
-        }
+            Err(error) => error,
+        };
+        crowd.failed += 1;
+        crowd.first_error.get_or_insert_with(|| format!("{error:#}"));
     }
     (crowd, connections)
 }
 
-/// One connection, and whether its question was answered in time.
-async fn arrive(dialer: &Dialer, patience: Duration) -> anyhow::Result<(Box<dyn Stream>, bool)> {
+/// One connection, and whether its question was answered well in time. It stays whatever the answer is, until the proxy ends it.
+async fn arrive(
+    dialer: &Dialer,
+    patience: Duration,
+) -> anyhow::Result<(Box<dyn Stream>, Option<anyhow::Result<()>>)> {
     let mut stream = dialer.dial().await?;
     stream.write_all(&request(ANSWER_BYTES)).await?;
     stream.flush().await?;
     let mut buffer = BytesMut::new();
-    match timeout(patience, answer(&mut stream, ANSWER_BYTES, &mut buffer)).await {
-        Ok(answer) => answer.map(|()| (stream, true)),
-        Err(_) => Ok((stream, false)),
-    }
+    let answer = timeout(patience, answer(&mut stream, ANSWER_BYTES, &mut buffer)).await.ok();
+    Ok((stream, answer))
 }

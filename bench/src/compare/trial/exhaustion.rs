@@ -35,6 +35,8 @@ pub(in super::super) fn exhaust(contenders: &[Contender], rig: &mut Rig) -> Verd
 fn one(peer: &Peer, rig: &Rig) -> anyhow::Result<Want> {
     let target = peer.address(Lane::Http1).context("the proxy does not speak that")?;
     ensure!(probe::answers(target, PATH), "it does not answer before it wants for anything");
+    let page = peer.admin.is_none_or(|address| probe::answers(address, READY));
+    ensure!(page, "its page for operators does not answer before it wants for anything");
     let flags = [
         ("target", target.to_string()),
         ("connections", CLIENTS.to_string()),
@@ -47,7 +49,7 @@ fn one(peer: &Peer, rig: &Rig) -> anyhow::Result<Want> {
     let mut admin = peer.admin.map(|_| [0, 0]);
     while begin.elapsed() < LENGTH {
         if let (Some(address), Some([good, all])) = (peer.admin, &mut admin) {
-            *good += u32::from(probe::answers(address, "/ready"));
+            *good += u32::from(probe::answers(address, READY));
             *all += 1;
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -95,3 +97,4 @@ const LENGTH: Duration = Duration::from_secs(5);
 const GIVE_UP: Duration = Duration::from_secs(15);
 const IN_A_ROW: u32 = 3;
 const PATH: &str = "/1024";
+const READY: &str = "/ready";
