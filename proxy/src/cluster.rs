@@ -12,6 +12,7 @@ mod endpoint;
 pub(crate) use balance::{Policy, pick};
 pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin, now_millis};
 
+use crate::http2;
 use crate::telemetry::ClusterMetrics;
 use crate::tls::ClientContext;
 
@@ -26,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) policy: Policy,
     /// What it speaks.
     pub(crate) protocol: Protocol,
+    /// How HTTP/2 is spoken.
+    pub(crate) http2: http2::Options,
     /// `connect_timeout`, default 5 s.
     pub(crate) connect_timeout: Duration,
     /// Where endpoints come from.

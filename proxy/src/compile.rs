@@ -35,6 +35,7 @@ mod extension;
 mod filter;
 mod header;
 mod http;
+mod http2;
 mod ledger;
 mod listener;
 mod patience;

@@ -7,10 +7,12 @@ mod frames;
 mod guard;
 mod guarded;
 mod head;
+mod options;
 
-pub(crate) use guard::{Budgets, Guard};
+pub(crate) use guard::{Budgets, Cut, Guard};
 pub(crate) use guarded::Guarded;
 pub(crate) use head::{HeadBounds, Incoming, request_head};
+pub(crate) use options::{Keepalive, Options, keep_alive, watch_silence};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -105,16 +107,17 @@ fn take_length(headers: &mut Headers) -> Option<u64> {
     length
 }
 
-/// The body of a message that came in. `headers` loses its content length to the body.
+/// The body of a message that came in. `headers` loses its content length to the body. `done` is told once, whether it has ended or was
+/// dropped before that.
 pub(crate) fn incoming(
     stream: RecvStream,
     headers: &mut Headers,
-    done: impl FnOnce() + 'static,
+    done: impl FnOnce(bool) + 'static,
     feeder: Option<Pump>,
 ) -> Body {
     let remaining = take_length(headers);
     if stream.is_end_stream() && feeder.is_none() {
-        done();
+        done(true);
         return Body::Empty;
     }
     let done = Some(done);
@@ -129,7 +132,7 @@ pub(crate) fn incoming_request(stream: RecvStream, headers: &mut Headers) -> Bod
     if stream.is_end_stream() {
         return Body::Empty;
     }
-    let (held, feeder, done) = (Held::Nothing, None, None::<fn()>);
+    let (held, feeder, done) = (Held::Nothing, None, None::<fn(bool)>);
     Body::stream(IncomingBody { stream, remaining, consumed: 0, data_ended: false, held, feeder, done })
 }
 
@@ -143,7 +146,7 @@ enum Held {
 }
 
 /// A body from HTTP/2. The window is opened again only when the next piece is asked for: not reading is back-pressure.
-struct IncomingBody<D: FnOnce()> {
+struct IncomingBody<D: FnOnce(bool)> {
     stream: RecvStream,
     remaining: Option<u64>,
     consumed: usize,
@@ -154,7 +157,7 @@ struct IncomingBody<D: FnOnce()> {
     done: Option<D>,
 }
 
-impl<D: FnOnce() + 'static> BodyStream for IncomingBody<D> {
+impl<D: FnOnce(bool) + 'static> BodyStream for IncomingBody<D> {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -193,7 +196,7 @@ impl<D: FnOnce() + 'static> BodyStream for IncomingBody<D> {
         }
         let trailers = ready!(this.stream.poll_trailers(context));
         if let Some(done) = this.done.take() {
-            done();
+            done(true);
         }
         match trailers {
             Ok(Some(map)) => Poll::Ready(Some(Ok(Frame::Trailers(trailers_of(map))))),
@@ -229,12 +232,12 @@ impl<D: FnOnce() + 'static> BodyStream for IncomingBody<D> {
     }
 }
 
-impl<D: FnOnce()> Unpin for IncomingBody<D> {}
+impl<D: FnOnce(bool)> Unpin for IncomingBody<D> {}
 
-impl<D: FnOnce()> Drop for IncomingBody<D> {
+impl<D: FnOnce(bool)> Drop for IncomingBody<D> {
     fn drop(&mut self) {
         if let Some(done) = self.done.take() {
-            done();
+            done(false);
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::filter;
+use crate::http2;
 use crate::message::{EscapedSlashes, Scheme};
 use crate::route;
 use crate::telemetry::AccessLog;
@@ -106,6 +107,8 @@ pub(crate) struct Http {
     pub(crate) max_header_count: usize,
     /// `max_concurrent_streams` of HTTP/2, default 100.
     pub(crate) max_concurrent_streams: u32,
+    /// The rest of `http2_protocol_options`.
+    pub(crate) http2: http2::Options,
     /// `max_requests_per_connection`.
     pub(crate) max_requests_per_connection: Option<u32>,
     /// `http_protocol_options.accept_http_10`.

@@ -141,6 +141,16 @@ pub fn get(stream: u32, path: &str) -> Vec<u8> {
     headers(stream, flag::WHOLE, &request("GET", path))
 }
 
+/// A response's head: 200.
+pub fn ok(stream: u32, flags: u8) -> Vec<u8> {
+    frame(kind::HEADERS, flags | flag::END_HEADERS, stream, &[0x88])
+}
+
+/// GOAWAY.
+pub fn goaway(last: u32, code: u32) -> Vec<u8> {
+    frame(kind::GOAWAY, flag::NONE, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
+}
+
 /// RST_STREAM.
 pub fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(kind::RST_STREAM, flag::NONE, stream, &code.to_be_bytes())
@@ -225,6 +235,23 @@ impl Raw {
         first.extend(settings(&[&[(1, 0)], values].concat()));
         first.extend(frame(kind::SETTINGS, flag::ACK, 0, &[]));
         raw.send(&first).await?;
+        Ok(raw)
+    }
+
+    /// The server's side of a connection that was accepted: reads the preface, sends SETTINGS with these.
+    ///
+    /// # Errors
+    /// When the other side does not speak HTTP/2.
+    pub async fn accept(mut socket: TcpStream, values: &[(u16, u32)]) -> io::Result<Self> {
+        let _ = socket.set_nodelay(true);
+        let mut preface = [0; 24];
+        socket.read_exact(&mut preface).await?;
+        if !preface.starts_with(b"PRI * HTTP/2.0") {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let (reader, writer) = socket.into_split();
+        let mut raw = Self { reader: Reader { socket: reader, buffer: BytesMut::new() }, writer };
+        raw.send(&[settings(values), frame(kind::SETTINGS, flag::ACK, 0, &[])].concat()).await?;
         Ok(raw)
     }
 

@@ -119,6 +119,7 @@ fn web(metrics: &Metrics) -> Arc<cluster::Cluster> {
         service: None,
         policy: cluster::Policy::LeastRequest,
         protocol: cluster::Protocol::Http1,
+        http2: crate::http2::Options::default(),
         connect_timeout: Duration::from_secs(1),
         discovery: cluster::Discovery::Eds("web".into()),
         security: None,

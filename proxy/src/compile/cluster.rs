@@ -12,6 +12,7 @@ use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::from_any;
 
 use super::extension;
+use super::http2;
 use super::problem::{At, Problem, fail, unsupported};
 use super::tls::Contexts;
 use super::value;
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) balancing: Balancing,
     /// What the endpoints speak.
     pub(crate) protocol: Protocol,
+    /// How HTTP/2 is spoken.
+    pub(crate) http2: crate::http2::Options,
     /// `connect_timeout`.
     pub(crate) connect_timeout: Duration,
     /// Bounds.
@@ -79,6 +82,7 @@ pub(crate) fn compile(cluster: &wire::Cluster, contexts: &mut Contexts) -> Resul
         service: value::sidegate_metadata(cluster.metadata.as_ref()).and_then(service),
         balancing: balancing::compile(cluster, &source)?,
         protocol: protocol(cluster, options.as_ref())?,
+        http2: http2_options(cluster, options.as_ref())?,
         connect_timeout: value::interval(cluster.connect_timeout.as_ref(), Duration::from_secs(5))
             .at("connect_timeout")?,
         limits: limits(cluster.circuit_breakers.as_ref()).at("circuit_breakers")?,
@@ -178,6 +182,28 @@ fn protocol(
         }
         None => fail("names no protocol").at(place("upstream_protocol_options")),
     }
+}
+
+/// The options of whichever form asks for HTTP/2.
+fn http2_options(
+    cluster: &wire::Cluster,
+    options: Option<&upstream::HttpProtocolOptions>,
+) -> Result<crate::http2::Options, Problem> {
+    use upstream::http_protocol_options::UpstreamProtocolOptions as Options;
+    use upstream::http_protocol_options::explicit_http_config::ProtocolConfig;
+    let Some(options) = options else {
+        return http2::options(cluster.http2_protocol_options.as_ref()).at("http2_protocol_options");
+    };
+    let wire = match &options.upstream_protocol_options {
+        Some(Options::ExplicitHttpConfig(explicit)) => match &explicit.protocol_config {
+            Some(ProtocolConfig::Http2ProtocolOptions(wire)) => Some(wire),
+            _ => None,
+        },
+        Some(Options::UseDownstreamProtocolConfig(config)) => config.http2_protocol_options.as_ref(),
+        _ => None,
+    };
+    http2::options(wire)
+        .at(format_args!("typed_extension_protocol_options[{HTTP_OPTIONS}].http2_protocol_options"))
 }
 
 fn limits(breakers: Option<&wire::CircuitBreakers>) -> Result<Limits, Problem> {

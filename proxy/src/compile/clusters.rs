@@ -291,6 +291,7 @@ impl Slot {
             service: plan.service.clone(),
             policy: plan.policy(),
             protocol: plan.protocol,
+            http2: plan.http2,
             connect_timeout: plan.connect_timeout,
             discovery: plan.discovery(),
             limits: plan.limits,
@@ -310,6 +311,7 @@ const SECRETS: std::time::Duration = std::time::Duration::from_secs(15);
 fn is_of(cluster: &Cluster, plan: &Plan) -> bool {
     cluster.service == plan.service
         && cluster.protocol == plan.protocol
+        && cluster.http2 == plan.http2
         && cluster.connect_timeout == plan.connect_timeout
         && cluster.discovery == plan.discovery()
         && cluster.limits == plan.limits

@@ -16,6 +16,7 @@ use wire::http_connection_manager::{
 use super::access_log;
 use super::extension;
 use super::filter::{self, Buckets, Context};
+use super::http2;
 use super::listener::{ChainPlan, Routes};
 use super::problem::{At, Problem, fail, unsupported};
 use super::route;
@@ -56,8 +57,8 @@ pub(crate) fn compile(
     let http1 = manager.http_protocol_options.as_ref();
     let common = manager.common_http_protocol_options.as_ref();
     let (header_bytes, header_count) = header_limits(&manager);
-    let http2 = manager.http2_protocol_options.as_ref();
-    let streams = http2.and_then(|http2| value::number(http2.max_concurrent_streams.as_ref()));
+    let http2_wire = manager.http2_protocol_options.as_ref();
+    let http2_options = http2::options(http2_wire).at("http2_protocol_options")?;
     let http = Http {
         stat_prefix: manager.stat_prefix.as_str().into(),
         codec: codec(value::choice(manager.codec_type).at("codec_type")?)?,
@@ -80,7 +81,7 @@ pub(crate) fn compile(
         tracing: manager.tracing.is_some(),
         allow_connect,
         upgrades,
-        extended_connect: http2.is_some_and(|http2| http2.allow_connect),
+        extended_connect: http2_wire.is_some_and(|options| options.allow_connect),
         server_name: value::text(&manager.server_name),
         pass_server_header: manager.server_header_transformation() == ServerHeaderTransformation::PassThrough,
         keep_server_header: manager.server_header_transformation()
@@ -89,7 +90,8 @@ pub(crate) fn compile(
         timeouts: timeouts(&manager)?,
         max_header_bytes: header_bytes,
         max_header_count: header_count,
-        max_concurrent_streams: streams.unwrap_or(100),
+        max_concurrent_streams: http2_options.max_concurrent_streams.unwrap_or(100),
+        http2: http2_options,
         max_requests_per_connection: requests_per_connection(common),
         accept_http_10: http1.is_some_and(|options| options.accept_http_10),
         access_logs: access_log::compile(&manager.access_log)?,

@@ -19,8 +19,8 @@ use crate::drain::Phase;
 use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, MOMENT, Served, refuse, serve as serve_exchange};
 use crate::http2::{
-    Budgets, Guard, Guarded, HeadBounds, Incoming, Pump, PumpError, incoming_request, outgoing_response,
-    request_head,
+    Budgets, Cut, Guard, Guarded, HeadBounds, Incoming, Keepalive, Pump, PumpError, incoming_request,
+    keep_alive, outgoing_response, request_head,
 };
 use crate::io::{Gathered, Io};
 use crate::message::{Body, BodyError, Request, Response, Tunnel};
@@ -36,7 +36,7 @@ pub(super) async fn serve(
     io: Rc<Io>,
     ahead: BytesMut,
 ) {
-    let budgets = Budgets { header_bytes: http.max_header_bytes, ..Budgets::default() };
+    let budgets = Budgets { header_bytes: http.max_header_bytes, ..http.http2.budgets };
     let streams = Rc::new(Streams::new(Guard::new(budgets, true)));
     let guarded =
         Guarded::new(Gathered::new(io.clone(), ahead), streams.guard.clone(), http.timeouts.headers);
@@ -52,8 +52,9 @@ pub(super) async fn serve(
 fn settings(http: &Http) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(http.http2.stream_window)
+        // Uploads that stall must not hold up the others of the connection: in a mesh, one connection carries many clients.
+        .initial_connection_window_size(http.http2.connection_window(http.max_concurrent_streams))
         .max_concurrent_streams(http.max_concurrent_streams)
         // A little above our own bound: what is just over it gets an answer with a reason, and a record.
         .max_header_list_size(u32::try_from(http.max_header_bytes + HEADER_MARGIN).unwrap_or(u32::MAX))
@@ -64,6 +65,9 @@ fn settings(http: &Http) -> h2::server::Builder {
         // connections: a browser that leaves a page gives up on all its streams at once.
         .max_local_error_reset_streams(None)
         .max_pending_accept_reset_streams(http.max_concurrent_streams.max(100) as usize);
+    if let Some(bytes) = http.http2.table_bytes {
+        builder.header_table_size(bytes);
+    }
     if http.extended_connect {
         builder.enable_connect_protocol();
     }
@@ -81,6 +85,8 @@ async fn accept(
     http: &Http,
     streams: &Rc<Streams>,
 ) -> Result<(), Reason> {
+    let _keepalive =
+        http.http2.keepalive.and_then(|keepalive| Pinging::start(&mut connection, keepalive, streams));
     let mut end = worker.drain.clone();
     let (mut leaving, mut accepted) = (false, 0_u32);
     let mut aged = pin!(super::after(http.timeouts.connection));
@@ -194,6 +200,28 @@ impl Streams {
     }
 }
 
+/// Pings the client while it lives.
+struct Pinging {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Pinging {
+    fn start(connection: &mut Transport, keepalive: Keepalive, streams: &Streams) -> Option<Self> {
+        let (pings, guard) = (connection.ping_pong()?, streams.guard.clone());
+        let task = tokio::task::spawn_local(async move {
+            keep_alive(pings, keepalive, &Notify::new(), rand::random).await;
+            guard.trip(Cut::Silent);
+        });
+        Some(Self { task })
+    }
+}
+
+impl Drop for Pinging {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 struct StreamCount {
     streams: Rc<Streams>,
 }
@@ -228,13 +256,16 @@ impl Stream {
     fn spawn(self, request: http::Request<RecvStream>, idle: Option<Duration>) {
         let count = StreamCount::new(&self.streams);
         // Boxed: the runtime moves a task several times, the last time when it has ended.
-        tokio::task::spawn_local(Box::pin(async move {
-            self.serve(request, idle).await;
-            drop(count);
-        }));
+        tokio::task::spawn_local(Box::pin(self.serve(request, idle, count)));
     }
 
-    async fn serve(mut self, request: http::Request<RecvStream>, idle: Option<Duration>) {
+    /// `_count` goes with the future.
+    async fn serve(
+        mut self,
+        request: http::Request<RecvStream>,
+        idle: Option<Duration>,
+        _count: StreamCount,
+    ) {
         let (mut parts, stream) = request.into_parts();
         let method = parts.method.clone();
         let started = Instant::now();
@@ -375,9 +406,6 @@ async fn send_body(pump: &mut Pump, idle: Option<Duration>, ending: &Ending) -> 
     }
 }
 
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// Uploads that stall must not hold up the others of the connection: in a mesh, one connection carries many clients.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// A client that gives up after so long has waited: it is not out to waste our work.
 const PATIENT: Duration = Duration::from_secs(1);
 /// How long a connection that was cut takes in what is still coming, and how much of that.
@@ -389,4 +417,4 @@ const LINGER_READ: usize = 64 * 1024;
 /// How long a connection that was told to end, and serves nothing, may take to do so.
 const FAREWELL: Duration = Duration::from_secs(30);
 /// Bytes of responses held for a client that does not read.
-const SEND_BUFFER: usize = 256 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;

@@ -70,6 +70,9 @@ pub(crate) enum Cut {
     /// `max_outbound_frames`, `max_outbound_control_frames`.
     #[error("too many frames wait for a peer that does not read")]
     Outbound,
+    /// `connection_keepalive`.
+    #[error("a ping was not answered in time")]
+    Silent,
     /// `override_stream_error_on_invalid_http_message: false`.
     #[error("a malformed message, and the configuration says that one ends the connection")]
     Malformed,
@@ -82,6 +85,8 @@ pub(crate) struct Guard {
     counts: RefCell<Counts>,
     /// Streams being served.
     active: Cell<usize>,
+    /// Times that bytes came.
+    reads: Cell<u32>,
     cut: Cell<Option<Cut>>,
     /// There is a [`Cut`].
     tripped: Notify,
@@ -139,6 +144,7 @@ impl Guard {
             budgets,
             counts: RefCell::new(counts),
             active: Cell::new(0),
+            reads: Cell::new(0),
             cut: Cell::new(None),
             tripped: Notify::new(),
         }
@@ -146,6 +152,7 @@ impl Guard {
 
     /// Counts what came; gives the number of bytes that may be passed on, fewer than all when they are one frame too many.
     pub(crate) fn received(&self, bytes: &[u8]) -> usize {
+        self.reads.set(self.reads.get().wrapping_add(1));
         let mut counts = self.counts.borrow_mut();
         let mut walker = std::mem::take(&mut counts.inbound);
         let passed =
@@ -224,6 +231,11 @@ impl Guard {
     /// A response has begun, or the peer has waited for one: if it resets the stream now, that is not to waste our work.
     pub(crate) fn answered(&self) {
         self.counts.borrow_mut().resets.earn(1, MOST_SAVED_RESETS);
+    }
+
+    /// Changes whenever bytes come.
+    pub(crate) fn reads(&self) -> u32 {
+        self.reads.get()
     }
 
     /// Whether a header block has begun and not ended: nothing else can come on this connection until it does.

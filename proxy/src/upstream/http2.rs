@@ -7,17 +7,25 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::SendRequest;
 use http::Method;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connect::{ConnectionPlace, Want, connect};
 use super::pool::{PendingClaim, Pool, Pools};
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
-use crate::http2::{Pump, PumpError, incoming, outgoing_request, response_head};
+use crate::http2::{
+    Guard, Guarded, Options, Pump, PumpError, incoming, keep_alive, outgoing_request, response_head,
+    watch_silence,
+};
 use crate::io::Gathered;
 use crate::message::{Body, Response};
+
+mod stream;
+
+use stream::{Farewells, StreamClaim};
 
 /// One shared connection.
 #[derive(Clone)]
@@ -26,9 +34,19 @@ pub(super) struct Connection {
     state: Rc<State>,
 }
 
+#[derive(Debug)]
 struct State {
-    /// Requests in flight on it.
-    streams: Cell<usize>,
+    /// What passes by, and the requests in flight.
+    guard: Rc<Guard>,
+    farewells: Farewells,
+    /// A stream has ended: another may begin.
+    freed: Rc<Notify>,
+    /// Asks the endpoint whether it is there.
+    probe: Notify,
+    /// Streams that may share the connection, by configuration.
+    most: usize,
+    /// It did not answer a ping.
+    dead: Cell<bool>,
     /// The connection's task has ended, or it is not to be used for new requests.
     closed: Cell<bool>,
     idle_since: Cell<Instant>,
@@ -39,7 +57,7 @@ struct State {
 impl Connection {
     /// Whether it can take no more requests, or has been idle for long.
     pub(super) fn is_closed(&self, now: Instant) -> bool {
-        let idle = self.state.streams.get() == 0;
+        let idle = self.state.guard.active() == 0;
         self.state.closed.get() || (idle && now.duration_since(self.state.idle_since.get()) > IDLE_LIMIT)
     }
 }
@@ -65,9 +83,11 @@ impl Pools {
                 connection.state.closed.set(true);
                 continue;
             };
+            connection.probe_if_idle(&destination.cluster.http2);
             let claim = StreamClaim::new(connection.state);
+            claim.hold(response);
             let pump = (!end).then(|| Pump::new(attempt.body, stream));
-            return receive(response, pump, claim, &method).await;
+            return receive(pump, claim, &method).await;
         }
         let detail = "every HTTP/2 connection closed before it could be used";
         Err(SendError { reused: true, ..SendError::not_sent(Reason::ConnectFailure, detail) })
@@ -93,7 +113,9 @@ impl Pools {
         }
         let (response, mut stream) = sender.send_request(head, false).map_err(|error| failed(&error))?;
         let claim = StreamClaim::new(connection.state);
-        let (parts, received) = response.await.map_err(|error| failure(&error, &claim))?.into_parts();
+        claim.hold(response);
+        let answer = poll_fn(|context| claim.poll_response(context)).await;
+        let (parts, received) = answer.map_err(|error| failure(&error, &claim))?.into_parts();
         claim.answered();
         let mut head = response_head(parts);
         let upload = if head.status.is_success() {
@@ -103,7 +125,7 @@ impl Pools {
             let _ = stream.send_data(Bytes::new(), true);
             None
         };
-        let body = incoming(received, &mut head.headers, move || drop(claim), upload);
+        let body = incoming(received, &mut head.headers, ending(claim), upload);
         Ok(Response { head, body })
     }
 
@@ -111,22 +133,30 @@ impl Pools {
         let pool = self.of(destination);
         loop {
             let best = pool.least_busy();
-            let busy = best.as_ref().is_none_or(|connection| {
-                let limit = connection.sender.current_max_send_streams().min(STREAMS_BEFORE_ANOTHER);
-                connection.state.streams.get() >= limit
-            });
-            let connections = pool.shared.borrow().len();
-            let may_open = connections < MAX_CONNECTIONS && !pool.connecting.get();
-            let best = match best {
-                Some(best) if !busy || !may_open => return Ok(best),
-                best => best,
+            let load = best.as_ref().map_or(Load::Full, Connection::load);
+            // More connections help where each takes few streams, not where none takes any.
+            let helps = best.as_ref().is_some_and(|best| best.sender.current_max_send_streams() > 0);
+            let most = if load == Load::Full && helps { MOST_CONNECTIONS } else { MAX_CONNECTIONS };
+            let may_open = pool.shared.borrow().len() < most && !pool.connecting.get();
+            let best = match (best, load) {
+                (Some(best), Load::Light) => return Ok(best),
+                (Some(best), Load::Busy) if !may_open => return Ok(best),
+                (Some(_), Load::Full) if !may_open && !pool.connecting.get() => {
+                    pool.await_stream(&destination.cluster).await?;
+                    continue;
+                }
+                (best, _) => best,
             };
             if !pool.connecting.get() {
                 return match (ConnectionPlace::take(&destination.cluster, best.is_none()), best) {
                     // Boxed: every request would carry the room that making a connection needs.
                     (Some(place), _) => Box::pin(self.open_http2(destination, &pool, place)).await,
                     // At the bound on connections, streams share what there is.
-                    (None, Some(best)) => Ok(best),
+                    (None, Some(best)) if load != Load::Full => Ok(best),
+                    (None, Some(_)) => {
+                        pool.await_stream(&destination.cluster).await?;
+                        continue;
+                    }
                     (None, None) => continue,
                 };
             }
@@ -156,30 +186,29 @@ impl Pools {
             pool.failure.replace((error.reason, error.detail.clone()));
         })?;
         let claim = place.opened(&self.recorder);
-        let io = Gathered::new(Rc::new(io), BytesMut::new());
-        let mut builder = h2::client::Builder::new();
-        builder
-            .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
-            .max_header_list_size(64 * 1024)
-            .max_send_buffer_size(256 * 1024);
-        let (sender, connection) = builder
+        let options = cluster.http2;
+        let guard = Rc::new(Guard::new(options.budgets, false));
+        let io = Guarded::new(Gathered::new(Rc::new(io), BytesMut::new()), guard.clone(), None);
+        let (sender, connection) = settings(&options)
             .handshake::<_, Bytes>(io)
             .await
             .map_err(|error| SendError::not_sent(Reason::ConnectFailure, error.to_string()))?;
         let state = Rc::new(State {
-            streams: Cell::new(0),
+            guard,
+            farewells: Farewells::default(),
+            freed: pool.freed.clone(),
+            probe: Notify::new(),
+            most: options.max_concurrent_streams.map_or(usize::MAX, |most| most as usize),
+            dead: Cell::new(false),
             closed: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             heard: Cell::new(None),
         });
         let task_state = state.clone();
         tokio::task::spawn_local(async move {
-            // Why it ended is told to each stream; the pool only needs to know that it did.
-            let _ = connection.await;
+            drive(connection, &task_state, &options).await;
             task_state.closed.set(true);
+            task_state.freed.notify_waiters();
             drop(claim);
         });
         let connection = Connection { sender, state };
@@ -188,11 +217,105 @@ impl Pools {
     }
 }
 
+fn settings(options: &Options) -> h2::client::Builder {
+    let shared = options.max_concurrent_streams.unwrap_or(STREAMS_BEFORE_ANOTHER as u32);
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(options.stream_window)
+        // As many streams as share a connection may each fill their window: clients that do not read must not hold up the others.
+        .initial_connection_window_size(options.connection_window(shared))
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(64 * 1024)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(None);
+    if let Some(bytes) = options.table_bytes {
+        builder.header_table_size(bytes);
+    }
+    builder
+}
+
+type Transport = h2::client::Connection<Guarded, Bytes>;
+
+/// Runs a connection until either end closes it, or the other end is found dead or hostile.
+async fn drive(mut connection: Transport, state: &State, options: &Options) {
+    let pings = connection.ping_pong();
+    let alive = async {
+        match (pings, options.keepalive) {
+            (Some(pings), Some(keepalive)) => {
+                keep_alive(pings, keepalive, &state.probe, rand::random).await;
+            }
+            (Some(pings), None) => watch_silence(pings, state.guard.clone()).await,
+            (None, _) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        // Why it ended is told to each stream; the pool only needs to know that it did.
+        _ = connection => {}
+        cut = state.guard.tripped() => tracing::warn!("an HTTP/2 connection to an endpoint is cut: {cut}"),
+        () = alive => state.dead.set(true),
+        () = state.farewells.run() => {}
+    }
+}
+
+/// What is called when a response's body has ended, or is dropped before that.
+fn ending(claim: StreamClaim) -> impl FnOnce(bool) + 'static {
+    move |ended| {
+        if ended {
+            claim.ended();
+        }
+    }
+}
+
+/// How much a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    Light,
+    /// Another connection would be better.
+    Busy,
+    /// The endpoint, or the configuration, allows no more streams.
+    Full,
+}
+
+impl Connection {
+    fn load(&self) -> Load {
+        let streams = self.state.guard.active();
+        let most = self.sender.current_max_send_streams().min(self.state.most);
+        // Before its SETTINGS have come, what the endpoint allows is a guess.
+        if streams >= most && self.state.guard.reads() > 0 {
+            Load::Full
+        } else if streams >= STREAMS_BEFORE_ANOTHER {
+            Load::Busy
+        } else {
+            Load::Light
+        }
+    }
+
+    /// Asks whether the endpoint is there when the connection has been idle for long (`connection_idle_interval`).
+    fn probe_if_idle(&self, options: &Options) {
+        let idle = options.keepalive.and_then(|keepalive| keepalive.idle);
+        if self.state.guard.active() == 0
+            && idle.is_some_and(|idle| self.state.idle_since.get().elapsed() > idle)
+        {
+            self.state.probe.notify_one();
+        }
+    }
+}
+
 impl Pool {
     fn least_busy(&self) -> Option<Connection> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| !connection.state.closed.get());
-        shared.iter().min_by_key(|connection| connection.state.streams.get()).cloned()
+        shared.iter().min_by_key(|connection| connection.state.guard.active()).cloned()
+    }
+
+    /// Waits until a stream has ended on one of the connections, as one of the requests that wait for a connection.
+    async fn await_stream(&self, cluster: &crate::cluster::Cluster) -> Result<(), SendError> {
+        let _waiting = PendingClaim::new(cluster)?;
+        // SETTINGS may also allow more, of which nobody tells: look again now and then.
+        let _ = tokio::time::timeout(STREAM_LOOK, self.freed.notified()).await;
+        Ok(())
     }
 }
 
@@ -226,12 +349,7 @@ async fn allows_tunnels(sender: &SendRequest<Bytes>, patience: Duration) -> bool
     tokio::time::timeout(patience.min(SETTINGS_WAIT), said).await.is_ok()
 }
 
-async fn receive(
-    mut response: ResponseFuture,
-    mut pump: Option<Pump>,
-    claim: StreamClaim,
-    method: &Method,
-) -> Result<Response, SendError> {
+async fn receive(mut pump: Option<Pump>, claim: StreamClaim, method: &Method) -> Result<Response, SendError> {
     let received = poll_fn(|context| {
         if let Some(sending) = &mut pump
             && let Poll::Ready(end) = sending.poll(context)
@@ -241,7 +359,7 @@ async fn receive(
                 return Poll::Ready(Err(SendError::of_request_body(error)));
             }
         }
-        std::pin::Pin::new(&mut response).poll(context).map_err(|error| failure(&error, &claim))
+        claim.poll_response(context).map_err(|error| failure(&error, &claim))
     });
     let (parts, stream) = received.await?.into_parts();
     claim.answered();
@@ -249,9 +367,12 @@ async fn receive(
     // What answers HEAD, and 304, announces a length that no body follows.
     let bodiless = *method == Method::HEAD || head.status == http::StatusCode::NOT_MODIFIED;
     if bodiless {
+        if stream.is_end_stream() {
+            claim.ended();
+        }
         return Ok(Response { head, body: Body::Empty });
     }
-    let body = incoming(stream, &mut head.headers, move || drop(claim), pump);
+    let body = incoming(stream, &mut head.headers, ending(claim), pump);
     Ok(Response { head, body })
 }
 
@@ -264,42 +385,15 @@ fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
     }
     let processed = if refused || beyond_goaway { Processed::Refused } else { Processed::Maybe };
     // A connection that has served others may just have been closed for its age; a stream that the endpoint resets is another matter.
-    let reused = claim.state.heard.get().is_some() && (error.is_go_away() || error.is_io());
-    SendError { reason: Reason::UpstreamReset, processed, reused, detail: format!("HTTP/2: {error}") }
-}
-
-/// A request's place among the streams of its connection.
-struct StreamClaim {
-    state: Rc<State>,
-    sent: Instant,
-    answered: Cell<bool>,
-}
-
-impl StreamClaim {
-    fn new(state: Rc<State>) -> Self {
-        state.streams.set(state.streams.get() + 1);
-        Self { state, sent: Instant::now(), answered: Cell::new(false) }
-    }
-
-    /// The response has begun.
-    fn answered(&self) {
-        self.answered.set(true);
-        self.state.heard.set(Some(Instant::now()));
-    }
-}
-
-impl Drop for StreamClaim {
-    fn drop(&mut self) {
-        self.state.streams.set(self.state.streams.get() - 1);
-        let now = Instant::now();
-        self.state.idle_since.set(now);
-        // Given up on, and no other request was answered since it was sent: the other end may be gone without a word. What follows goes
-        // over another connection.
-        let heard = self.state.heard.get().is_some_and(|heard| heard > self.sent);
-        if !self.answered.get() && !heard && now.duration_since(self.sent) > SILENCE {
-            self.state.closed.set(true);
-        }
-    }
+    let dead = claim.state.dead.get();
+    let reused = dead || claim.state.heard.get().is_some() && (error.is_go_away() || error.is_io());
+    // Whatever ended it, there is nothing left to reset.
+    claim.ended();
+    let detail = match dead {
+        true => "HTTP/2: the endpoint was silent and did not answer a ping".to_owned(),
+        false => format!("HTTP/2: {error}"),
+    };
+    SendError { reason: Reason::UpstreamReset, processed, reused, detail }
 }
 
 /// How long a request for a tunnel waits for the endpoint's SETTINGS, and how often it looks.
@@ -311,11 +405,12 @@ const STREAMS_BEFORE_ANOTHER: usize = 100;
 const MAX_CONNECTIONS: usize = 4;
 /// How often a request looks for a connection before it gives up.
 const CHECKOUTS: usize = MAX_CONNECTIONS + 2;
-/// A request that was given up after so long says something about its connection.
-const SILENCE: Duration = Duration::from_secs(1);
 /// An unused connection is closed after this.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// As many streams as share a connection may each fill their window: clients that do not read must not hold up the others.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_BEFORE_ANOTHER as u32;
+/// Connections where each takes few streams.
+const MOST_CONNECTIONS: usize = 64;
+/// How often a request that waits for a stream looks by itself.
+const STREAM_LOOK: Duration = Duration::from_millis(50);
+/// Bytes of one stream held for an endpoint that does not read.
+const SEND_BUFFER: usize = 64 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;

@@ -54,6 +54,8 @@ pub(super) struct Pool {
     idle: RefCell<Vec<http1::Connection>>,
     /// HTTP/2 connections.
     pub(super) shared: RefCell<Vec<http2::Connection>>,
+    /// A stream has ended on one of them.
+    pub(super) freed: Rc<Notify>,
     /// An HTTP/2 connection is being made: others wait for it instead of making their own.
     pub(super) connecting: Cell<bool>,
     /// How often that failed, and how it did last: those who wait for the connection fail with it.
@@ -89,6 +91,7 @@ impl Pools {
                 alive: Arc::downgrade(&destination.endpoint.in_flight),
                 idle: RefCell::default(),
                 shared: RefCell::default(),
+                freed: Rc::default(),
                 connecting: Cell::new(false),
                 failures: Cell::new(0),
                 failure: RefCell::new((Reason::ConnectFailure, String::new())),
