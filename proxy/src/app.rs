@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ use crate::{compile, overload, timer, xds};
 
 mod logging;
 mod operator;
+mod panics;
 mod shutdown;
 
 use shutdown::Ended;
@@ -60,6 +61,8 @@ struct Proxy {
     drain: Rc<Drain>,
     balance: Arc<Balance>,
     workers: Vec<JoinHandle<()>>,
+    /// A worker has ended.
+    lost: Arc<Notify>,
     metrics: Metrics,
 }
 
@@ -67,6 +70,7 @@ impl Proxy {
     async fn start(settings: Settings, log: logging::Level) -> ExitCode {
         let metrics = Metrics::new(settings.concurrency.get());
         metrics.set_local(operator::local_workload(&settings));
+        panics::count(metrics.clone());
         logging::reopen_on_signal(metrics.clone());
         let publisher = Publisher::new();
         let snapshots = publisher.handle();
@@ -123,21 +127,24 @@ impl Proxy {
         receivers: Vec<mpsc::Receiver<Command>>,
     ) -> std::io::Result<Self> {
         let mut workers = Vec::with_capacity(receivers.len());
+        let lost = Arc::new(Notify::new());
         for (index, commands) in receivers.into_iter().enumerate() {
             let (snapshots, metrics, balance) = (snapshots.clone(), metrics.clone(), balance.clone());
             let (drain, overload) = (drain.watch(), overload.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            let alive = panics::Alive(lost.clone());
             workers.push(thread.spawn(move || {
+                let _alive = alive;
                 let worker = Worker::new(&snapshots, metrics.recorder(index), drain, overload);
                 run_worker(worker, index, balance, commands);
             })?);
         }
-        Ok(Self { drain, balance, workers, metrics })
+        Ok(Self { drain, balance, workers, lost, metrics })
     }
 
     /// Serves until told to end, then ends in order.
     async fn serve(self, settings: &Settings) -> ExitCode {
-        let ended = shutdown::conduct(&self.drain, &self.balance, settings).await;
+        let ended = shutdown::conduct(&self.drain, &self.balance, &self.lost, settings).await;
         self.drain.advance(Phase::Ended);
         for worker in self.workers {
             // A worker that panicked has said so on stderr.
@@ -147,6 +154,10 @@ impl Proxy {
         match ended {
             Ended::Quietly => tracing::info!("every connection finished; bye"),
             Ended::Cut(connections) => tracing::warn!("{connections} connections were cut"),
+            Ended::Broken => {
+                tracing::error!("a worker has ended: this process cannot serve on");
+                return ExitCode::FAILURE;
+            }
         }
         ExitCode::SUCCESS
     }

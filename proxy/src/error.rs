@@ -76,11 +76,13 @@ pub(crate) enum Reason {
     NoFilterChain,
     /// What comes before the protocol (a PROXY header, a ClientHello) is malformed or missing.
     BadPreamble,
+    /// A defect of the proxy itself ended it.
+    Internal,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 34] = [
+    pub(crate) const ALL: [Reason; 35] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -115,6 +117,7 @@ impl Reason {
         Self::MaxDuration,
         Self::NoFilterChain,
         Self::BadPreamble,
+        Self::Internal,
     ];
 
     /// The status of the local reply, unless the route or filter gives its own.
@@ -126,6 +129,7 @@ impl Reason {
             Self::UpstreamReset | Self::UpstreamBodyReset | Self::UpstreamProtocolError => {
                 StatusCode::BAD_GATEWAY
             }
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RateLimited | Self::DownstreamFlood => StatusCode::TOO_MANY_REQUESTS,
             Self::BadRequest
@@ -160,7 +164,7 @@ impl Reason {
             Self::NoRoute | Self::NoFilterChain => "NR",
             Self::NoCluster => "NC",
             Self::NoHealthyEndpoint => "UH",
-            Self::DirectResponse | Self::Redirect | Self::ExpectationFailed => "-",
+            Self::DirectResponse | Self::Redirect | Self::ExpectationFailed | Self::Internal => "-",
             Self::ConnectFailure | Self::ConnectTimeout | Self::UpstreamTlsFailure => "UF",
             Self::UpstreamReset | Self::UpstreamBodyReset => "UC",
             Self::UpstreamProtocolError => "UPE",
@@ -219,6 +223,7 @@ impl Reason {
             Self::DownstreamFlood => "downstream_flood",
             Self::DownstreamProtocolError => "downstream_protocol_error",
             Self::Overload => "overload",
+            Self::Internal => "internal_error",
             Self::MaxDuration => "max_duration",
             Self::NoFilterChain => "no_filter_chain",
             Self::BadPreamble => "bad_preamble",

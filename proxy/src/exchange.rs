@@ -400,7 +400,11 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let cut = self.worker.drain.phase() == Phase::Ended;
         if let Some(record) = &mut self.record {
-            record.reason = Some(if cut { Reason::Draining } else { Reason::DownstreamClosed });
+            record.reason = Some(match cut {
+                _ if std::thread::panicking() => Reason::Internal,
+                true => Reason::Draining,
+                false => Reason::DownstreamClosed,
+            });
             self.write();
         }
     }

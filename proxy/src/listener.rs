@@ -324,3 +324,35 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    #[tokio::test(flavor = "local")]
+    async fn a_panic_ends_one_connection_and_gives_back_what_it_held() {
+        let metrics = Metrics::new(1);
+        let recorder = metrics.recorder(0);
+        let balance = Arc::new(Balance::new(vec![mpsc::channel(1).0], 10));
+        let name: Arc<str> = "main".into();
+        let served = |fails: bool| {
+            let (recorder, name, load) = (recorder.clone(), name.clone(), Load::new(&balance, 0));
+            async move {
+                let _load = load;
+                let _open = recorder.downstream_opened(&name);
+                tokio::task::yield_now().await;
+                assert!(!fails, "a defect");
+            }
+        };
+        let bad = tokio::task::spawn_local(served(true));
+        let good = tokio::task::spawn_local(served(false));
+        assert_eq!(balance.connections(), 2);
+        assert!(bad.await.is_err_and(|error| error.is_panic()));
+        assert!(good.await.is_ok(), "others go on");
+        assert_eq!(balance.connections(), 0);
+        let mut page = String::new();
+        metrics.encode_stats(&mut page, &|name| name.contains("downstream_cx_active"), &Default::default());
+        assert_eq!(page, "listener.main.downstream_cx_active: 0\n");
+    }
+}

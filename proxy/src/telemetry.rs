@@ -4,7 +4,7 @@
 //! Logging: a line is formatted by the worker into its lane of the log's [outlet](access_log), which a thread of its own writes.
 //! Remembering: the [flight recorder](flight) keeps why the proxy answered with an error, for `/why/{id}`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -59,6 +59,7 @@ struct Shared {
     outlets: Arc<access_log::Outlets>,
     flight: flight::FlightRecorder,
     config: ConfigMetrics,
+    panics: AtomicU64,
     local: OnceLock<LocalWorkload>,
     started: SystemTime,
 }
@@ -80,6 +81,7 @@ impl Metrics {
             outlets: Arc::new(access_log::Outlets::new(slots)),
             flight: flight::FlightRecorder::new(rand::random()),
             config: ConfigMetrics::default(),
+            panics: AtomicU64::new(0),
             local: OnceLock::new(),
             started: SystemTime::now(),
         };
@@ -117,6 +119,11 @@ impl Metrics {
     /// What the config staircase counts.
     pub(crate) fn config(&self) -> &ConfigMetrics {
         &self.shared.config
+    }
+
+    /// Code has panicked.
+    pub(crate) fn panicked(&self) {
+        self.shared.panics.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Why the proxy answered with that error, as long as it is remembered.
@@ -159,6 +166,7 @@ impl Metrics {
         }
         let mut totals = totals::Totals::gather(&shards, self.shared.clusters.all(), inputs);
         totals.config = self.shared.config.read();
+        totals.panics = self.shared.panics.load(Ordering::Relaxed);
         totals.series_overflow = self.shared.series_bound.overflowed();
         totals.log = self.shared.outlets.totals();
         totals.reasons_remembered = self.shared.flight.len();

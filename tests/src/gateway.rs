@@ -273,8 +273,8 @@ impl Gateway {
         let config = sandbox.write("bootstrap.json", &bootstrap.to_string());
         let mut arguments = vec!["-c".to_owned(), config.display().to_string()];
         arguments.extend(self.flags);
-        let process = start(sandbox, "proxy", &program("sidegate-proxy"), arguments);
-        Proxy { process, address: listener, admin }
+        let process = start(sandbox, "proxy", &program("sidegate-proxy"), arguments.clone());
+        Proxy { process, address: listener, arguments, admin }
     }
 }
 
@@ -285,10 +285,17 @@ pub struct Proxy {
     pub process: Process,
     /// Where it listens.
     pub address: SocketAddr,
+    arguments: Vec<String>,
     admin: Option<SocketAddr>,
 }
 
 impl Proxy {
+    /// Starts it again, at the same addresses, after it has ended.
+    pub async fn restart(&mut self, sandbox: &Sandbox) {
+        self.process = Process::start(sandbox, "proxy", &program("sidegate-proxy"), self.arguments.clone());
+        self.accepting().await;
+    }
+
     async fn accepting(&mut self) {
         let address = self.address;
         let process = &mut self.process;

@@ -125,6 +125,16 @@ impl Process {
         self.signal(Signal::INT);
     }
 
+    /// Stops it in its tracks (SIGSTOP).
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Ends it at once (SIGKILL) and waits for that.
     pub async fn kill(&mut self) {
         let _ = self.child.kill().await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::drain::{Drain, Phase};
@@ -15,10 +16,12 @@ pub(super) enum Ended {
     Quietly,
     /// So many connections were still open.
     Cut(usize),
+    /// A worker was lost.
+    Broken,
 }
 
 /// Waits for SIGTERM or SIGINT, or for the admin to start draining; then ends in order. A second signal ends at once.
-pub(super) async fn conduct(drain: &Drain, balance: &Balance, settings: &Settings) -> Ended {
+pub(super) async fn conduct(drain: &Drain, balance: &Balance, lost: &Notify, settings: &Settings) -> Ended {
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
@@ -31,6 +34,7 @@ pub(super) async fn conduct(drain: &Drain, balance: &Balance, settings: &Setting
     tokio::select! {
         () = either(&mut terminate, &mut interrupt) => {}
         () = watcher.reached(Phase::Lame) => {}
+        () = lost.notified() => return Ended::Broken,
     }
     drain.advance(Phase::Lame);
     tracing::info!("shutting down: not ready, accepting for {:?} more", settings.shutdown_delay);
@@ -44,6 +48,7 @@ pub(super) async fn conduct(drain: &Drain, balance: &Balance, settings: &Setting
     tokio::select! {
         biased;
         () = ending => {}
+        () = lost.notified() => return Ended::Broken,
         () = either(&mut terminate, &mut interrupt) => tracing::warn!("second signal: ending now"),
     }
     match balance.connections() {

@@ -296,6 +296,7 @@ impl Totals {
         page.gauge("sidegate_reasons_remembered", help, self.reasons_remembered as f64)?;
         let help = "Error replies that had to make room for newer ones in /why";
         page.counter("sidegate_reasons_forgotten", help, self.reasons_forgotten as f64)?;
+        page.counter("sidegate_panics", "Defects that ended a task", self.panics as f64)?;
         let help = "Times that something was counted under the series named overflow, for want of room";
         page.counter("sidegate_series_overflow", help, self.series_overflow as f64)?;
         let help = "Access log lines by what became of them";

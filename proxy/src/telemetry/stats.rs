@@ -126,6 +126,7 @@ fn server(lines: &mut Lines<'_>, totals: &Totals) {
     lines.push("sidegate.config_version", totals.config.version);
     lines.push("sidegate.config_updates", totals.config.publications);
     lines.push("sidegate.config_rejected_resources", totals.config.rejections);
+    lines.push("sidegate.panics", totals.panics);
     lines.push("sidegate.series_overflow", totals.series_overflow);
     lines.push("sidegate.access_log_lines_written", totals.log.written);
     lines.push("sidegate.access_log_lines_dropped", totals.log.dropped);

@@ -59,6 +59,7 @@ pub(super) struct Totals {
     pub(super) reasons_forgotten: u64,
     pub(super) reasons_remembered: usize,
     pub(super) config: ConfigTotals,
+    pub(super) panics: u64,
     pub(super) series_overflow: u64,
     pub(super) log: LogTotals,
     pub(super) local: LocalWorkload,

@@ -188,6 +188,11 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "What comes before the protocol is malformed or missing: a PROXY header or a ClientHello",
         "Check that what stands before this proxy sends the PROXY header (`send-proxy`, `proxy_protocol`) exactly where the listener expects one, and that nobody else reaches the port.",
     ),
+    (
+        Reason::Internal,
+        "A defect of the proxy itself ended this exchange",
+        "Report it with the line `panicked` of the proxy's log; the proxy serves on.",
+    ),
 ];
 
 #[cfg(test)]
