@@ -8,9 +8,11 @@ mod deny;
 mod descriptors;
 mod fuzz;
 mod house;
+mod mutants;
 mod peers;
 mod stage;
 mod test;
+mod tool;
 mod workspace;
 
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ fn run(recipe: Recipe) -> anyhow::Result<()> {
         Recipe::Test { filter } => test::run(filter.as_deref()),
         Recipe::Bench(arguments) => bench::run(&arguments),
         Recipe::Fuzz(arguments) => fuzz::run(&arguments),
+        Recipe::Mutants(arguments) => mutants::run(&arguments),
         Recipe::Descriptors => descriptors::run(),
     }
 }
@@ -63,6 +66,8 @@ enum Recipe {
     Bench(bench::Arguments),
     /// Fuzz one target for a while
     Fuzz(fuzz::Arguments),
+    /// Change the codec in small ways and see that its tests notice each (docs/mutants.md)
+    Mutants(mutants::Arguments),
     /// Write xds-proto/descriptors anew after an update of envoy-types
     Descriptors,
 }

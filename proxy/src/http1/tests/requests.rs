@@ -393,6 +393,17 @@ fn a24_a_client_cannot_strip_what_others_decide_by() {
 }
 
 #[test]
+fn a24_an_option_of_the_same_length_is_another_option() {
+    // As long as `close`, `keep-alive` and `upgrade`: they nominate fields, and mean nothing else.
+    let event = get("Connection: x-hop\r\nX-Hop: 1").unwrap();
+    assert!(event.keep_alive && event.head.headers.is_empty());
+    let event = request("GET / HTTP/1.0\r\nConnection: x-hop-name\r\nX-Hop-Name: 1\r\n\r\n").unwrap();
+    assert!(!event.keep_alive && event.head.headers.is_empty());
+    let event = get("Connection: x-hop-1\r\nX-Hop-1: 1\r\nUpgrade: websocket").unwrap();
+    assert!(event.upgrade.is_none() && event.head.headers.is_empty());
+}
+
+#[test]
 fn a24_the_list_of_connection_options_is_bounded() {
     assert!(get(format!("Connection: {}", ["a"; 100].join(","))).is_ok());
     assert_eq!(fault(get(format!("Connection: {}", ["a"; 101].join(",")))), Fault::ConnectionOptions);
