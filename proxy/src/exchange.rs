@@ -2,6 +2,7 @@
 //!
 //! The server side of either codec calls [`serve`] once per request, streams what it returns, and tells [`Ending`] how that went.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::drain::Phase;
 use crate::error::Reason;
+use crate::filter::{self, GrpcWeb};
 use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Tunnel, Version};
 use crate::route::{Action, HeaderChanges, Route, Silent};
 use crate::snapshot::{Http, Loaded, Snapshot};
@@ -156,6 +158,7 @@ struct Exchange<'a> {
     ending: Ending,
     tunnel: bool,
     bounds: Bounds,
+    grpc_web: Option<GrpcWeb>,
     route: Option<Arc<Route>>,
     /// The weighted cluster's own changes to the response; they come before the route's.
     response_changes: Option<Arc<HeaderChanges>>,
@@ -183,6 +186,7 @@ impl<'a> Exchange<'a> {
             record: Some(Box::new(record)),
             logs,
             received: None,
+            grpc_status: None,
             claims: None,
         };
         Self {
@@ -192,6 +196,7 @@ impl<'a> Exchange<'a> {
             ending,
             tunnel: false,
             bounds: Bounds::default(),
+            grpc_web: None,
             route: None,
             response_changes: None,
             inside: false,
@@ -215,6 +220,10 @@ impl<'a> Exchange<'a> {
             }
         }
         self.run_filters(http, &route, request)?;
+        if !http.filters.is_empty() && filter::translates_grpc_web(&http.filters, &route.filters) {
+            self.grpc_web = GrpcWeb::translate(request);
+            self.ending.record().grpc |= self.grpc_web.is_some();
+        }
         match &route.action {
             Action::Forward(forward) => self.forward(&route, forward, &http.timeouts, request).await,
             Action::Redirect(redirect) => Err(reply::redirect(redirect, &route, &request.head)),
@@ -280,6 +289,10 @@ impl<'a> Exchange<'a> {
             prepare::finish_response(http, self.ending.record(), &mut response.head);
         }
         self.ending.note_response(&response);
+        if let Some(translation) = &self.grpc_web {
+            translation.translate_back(&mut response);
+            self.ending.grpc_status = Some(translation.status());
+        }
         Served { response, tunnel: self.tunnel, bounds: self.bounds, ending: self.ending }
     }
 }
@@ -291,6 +304,8 @@ pub(crate) struct Ending {
     record: Option<Box<Record>>,
     logs: Vec<Arc<AccessLog>>,
     received: Option<Rc<bodies::Received>>,
+    /// Where the status of trailers is noted that go out as a part of the body.
+    grpc_status: Option<Rc<Cell<Option<u16>>>>,
     /// Held until the response has been sent: places among the cluster's requests, the endpoint's lease.
     claims: Option<attempts::Claims>,
 }
@@ -371,6 +386,7 @@ impl Ending {
 
     /// The response has been sent to its end, or was cut for `cut`.
     pub(crate) fn finish(mut self, bytes_sent: u64, grpc_status: Option<u16>, cut: Option<Reason>) {
+        let grpc_status = grpc_status.or(self.grpc_status.as_ref().and_then(|status| status.get()));
         let record = self.record();
         record.bytes_sent = bytes_sent;
         if grpc_status.is_some() {

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 use crate::error::Reason;
 use crate::message::RequestHead;
 
+mod grpc_web;
 mod ratelimit;
 
+pub(crate) use grpc_web::GrpcWeb;
 pub(crate) use ratelimit::LocalRateLimit;
 
 /// The filters of a connection manager, in order, router left out.
@@ -35,6 +37,8 @@ pub(crate) struct Entry {
 pub(crate) enum Kind {
     /// `envoy.filters.http.local_ratelimit`.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// `envoy.filters.http.grpc_web`: see [`GrpcWeb`].
+    GrpcWeb,
     /// Present in the configuration but with no effect here (e.g. a rate limit without a bucket: per-route only).
     Inert,
 }
@@ -67,11 +71,19 @@ pub(crate) fn on_request(
         };
         let reply = match kind {
             Kind::LocalRateLimit(limit) => limit.on_request(now),
-            Kind::Inert => None,
+            Kind::GrpcWeb | Kind::Inert => None,
         };
         if reply.is_some() {
             return reply;
         }
     }
     None
+}
+
+/// Whether gRPC-Web is translated on this route.
+pub(crate) fn translates_grpc_web(chain: &Chain, overrides: &Overrides) -> bool {
+    chain.iter().any(|entry| {
+        matches!(entry.kind, Kind::GrpcWeb)
+            && !overrides.iter().any(|(name, kind)| *name == entry.name && kind.is_none())
+    })
 }

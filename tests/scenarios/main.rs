@@ -7,6 +7,7 @@ mod drain; // ending in order
 mod exhaustion; // what is used up, and what must be left (battery d)
 mod forwarded; // who asks, who may steer, what is made of a request's names
 mod faults; // what happens to the process (battery h)
+mod grpc_web; // what browsers can say of gRPC
 mod hardening; // the battery of docs/hardening.md, row by row
 mod http2; // HTTP/2 by raw frames: floods, heads, windows, upstreams (B)
 mod interop; // the same scenario, served by Envoy

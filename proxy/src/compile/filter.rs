@@ -22,6 +22,7 @@ use crate::route::AddedValue;
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+const GRPC_WEB: &str = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb";
 const FORWARD_PROXY: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig";
 const FORWARD_PROXY_ROUTE: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig";
 const ROUTE_WRAPPER: &str = "envoy.config.route.v3.FilterConfig";
@@ -129,6 +130,7 @@ fn entry(filter: &wire::HttpFilter, context: &mut Context<'_>) -> Result<Option<
         },
         // The cluster resolves the request's authority; the filter adds nothing to that.
         FORWARD_PROXY => Kind::Inert,
+        GRPC_WEB if !filter.disabled => Kind::GrpcWeb,
         // Routes cannot enable it either: their configuration for it is refused.
         _ if filter.disabled || filter.is_optional => Kind::Inert,
         _ if extension::is_telemetry(any) => return Ok(None),
