@@ -16,6 +16,7 @@ use crate::timer;
 use crate::worker::Worker;
 
 mod body;
+mod bulk;
 mod http1;
 mod http2;
 mod tunnel;

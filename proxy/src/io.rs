@@ -13,8 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 mod secured;
+mod splice;
 
 pub(crate) use secured::{Secured, Session};
+pub(crate) use splice::Pipe;
 
 /// A connection.
 #[derive(Debug)]

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode};
 
+use crate::io::Io;
+
 mod authority;
 mod headers;
 mod path;
@@ -145,6 +147,15 @@ pub(crate) trait BodyStream {
         Poll::Ready(())
     }
 
+    /// The socket whose next bytes are the rest of the content, and how many those are; `None` when that is not so. Who takes some of
+    /// them from it says so by [`Self::took`].
+    fn socket(&self) -> Option<(&Io, u64)> {
+        None
+    }
+
+    /// So many bytes of the content were taken from the socket.
+    fn took(self: Pin<&mut Self>, _count: usize) {}
+
     /// Whether it is known that no piece follows, trailers included: the last piece can then be sent as the last, rather than be
     /// followed by an empty one, which receivers count as abuse. The stream is polled once more all the same.
     fn is_at_end(&self) -> bool {
@@ -212,6 +223,18 @@ impl Body {
         match self {
             Self::Stream(stream) => stream.as_mut().poll_drained(context),
             Self::Empty | Self::Full(_) => Poll::Ready(()),
+        }
+    }
+
+    /// See [`BodyStream::socket`].
+    pub(crate) fn socket(&self) -> Option<(&Io, u64)> {
+        if let Self::Stream(stream) = self { stream.socket() } else { None }
+    }
+
+    /// See [`BodyStream::took`].
+    pub(crate) fn took(&mut self, count: usize) {
+        if let Self::Stream(stream) = self {
+            stream.as_mut().took(count);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::drain::{Phase, Watcher};
-use crate::io::{Io, give_buffer, take_buffer};
+use crate::io::{Io, Pipe, give_buffer, take_buffer};
 use crate::timer;
 
 /// Copies until both directions have ended, the idle bound passes, or the shutdown's deadline comes.
@@ -45,6 +46,9 @@ struct Direction<'a> {
     from: &'a Io,
     to: &'a Io,
     buffer: BytesMut,
+    /// Much comes at once: it goes through a pipe, if there is one to be had.
+    bulk: bool,
+    pipe: Option<Pipe>,
     ended: bool,
     shut: bool,
     failed: bool,
@@ -55,13 +59,23 @@ struct Direction<'a> {
 impl<'a> Direction<'a> {
     fn new(from: &'a Io, to: &'a Io, ahead: Bytes, activity: Rc<Cell<Instant>>) -> Self {
         let buffer = BytesMut::from(ahead);
-        let copied = buffer.len() as u64;
-        Self { from, to, buffer, ended: false, shut: false, failed: false, copied, activity }
+        Self {
+            from,
+            to,
+            copied: buffer.len() as u64,
+            buffer,
+            bulk: false,
+            pipe: None,
+            ended: false,
+            shut: false,
+            failed: false,
+            activity,
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            if ready!(self.to.poll_flush_buffer(context, &mut self.buffer)).is_err() {
+            if ready!(self.poll_give(context)).is_err() {
                 self.failed = true;
                 return Poll::Ready(());
             }
@@ -72,21 +86,23 @@ impl<'a> Direction<'a> {
                 return Poll::Ready(());
             }
             if self.from.poll_readable(context).is_pending() {
-                // A silent direction holds no buffer.
-                give_buffer(std::mem::take(&mut self.buffer));
+                // A silent direction holds neither buffer nor pipe.
+                if self.buffer.capacity() > 0 {
+                    give_buffer(std::mem::take(&mut self.buffer));
+                }
+                self.pipe = None;
                 return Poll::Pending;
             }
-            if self.buffer.capacity() == 0 {
-                self.buffer = take_buffer();
-            }
-            self.buffer.reserve(COPY_BUFFER);
-            match self.from.poll_read(context, &mut self.buffer) {
-                Poll::Pending => continue,
+            match self.poll_take(context) {
+                Poll::Pending => {}
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(count)) => {
                     self.copied += count as u64;
                     self.activity.set(Instant::now());
+                    self.bulk = count >= BULK;
                 }
+                // Nothing was taken: it is copied instead.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Unsupported => self.bulk = false,
                 Poll::Ready(Err(_)) => {
                     self.failed = true;
                     return Poll::Ready(());
@@ -94,7 +110,34 @@ impl<'a> Direction<'a> {
             }
         }
     }
+
+    /// Sends everything that was taken.
+    fn poll_give(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(pipe) = &mut self.pipe {
+            ready!(pipe.poll_drain(context, self.to))?;
+        }
+        self.to.poll_flush_buffer(context, &mut self.buffer)
+    }
+
+    /// Takes what is there, into the pipe or into the buffer; both are empty.
+    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.pipe = match self.pipe.take() {
+            pipe @ Some(_) if self.bulk => pipe,
+            None if self.bulk => Pipe::between(self.from, self.to),
+            _ => None,
+        };
+        if let Some(pipe) = &mut self.pipe {
+            return pipe.poll_fill(context, self.from, u64::MAX);
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer = take_buffer();
+        }
+        self.buffer.reserve(COPY_BUFFER);
+        self.from.poll_read(context, &mut self.buffer)
+    }
 }
 
-/// Bytes moved at once: below splice(2), the buffer's size is what bulk costs.
+/// Bytes copied at once where there is no pipe: the buffer's size is what bulk costs then.
 const COPY_BUFFER: usize = 64 * 1024;
+/// So much at once is bulk, which goes through a pipe.
+const BULK: usize = 16 * 1024;

@@ -97,6 +97,33 @@ async fn http2_to_http2() {
     carries(H2, H2).await;
 }
 
+/// What goes from socket to socket within the kernel ends where the body ends, and an early end is seen.
+#[tokio::test]
+async fn large_bodies_keep_their_place_on_kept_connections() {
+    let sandbox = Sandbox::new();
+    let content = |length: usize| -> Vec<u8> { (0..length).map(|index| (index % 249) as u8).collect() };
+    let (origin, proxy) = pair(&sandbox, H1, move |received| {
+        let length = received.target.trim_start_matches("/cut/").trim_start_matches('/').parse().unwrap();
+        if received.target.starts_with("/cut/") {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 2 * length);
+            return Answer::raw([head.as_bytes(), &content(length)].concat()).then_close();
+        }
+        Answer::text("").body(content(length))
+    })
+    .await;
+    let mut client = Http1::connect(proxy.address).await.unwrap();
+    for length in [70_000, 3, 262_144, 65_536, 10_000_000, 1_000_001, 0, 5_000_000] {
+        let answer = client.call(&Call::get(&format!("/{length}"))).await.unwrap();
+        assert_eq!((answer.status, answer.body.len(), answer.complete), (200, length, true));
+        assert!(answer.body == content(length), "{length}");
+    }
+    assert_eq!(origin.connections(), 1, "the upstream connection is used again");
+    let cut = proxy.call_over(H1, &Call::get("/cut/3000000")).await;
+    assert!(!cut.complete && content(3_000_000).starts_with(&cut.body), "{}", cut.body.len());
+    let after = client.call(&Call::get("/9")).await.unwrap();
+    assert_eq!(after.body, content(9));
+}
+
 #[tokio::test]
 async fn ten_mebibytes_go_both_ways() {
     let body: Vec<u8> = (0..10 * 1024 * 1024_u32).map(|index| (index % 251) as u8).collect();

@@ -10,8 +10,8 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::body::Inbound;
-use super::is_bodiless;
 use super::tunnel::{self, Upload};
+use super::{bulk, is_bodiless};
 use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, Served, refuse, serve as serve_exchange};
 use crate::http1::{
@@ -238,6 +238,12 @@ impl Connection {
         ending: &Ending,
     ) -> Option<Reason> {
         loop {
+            if self.out.is_empty()
+                && !sending.chunked
+                && let Some(cut) = bulk::send(&self.inbound, &mut body, &mut sending.sent, idle, ending).await
+            {
+                return Some(cut);
+            }
             // The head waits for the first piece if that is there: one write instead of two.
             let ready = poll_fn(|context| match body.poll_frame(context) {
                 Poll::Ready(frame) => Poll::Ready(Some(frame)),

@@ -97,6 +97,16 @@ impl BodyDecoder {
         }
     }
 
+    /// So many bytes of content of known length were taken without passing through here; no more than [`Self::remaining`].
+    pub(crate) fn skip(&mut self, count: usize) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(count as u64);
+            if *left == 0 {
+                self.state = State::Done;
+            }
+        }
+    }
+
     /// The sender has closed. That ends content without length, and cuts all other.
     pub(crate) fn end_of_input(&mut self) -> Result<(), ParseError> {
         match self.state {

@@ -308,6 +308,16 @@ impl BodyStream for Streaming {
         self.decoder.remaining()
     }
 
+    fn socket(&self) -> Option<(&Io, u64)> {
+        let connection = self.connection.as_ref()?;
+        let left = self.decoder.remaining().filter(|left| *left > 0)?;
+        (self.pump.is_done() && connection.buffer.is_empty()).then_some((&connection.io, left))
+    }
+
+    fn took(mut self: Pin<&mut Self>, count: usize) {
+        self.decoder.skip(count);
+    }
+
     fn is_at_end(&self) -> bool {
         self.decoder.remaining() == Some(0)
     }
