@@ -13,6 +13,7 @@ use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::wait;
 
 mod floods; // B3 to B8: what costs much and serves nobody
+mod suites; // B1: h2spec
 mod upstreams; // B15: endpoints that refuse, go away, fall silent
 mod windows; // B9: clients and endpoints that do not read
 mod heads; // B10 to B14: what is malformed, and what becomes of the rest

@@ -80,6 +80,27 @@ fn check(program: &Path) -> anyhow::Result<PathBuf> {
     Ok(program.to_owned())
 }
 
+/// h2spec of [`H2SPEC_PACKAGE`], built once into `target/tools` by the Go toolchain, or the one that `SIDEGATE_TEST_H2SPEC` already names.
+pub(crate) fn h2spec() -> anyhow::Result<PathBuf> {
+    if let Some(own) = std::env::var_os(H2SPEC_VARIABLE) {
+        return Ok(own.into());
+    }
+    let tools = target_directory()?.join("tools");
+    let program = tools.join("h2spec");
+    if !program.is_file() {
+        let mut go = Command::new("go");
+        go.args(["install", H2SPEC_PACKAGE]).env("GOBIN", &tools);
+        execute(&mut go)
+            .context("no h2spec: `go install` could not build it (no Go, or no module proxy in reach)")?;
+    }
+    eprintln!("   h2spec: {}", program.display());
+    Ok(program)
+}
+
+/// Where tests look for h2spec.
+pub(crate) const H2SPEC_VARIABLE: &str = "SIDEGATE_TEST_H2SPEC";
+/// The last one; its dependencies are whatever is current.
+const H2SPEC_PACKAGE: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1";
 /// Where tests look for Envoy's program.
 pub(crate) const ENVOY_VARIABLE: &str = "SIDEGATE_TEST_ENVOY";
 /// What `libnginx-mod-stream` brings.

@@ -10,8 +10,17 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     stage("build the tests", || execute(workspace("test")?.arg("--no-run")))?;
     let envoy =
         stage("peers", peers::envoy).or_else(|error| if in_ci() { Err(error) } else { skipped(&error) })?;
+    let h2spec = stage("h2spec", peers::h2spec).inspect_err(|error| {
+        eprintln!("   {error:#}\n   The suite of h2spec is SKIPPED. With CI=true this would be a failure.");
+    });
+    if in_ci() {
+        h2spec.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    }
     stage("tests", || {
         let mut command = workspace("test")?;
+        if let Ok(h2spec) = &h2spec {
+            command.env(peers::H2SPEC_VARIABLE, h2spec);
+        }
         if let Some(envoy) = &envoy {
             command.env(peers::ENVOY_VARIABLE, envoy);
         }
