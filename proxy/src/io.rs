@@ -221,6 +221,13 @@ impl Io {
         }
     }
 
+    /// The end that follows must not be announced as an orderly one: TLS says nothing before the socket closes.
+    pub(crate) fn leave_open_ended(&self) {
+        if let Stream::Tls(secured) = &mut *self.stream.borrow_mut() {
+            secured.leave_open_ended();
+        }
+    }
+
     /// Closing sends RST, so that the other end cannot mistake a cut response for a complete one.
     pub(crate) fn reset_on_close(&self) {
         match &mut *self.stream.borrow_mut() {

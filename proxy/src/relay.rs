@@ -39,6 +39,11 @@ pub(crate) async fn copy(
         () = timer::silence(idle, || activity.get()) => {}
         () = drain.reached(Phase::Ended) => {}
     }
+    if up.failed || down.failed {
+        // What was cut on one side must not look complete on the other.
+        client.leave_open_ended();
+        upstream.leave_open_ended();
+    }
     (up.copied, down.copied)
 }
 

@@ -210,7 +210,7 @@ async fn the_dump_has_envoys_shape() {
     scenario(resources, async |sandbox| {
         let dump = sandbox.get_json("/config_dump").await;
         let configs = dump["configs"].as_array().unwrap();
-        assert_eq!(configs.len(), 4);
+        assert_eq!(configs.len(), 5);
         assert_eq!(configs[0]["bootstrap"]["@type"], "bootstrap");
         assert_eq!(configs[1]["@type"], "type.googleapis.com/envoy.admin.v3.ClustersConfigDump");
         assert_eq!(configs[1]["static_clusters"][0]["cluster"]["@type"], "Cluster/a");

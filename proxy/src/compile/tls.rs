@@ -298,3 +298,6 @@ fn is_set<M: prost::Message + Default + PartialEq>(message: Option<&M>) -> bool 
 const SHOWN: usize = 1_000;
 
 const EXTENSION: &str = "envoy.extensions.transport_sockets.tls.v3.";
+
+#[cfg(test)]
+mod tests;

@@ -4,20 +4,27 @@
 //! An idle connection holds the session's keys and nothing else. What the socket does not take, and what the caller has no room for,
 //! waits here.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice, Read as _};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BufMut, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{CommonState, Error};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::{give_buffer, take_buffer};
+
+mod records;
+
+pub(crate) use records::Sink;
+
+use records::{
+    Goodbye, HANDSHAKE_READ, Nowhere, Outputs, RECORD_ROOM, SCRATCH, Scratch, Source, Step, Written, goodbye,
+    invalid, take_status, write_with,
+};
 
 /// Either side's session.
 pub(crate) enum Session {
@@ -45,16 +52,6 @@ pub(crate) struct Secured {
     ended: bool,
     /// We have said so, or must not.
     shut: bool,
-}
-
-/// What one look at the received bytes came to.
-enum Step {
-    /// Something was decrypted or encoded: look again.
-    Again,
-    /// Nothing more without another read.
-    NeedMore,
-    /// The peer has said that it sends no more.
-    Ended,
 }
 
 impl std::fmt::Debug for Secured {
@@ -209,6 +206,11 @@ impl Secured {
         if self.say_goodbye() {
             let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
         }
+    }
+
+    /// The end that follows must not be announced as an orderly one.
+    pub(crate) fn leave_open_ended(&mut self) {
+        self.shut = true;
     }
 
     /// The end that follows must not look like an orderly one.
@@ -411,231 +413,8 @@ impl Drop for Secured {
     }
 }
 
-/// Where decrypted bytes go.
-pub(crate) trait Sink {
-    /// How many bytes there is room for.
-    fn room(&self) -> usize;
-    /// Takes bytes, at most as many as there is room for.
-    fn put(&mut self, bytes: &[u8]);
-}
-
-impl Sink for BytesMut {
-    fn room(&self) -> usize {
-        self.capacity() - self.len()
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.put_slice(bytes);
-    }
-}
-
-impl Sink for tokio::io::ReadBuf<'_> {
-    fn room(&self) -> usize {
-        self.remaining()
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.put_slice(bytes);
-    }
-}
-
-/// Has no room: what is decrypted waits.
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn room(&self) -> usize {
-        0
-    }
-
-    fn put(&mut self, _: &[u8]) {}
-}
-
-/// What a look at the session may produce.
-struct Outputs<'a> {
-    into: &'a mut dyn Sink,
-    left: &'a mut BytesMut,
-    outgoing: &'a mut BytesMut,
-}
-
-impl Outputs<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        let count = if self.left.is_empty() { bytes.len().min(self.into.room()) } else { 0 };
-        self.into.put(&bytes[..count]);
-        self.left.extend_from_slice(&bytes[count..]);
-    }
-}
-
-fn take_status<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    out: &mut Outputs<'_>,
-) -> (usize, Result<Step, Error>) {
-    let mut discard = status.discard;
-    let step = match status.state {
-        Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                None => break Ok(Step::Again),
-                Some(Err(error)) => break Err(error),
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    out.put(record.payload);
-                }
-            }
-        },
-        Ok(ConnectionState::EncodeTlsData(mut data)) => encode(|room| data.encode(room), out.outgoing),
-        Ok(ConnectionState::TransmitTlsData(data)) => {
-            // It waits in `outgoing`, which nothing overtakes.
-            data.done();
-            Ok(Step::Again)
-        }
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Step::Ended),
-        Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => Ok(Step::NeedMore),
-        // Early data is never offered and never accepted.
-        Ok(_) => Err(Error::General("unexpected state of the session".into())),
-    };
-    (discard, step)
-}
-
-fn encode(
-    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
-    outgoing: &mut BytesMut,
-) -> Result<Step, Error> {
-    let start = outgoing.len();
-    let mut room = HANDSHAKE_READ;
-    loop {
-        outgoing.resize(start + room, 0);
-        match encode(&mut outgoing[start..]) {
-            Ok(count) => {
-                outgoing.truncate(start + count);
-                return Ok(Step::Again);
-            }
-            Err(EncodeError::InsufficientSize(needed)) if needed.required_size > room => {
-                room = needed.required_size;
-            }
-            Err(error) => return Err(Error::General(error.to_string())),
-        }
-    }
-}
-
-enum Written {
-    Bytes(usize),
-    Again,
-    Ended,
-    /// The session takes nothing more.
-    Never,
-}
-
-fn write_with<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    data: &[u8],
-    cipher: &mut [u8],
-    out: &mut Outputs<'_>,
-) -> (usize, Result<Written, Error>) {
-    let discard = status.discard;
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            let written = match traffic.encrypt(data, cipher) {
-                Ok(count) => Ok(Written::Bytes(count)),
-                Err(EncryptError::EncryptExhausted) => Err(Error::EncryptError),
-                Err(error) => Err(Error::General(error.to_string())),
-            };
-            (discard, written)
-        }
-        state => {
-            let (discard, step) = take_status(UnbufferedStatus { discard, state }, out);
-            let written = step.map(|step| match step {
-                Step::Again => Written::Again,
-                Step::Ended => Written::Ended,
-                Step::NeedMore => Written::Never,
-            });
-            (discard, written)
-        }
-    }
-}
-
-enum Goodbye {
-    Bytes(usize),
-    Again,
-    Never,
-}
-
-fn goodbye<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    bytes: &mut [u8],
-    out: &mut Outputs<'_>,
-) -> (usize, Goodbye) {
-    let discard = status.discard;
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            (discard, Goodbye::Bytes(traffic.queue_close_notify(bytes).unwrap_or(0)))
-        }
-        // Both sides have said so.
-        Ok(ConnectionState::Closed) => (discard, Goodbye::Never),
-        state => match take_status(UnbufferedStatus { discard, state }, out) {
-            (discard, Ok(Step::Again | Step::Ended)) => (discard, Goodbye::Again),
-            (discard, _) => (discard, Goodbye::Never),
-        },
-    }
-}
-
-fn invalid(error: Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// The pieces of a write, cut into records.
-struct Source<'a> {
-    pieces: &'a [IoSlice<'a>],
-    offset: usize,
-}
-
-impl<'a> Source<'a> {
-    /// The next record's plaintext: in place where one piece fills it, else small pieces put together in `plain`.
-    fn next<'p>(&mut self, plain: &'p mut Vec<u8>) -> &'p [u8]
-    where
-        'a: 'p,
-    {
-        plain.clear();
-        while let Some(piece) = self.pieces.first() {
-            let rest = &piece[self.offset..];
-            if plain.is_empty() && rest.len() >= RECORD {
-                self.offset += RECORD;
-                return &rest[..RECORD];
-            }
-            let count = rest.len().min(RECORD - plain.len());
-            plain.extend_from_slice(&rest[..count]);
-            self.offset += count;
-            if self.offset == piece.len() {
-                self.pieces = &self.pieces[1..];
-                self.offset = 0;
-            }
-            if plain.len() == RECORD {
-                break;
-            }
-        }
-        plain
-    }
-}
-
-/// Buffers of one worker for encrypting: used within one call, so one of each is enough.
-struct Scratch {
-    plain: Vec<u8>,
-    cipher: Vec<u8>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> =
-        RefCell::new(Scratch { plain: Vec::with_capacity(RECORD), cipher: vec![0; RECORDS * RECORD_ROOM] });
-}
-
-/// The most that a record carries (RFC 8446 §5.1).
-const RECORD: usize = 16 * 1024;
-/// A record, its own overhead, and an answer to a key update before it.
-const RECORD_ROOM: usize = RECORD + 256;
-/// Records encrypted for one write to the socket.
-const RECORDS: usize = 4;
 /// Bytes asked of the socket at once.
 const READ: usize = 64 * 1024;
-const HANDSHAKE_READ: usize = 4 * 1024;
 /// Bytes of an unfinished handshake that are kept: its longest message is 64 KiB (rustls), in records.
 const HANDSHAKE_BYTES: usize = 128 * 1024;
 /// States that an error may still have to say.

@@ -9,6 +9,8 @@ use super::{FormatError, VALUE_LIMIT};
 use crate::telemetry::flight::reason_id_text;
 use crate::telemetry::record::Record;
 
+mod tls;
+
 /// An operator where it stands in a format.
 #[derive(Debug)]
 pub(super) struct Field {
@@ -70,38 +72,7 @@ enum Operator {
     /// Ours: the Kubernetes object behind the route.
     RouteOrigin,
     /// Of the client's TLS session.
-    Tls(TlsFact),
-}
-
-/// What is known of a TLS session.
-#[derive(Clone, Copy, Debug)]
-enum TlsFact {
-    Version,
-    Cipher,
-    ServerName,
-    /// Of the client's certificate, or of ours.
-    Certificate(Side, CertificateFact),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Side {
-    Peer,
-    Own,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum CertificateFact {
-    UriNames,
-    DnsNames,
-    Addresses,
-    Emails,
-    Subject,
-    Issuer,
-    Serial,
-    Fingerprint,
-    Start,
-    End,
-    Pem,
+    Tls(tls::Fact),
 }
 
 #[derive(Debug)]
@@ -221,9 +192,7 @@ impl Field {
                 (None, Some(_)) => Value::Text(b"via_upstream"),
                 (None, None) => Value::Missing,
             },
-            Operator::ResponseFlags => {
-                Value::Text(record.reason.map_or("-", |reason| reason.flag()).as_bytes())
-            }
+            Operator::ResponseFlags => optional(Some(record.reason.map_or("-", |reason| reason.flag()))),
             Operator::BytesReceived => Value::Number(record.bytes_received),
             Operator::BytesSent => Value::Number(record.bytes_sent),
             Operator::Duration => millis(record.duration),
@@ -249,7 +218,7 @@ impl Field {
             },
             Operator::Detail => optional(record.detail.as_deref()),
             Operator::RouteOrigin => optional(record.origin.as_deref()),
-            Operator::Tls(fact) => tls(*fact, record, scratch),
+            Operator::Tls(fact) => fact.value(record, scratch),
         }
     }
 }
@@ -369,7 +338,7 @@ impl Operator {
             "DOWNSTREAM_LOCAL_ADDRESS" => Self::Address(Place::Local, Show::Both),
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Self::Address(Place::Local, Show::Host),
             "DOWNSTREAM_LOCAL_PORT" => Self::Address(Place::Local, Show::Port),
-            name if tls_fact(name).is_some() => Self::Tls(tls_fact(name)?),
+            name if tls::Fact::parse(name).is_some() => Self::Tls(tls::Fact::parse(name)?),
             name if WITHOUT_VALUE.contains(&name) || name.starts_with("DOWNSTREAM_PEER_") => Self::Nothing,
             _ => return None,
         })
@@ -395,82 +364,6 @@ const WITHOUT_VALUE: [&str; 16] = [
     "DOWNSTREAM_TLS_SESSION_ID",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
 ];
-
-fn tls_fact(name: &str) -> Option<TlsFact> {
-    let (side, fact) = match name {
-        "DOWNSTREAM_TLS_VERSION" => return Some(TlsFact::Version),
-        "DOWNSTREAM_TLS_CIPHER" => return Some(TlsFact::Cipher),
-        "REQUESTED_SERVER_NAME" => return Some(TlsFact::ServerName),
-        _ => match name.strip_prefix("DOWNSTREAM_PEER_") {
-            Some(fact) => (Side::Peer, fact),
-            None => (Side::Own, name.strip_prefix("DOWNSTREAM_LOCAL_")?),
-        },
-    };
-    let fact = match fact {
-        "URI_SAN" => CertificateFact::UriNames,
-        "DNS_SAN" => CertificateFact::DnsNames,
-        "IP_SAN" => CertificateFact::Addresses,
-        "EMAIL_SAN" => CertificateFact::Emails,
-        "SUBJECT" => CertificateFact::Subject,
-        "ISSUER" => CertificateFact::Issuer,
-        "SERIAL" => CertificateFact::Serial,
-        "FINGERPRINT_256" => CertificateFact::Fingerprint,
-        "CERT_V_START" => CertificateFact::Start,
-        "CERT_V_END" => CertificateFact::End,
-        "CERT" if matches!(side, Side::Peer) => CertificateFact::Pem,
-        _ => return None,
-    };
-    Some(TlsFact::Certificate(side, fact))
-}
-
-fn tls<'a>(fact: TlsFact, record: &'a Record, scratch: &'a mut Scratch) -> Value<'a> {
-    let Some(security) = record.security.as_deref() else { return Value::Missing };
-    let (side, fact) = match fact {
-        TlsFact::Version => return Value::Text(security.version.as_bytes()),
-        TlsFact::Cipher => return Value::Text(security.cipher.as_bytes()),
-        TlsFact::ServerName => return optional(security.server_name.as_deref()),
-        TlsFact::Certificate(side, fact) => (side, fact),
-    };
-    let peer = security.peer.as_ref();
-    let certificate = match side {
-        Side::Peer => peer.map(|peer| &peer.certificate),
-        Side::Own => security.own.as_ref().map(|own| &own.leaf),
-    };
-    let Some(certificate) = certificate else { return Value::Missing };
-    let names = &certificate.names;
-    match fact {
-        CertificateFact::Subject => Value::Text(certificate.subject.as_bytes()),
-        CertificateFact::Issuer => Value::Text(certificate.issuer.as_bytes()),
-        CertificateFact::Serial => Value::Text(certificate.serial.as_bytes()),
-        CertificateFact::Fingerprint => Value::Text(certificate.sha256.as_bytes()),
-        CertificateFact::UriNames => list(names.uris.iter(), scratch),
-        CertificateFact::DnsNames => list(names.dns.iter(), scratch),
-        CertificateFact::Emails => list(names.emails.iter(), scratch),
-        CertificateFact::Addresses => list(names.addresses.iter(), scratch),
-        CertificateFact::Start => {
-            time::write_rfc3339(certificate.not_before, scratch);
-            Value::Text(scratch)
-        }
-        CertificateFact::End => {
-            time::write_rfc3339(certificate.not_after, scratch);
-            Value::Text(scratch)
-        }
-        CertificateFact::Pem => match peer {
-            Some(peer) => print(scratch, format_args!("{}", peer.pem())),
-            None => Value::Missing,
-        },
-    }
-}
-
-/// Names with commas in between, as Envoy writes them.
-fn list<'a, T: std::fmt::Display>(names: impl Iterator<Item = T>, scratch: &'a mut Scratch) -> Value<'a> {
-    for (index, name) in names.enumerate() {
-        let separator = if index > 0 { "," } else { "" };
-        // Writing to a Vec does not fail.
-        let _ = write!(scratch, "{separator}{name}");
-    }
-    if scratch.is_empty() { Value::Missing } else { Value::Text(scratch) }
-}
 
 fn constant(text: &str) -> Operator {
     if text.is_empty() { Operator::Nothing } else { Operator::Constant(text.into()) }
