@@ -205,19 +205,24 @@ async fn tell_connections(worker: Rc<Worker>) {
 
 /// Connections that the process may have open: what the system allows, less what upstreams and files need.
 fn connection_limit() -> usize {
-    let (soft, _) = rlimit();
-    (soft / 2).saturating_sub(64).max(64)
+    let files = raise_file_limit();
+    // Half of what is left for clients, half for upstreams: with every place taken, an accept or a connect still succeeds, and the
+    // admin page has its own reserve.
+    files.saturating_sub(OWN_FILES.min(files / 2)) / 2
 }
 
-/// The bound on open files: soft and hard.
-fn rlimit() -> (usize, usize) {
-    // From the kernel's own account of this process; elsewhere a common value.
-    let text = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
-    let mut numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
-    let soft = numbers.next().unwrap_or(1024);
-    (soft, numbers.next().unwrap_or(soft))
+/// Lets the process open as many files as its hard limit allows; says how many that is.
+fn raise_file_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let files = if raised.is_ok() { maximum } else { current };
+    // No limit is no limit of ours either, but the kernel's table has one.
+    usize::try_from(files.unwrap_or(1 << 20)).unwrap_or(usize::MAX)
 }
+
+/// Files of the process itself: sockets that listen, runtimes, logs, the control plane's stream, the admin page.
+const OWN_FILES: usize = 96;
 
 const COMMANDS: usize = 1024;
 const SWEEP: Duration = Duration::from_secs(1);

@@ -13,6 +13,7 @@ pub(crate) use balance::{Policy, pick};
 pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin, now_millis};
 
 use crate::http2;
+use crate::proxy_header;
 use crate::telemetry::ClusterMetrics;
 use crate::tls::ClientContext;
 
@@ -37,6 +38,8 @@ pub(crate) struct Cluster {
     pub(crate) limits: Limits,
     /// TLS; `None` is plaintext.
     pub(crate) security: Option<Security>,
+    /// Connections begin with a PROXY header of this version.
+    pub(crate) proxy_header: Option<proxy_header::Version>,
     /// The endpoints: the one cell of a cluster, written by the config staircase alone.
     pub(crate) endpoints: ArcSwap<EndpointSet>,
     /// What is in flight now, over all workers; carried over when the cluster is updated.

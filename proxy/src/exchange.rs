@@ -2,7 +2,7 @@
 //!
 //! The server side of either codec calls [`serve`] once per request, streams what it returns, and tells [`Ending`] how that went.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,6 +14,7 @@ use http::Method;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
+use crate::cluster::{Cluster, Endpoint, EndpointId};
 use crate::drain::Phase;
 use crate::error::Reason;
 use crate::filter::{self, GrpcWeb};
@@ -53,6 +54,8 @@ pub(crate) struct Downstream {
     pub(crate) scheme: Scheme,
     /// The address that accepted it, which is not where it wanted to go when it was redirected.
     pub(crate) accepted: SocketAddr,
+    /// Endpoints that are told who this client is: their connections are its own, and end with it.
+    pub(crate) introduced: RefCell<Vec<(EndpointId, Arc<Endpoint>)>>,
 }
 
 impl Downstream {
@@ -75,6 +78,20 @@ impl Downstream {
     fn load(&self, worker: &Worker) -> (Loaded, Option<Arc<Http>>) {
         let (snapshot, chain) = self.member.load(&worker.snapshots);
         (snapshot, chain.http().cloned())
+    }
+
+    /// The endpoint as this client alone has it, where the cluster is told who the client is.
+    pub(crate) fn introduced(&self, cluster: &Cluster, endpoint: Arc<Endpoint>) -> Arc<Endpoint> {
+        if cluster.proxy_header.is_none() {
+            return endpoint;
+        }
+        let mut introduced = self.introduced.borrow_mut();
+        if let Some((_, own)) = introduced.iter().find(|(id, _)| *id == endpoint.id) {
+            return own.clone();
+        }
+        let own = Arc::new(endpoint.for_client(self.connection.peer, self.connection.local));
+        introduced.push((endpoint.id, own.clone()));
+        own
     }
 
     /// Whether the connection should end after what it is doing: the proxy shuts down, or its filter chain is gone.

@@ -14,13 +14,22 @@ use crate::drain::{Phase, Watcher};
 use crate::io::{Io, Pipe, give_buffer, take_buffer};
 use crate::timer;
 
+/// How long a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Without a byte in either direction.
+    pub(crate) idle: Option<Duration>,
+    /// At all.
+    pub(crate) longest: Option<Duration>,
+}
+
 /// Copies until both directions have ended, the idle bound passes, or the shutdown's deadline comes.
 /// `ahead` was read from the client already. Returns the bytes from and to the client.
 pub(crate) async fn copy(
     client: &Io,
     upstream: &Io,
     ahead: Bytes,
-    idle: Option<Duration>,
+    bounds: Bounds,
     mut drain: Watcher,
 ) -> (u64, u64) {
     let activity = Rc::new(Cell::new(Instant::now()));
@@ -36,7 +45,8 @@ pub(crate) async fn copy(
     tokio::select! {
         biased;
         () = copying => {}
-        () = timer::silence(idle, || activity.get()) => {}
+        () = timer::silence(bounds.idle, || activity.get()) => {}
+        () = end(bounds.longest) => {}
         () = drain.reached(Phase::Ended) => {}
     }
     if up.failed || down.failed {
@@ -45,6 +55,13 @@ pub(crate) async fn copy(
         upstream.leave_open_ended();
     }
     (up.copied, down.copied)
+}
+
+async fn end(longest: Option<Duration>) {
+    match longest {
+        Some(longest) => tokio::time::sleep(longest).await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Direction<'a> {

@@ -206,6 +206,8 @@ pub(crate) struct Tcp {
     pub(crate) target: route::Target,
     /// `idle_timeout`, default 1 h.
     pub(crate) idle_timeout: Option<Duration>,
+    /// `max_downstream_connection_duration`.
+    pub(crate) max_duration: Option<Duration>,
     /// `max_connect_attempts`, default 1.
     pub(crate) max_connect_attempts: u32,
     /// Access logs to write.

@@ -69,7 +69,9 @@ impl Opening {
         match outcome {
             Ok((upstream, _claims)) => {
                 let drain = worker.drain.clone();
-                let copying = relay::copy(&io, &upstream, ahead.freeze(), tcp.idle_timeout, drain);
+                let longest = tcp.max_duration.map(|longest| longest.saturating_sub(record.start.elapsed()));
+                let bounds = relay::Bounds { idle: tcp.idle_timeout, longest };
+                let copying = relay::copy(&io, &upstream, ahead.freeze(), bounds, drain);
                 (record.bytes_received, record.bytes_sent) = copying.await;
             }
             Err((reason, detail)) => {
@@ -107,7 +109,8 @@ async fn dial(
         let lease = Lease::new(endpoint.clone());
         record.attempts += 1;
         record.endpoint = Some(endpoint.address);
-        match connect(&cluster, &endpoint, Want::OPAQUE, &worker.recorder).await {
+        let introduced = downstream.introduced(&cluster, endpoint.clone());
+        match connect(&cluster, &introduced, Want::OPAQUE, &worker.recorder).await {
             Ok(io) => return Ok((io, Claims { _open: place.opened(&worker.recorder), _lease: lease })),
             Err(error) => {
                 endpoint.suspect(now_millis());

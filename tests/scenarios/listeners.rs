@@ -422,3 +422,249 @@ async fn a_thousand_virtual_listeners_behind_one_socket() {
         assert_eq!(word(&mut stream, expected.len()).await, expected, "{to}");
     }
 }
+
+/// Processor time that a process has used, in hundredths of a second.
+fn ticks(id: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1;
+    fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+fn limit_files(id: u32, most: usize) {
+    let limit = format!("--nofile={most}:{most}");
+    let status = std::process::Command::new("prlimit").args(["--pid", &id.to_string(), &limit]).status();
+    assert!(status.is_ok_and(|status| status.success()), "prlimit failed");
+}
+
+#[tokio::test]
+async fn d3_without_descriptors_admin_answers_and_service_comes_back() {
+    let sandbox = Sandbox::new();
+    let (origin, other) = (Origin::named("app").await, Origin::named("other").await);
+    let proxy = Gateway::new()
+        .cluster("app", &[origin.address()])
+        .cluster("other", &[other.address()])
+        .routes("[{match: {prefix: /other}, route: {cluster: other}}, {match: {prefix: /}, route: {cluster: app}}]")
+        .with_admin()
+        .start(&sandbox)
+        .await;
+    let mut kept = client::Http1::connect(proxy.address).await.unwrap();
+    assert_eq!(kept.call(&Call::get("/")).await.unwrap().text(), "app");
+    let id = proxy.process.id();
+    let used = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+    limit_files(id, used + 20);
+    let mut crowd = Vec::new();
+    for _ in 0..500 {
+        crowd.push(TcpStream::connect(proxy.address).await.unwrap());
+    }
+    let scarce = async || {
+        let files = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+        (files >= used + 20).then_some(())
+    };
+    wait::until("no descriptor is left", scarce).await;
+    let before = ticks(id);
+    let asked = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(proxy.admin("/ready").await.status, 200);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let share = (ticks(id) - before) as f64 / (asked.elapsed().as_secs_f64() * 100.0);
+    assert!(share < 0.1, "{share} of a core while descriptors are scarce");
+    assert_eq!(kept.call(&Call::get("/")).await.unwrap().text(), "app", "what is open goes on");
+    let refused = wait::within("an answer, not a hang", kept.call(&Call::get("/other"))).await.unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("x-sidegate-reason").is_some_and(|reason| reason.starts_with("connect_failure")));
+    drop(crowd);
+    let gone = Instant::now();
+    assert_eq!(proxy.get("/").await.text(), "app");
+    assert!(gone.elapsed() < Duration::from_secs(3), "it came back after {:?}", gone.elapsed());
+}
+
+#[tokio::test]
+async fn d3_few_descriptors_leave_half_for_upstreams() {
+    let sandbox = Sandbox::new();
+    let origin = Origin::named("app").await;
+    let gateway = Gateway::to(&[origin.address()]).with_admin();
+    let proxy = gateway.under(&["prlimit", "--nofile=128:128"]).start(&sandbox).await;
+    let mut crowd = Vec::new();
+    for _ in 0..500 {
+        crowd.push(TcpStream::connect(proxy.address).await.unwrap());
+    }
+    let refused = async || proxy.stat("listener.main.downstream_cx_overflow").await > 400;
+    wait::until_equal("connections past the bound are refused", true, refused).await;
+    assert_eq!(proxy.admin("/ready").await.status, 200);
+    drop(crowd);
+    wait::until("service is back", async || {
+        let answer = client::try_call(proxy.address, &Call::get("/")).await.ok()?;
+        (answer.text() == "app").then_some(())
+    })
+    .await;
+}
+
+const HEADER_OUT: &str = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
+
+/// The transport socket that tells an upstream who the client is.
+fn introducing(version: &str) -> String {
+    let raw = json!({"name": "raw", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}});
+    let wrapper = json!({
+        "@type": format!("type.googleapis.com/{HEADER_OUT}"),
+        "config": {"version": version},
+        "transport_socket": raw,
+    });
+    json!({"transport_socket": {"name": "introducing", "typed_config": wrapper}}).to_string()
+}
+
+#[tokio::test]
+async fn e4_upstreams_are_told_who_the_client_is() {
+    let sandbox = Sandbox::new();
+    for version in ["V1", "V2"] {
+        let backend = Raw::start("ok", false).await;
+        let proxy = Gateway::opaque(&[])
+            .cluster_with("app2", &[backend.address], &introducing(version))
+            .opaque_chain("{}", "app2")
+            .start(&sandbox)
+            .await;
+        let mut stream = from(Ipv4Addr::new(127, 5, 5, 5), proxy.address).await;
+        let own = stream.local_addr().unwrap();
+        stream.write_all(b"hi").await.unwrap();
+        assert_eq!(word(&mut stream, 2).await, "ok");
+        let expected = match version {
+            "V1" => {
+                let (ip, port) = (proxy.address.ip(), proxy.address.port());
+                format!("PROXY TCP4 127.5.5.5 {ip} {} {port}\r\n", own.port()).into_bytes()
+            }
+            _ => {
+                let IpAddr::V4(ip) = proxy.address.ip() else { panic!() };
+                let ports = [own.port().to_be_bytes(), proxy.address.port().to_be_bytes()].concat();
+                [SIGNATURE, b"\x21\x11\0\x0c\x7f\x05\x05\x05", &ip.octets(), &ports].concat()
+            }
+        };
+        let whole = [&expected[..], b"hi"].concat();
+        let seen = async || backend.taken().contains(&whole).then_some(());
+        wait::until("header and bytes", seen).await;
+    }
+}
+
+#[tokio::test]
+async fn e4_haproxy_takes_our_word_for_the_client_of_each_request() {
+    let sandbox = Sandbox::new();
+    let origin = Origin::named("app").await;
+    let middle = address();
+    let text = format!(
+        "listen l\n mode http\n bind {middle} accept-proxy\n http-request set-header x-client %[src]\n server s {}\n",
+        origin.address()
+    );
+    let Some(_haproxy) = haproxy(&sandbox, &text) else { return };
+    wait::until("haproxy listens", async || TcpStream::connect(middle).await.ok()).await;
+    let proxy = Gateway::new()
+        .cluster_with("app", &[middle], &introducing("V2"))
+        .routes("[{match: {prefix: /}, route: {cluster: app}}]")
+        .start(&sandbox)
+        .await;
+    for last in [1, 2, 1] {
+        let source = Ipv4Addr::new(127, 6, 6, last);
+        let mut stream = from(source, proxy.address).await;
+        assert!(ask(&mut stream, b"").await.ends_with("app"));
+        assert_eq!(origin.last().header("x-client"), Some(source.to_string().as_str()), "no connection is shared");
+    }
+}
+
+#[tokio::test]
+async fn e2_another_endpoint_is_dialled_and_a_connection_ends_in_time() {
+    let sandbox = Sandbox::new();
+    let backend = Raw::start("ok", true).await;
+    let dead = address();
+    let tcp = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp",
+        "weighted_clusters": {"clusters": [{"name": "app", "weight": 1}]},
+        "max_connect_attempts": 3,
+        "max_downstream_connection_duration": "1s",
+    });
+    let chains = json!({"filter_chains": [{"filters": [{"name": "tcp", "typed_config": tcp}]}]});
+    let gateway = Gateway::new().cluster("app", &[dead, backend.address]).listener(&chains.to_string());
+    let proxy = gateway.with_admin().start(&sandbox).await;
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        assert_eq!(word(&mut stream, 2).await, "ok");
+        let mut rest = Vec::new();
+        let _ = wait::within("its end", stream.read_to_end(&mut rest)).await;
+    }
+    let page = proxy.admin("/stats/prometheus").await.text();
+    assert!(page.contains("istio_tcp_connections_opened_total{"), "{page}");
+}
+
+/// Runs a program; whether it succeeded, and what it wrote.
+fn run(line: &str) -> (bool, String) {
+    let words: Vec<&str> = line.split(' ').collect();
+    match std::process::Command::new(words[0]).args(&words[1..]).output() {
+        Ok(output) => (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()),
+        Err(error) => (false, error.to_string()),
+    }
+}
+
+/// A network namespace; it goes with its value.
+struct Namespace(String);
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        run(&format!("ip netns delete {}", self.0));
+    }
+}
+
+/// One with two addresses of its own, where what user 1338 sends there is redirected to port 15001. `None` without the right or the
+/// tools for it.
+fn namespace() -> Option<Namespace> {
+    let name = format!("sidegate-{}", std::process::id());
+    if !run(&format!("ip netns add {name}")).0 {
+        return None;
+    }
+    let namespace = Namespace(name.clone());
+    let steps = [
+        "ip link set lo up",
+        "ip address add 10.99.0.1/32 dev lo",
+        "ip address add 10.99.0.2/32 dev lo",
+        "iptables -t nat -A OUTPUT -p tcp -d 10.99.0.0/16 -m owner --uid-owner 1338 -j REDIRECT --to-ports 15001",
+    ];
+    let prepared = steps.iter().all(|step| run(&format!("ip netns exec {name} {step}")).0);
+    prepared.then_some(namespace)
+}
+
+#[tokio::test]
+async fn redirected_connections_reach_what_they_wanted() {
+    let Some(namespace) = namespace() else {
+        eprintln!("no network namespace or no iptables: nothing is shown here");
+        return;
+    };
+    let inside = |line: &str| run(&format!("ip netns exec {} {line}", namespace.0));
+    let sandbox = Sandbox::new();
+    let ip = std::path::Path::new("/usr/sbin/ip");
+    let sidegate = sidegate_tests::process::program("sidegate").display().to_string();
+    let app = ["netns", "exec", &namespace.0, &sidegate, "sample-app", "--name", "web", "--version", "v1", "--listen", "10.99.0.1:8080"];
+    let _app = Process::start(&sandbox, "app", ip, app);
+    let listener = "127.0.0.1:15001".parse().unwrap();
+    let original = "typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}";
+    let bootstrap = Gateway::opaque(&[])
+        .cluster_with("through", &[], "{type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}")
+        .cluster("fixed", &["10.99.0.1:8080".parse().unwrap()])
+        .listener(&format!("{{use_original_dst: true, listener_filters: [{{name: o, {original}}}]}}"))
+        .opaque_chain("{destination_port: 81}", "fixed")
+        .opaque_chain("{}", "through")
+        .other_listener(virtual_listener(1, "10.99.0.2:80".parse().unwrap(), "fixed"))
+        .bootstrap(listener, None);
+    let config = sandbox.write("redirect.json", &bootstrap.to_string());
+    let proxy = sidegate_tests::process::program("sidegate-proxy").display().to_string();
+    let config = config.display().to_string();
+    let arguments = ["netns", "exec", &namespace.0, &proxy, "-c", &config, "--concurrency", "1"];
+    let _proxy = Process::start(&sandbox, "proxy", ip, arguments);
+    let direct = async || inside("curl -s -m 5 http://10.99.0.1:8080/").0.then_some(());
+    wait::until("the app answers by itself", direct).await;
+    let redirected = "setpriv --reuid 1338 --clear-groups curl -s -m 5 http";
+    let listens = async || inside(&format!("{redirected}://10.99.0.1:8080/")).0.then_some(());
+    wait::until("the proxy passes on what it was not asked for", listens).await;
+    // Nothing listens on these two: a virtual listener has one, a filter chain the other.
+    assert!(!inside("curl -s -m 5 http://10.99.0.2/").0);
+    for target in ["10.99.0.2/", "10.99.0.1:81/"] {
+        assert!(inside(&format!("{redirected}://{target}")).0, "{target}");
+    }
+    assert!(!inside(&format!("{redirected}://10.99.0.2:82/")).0, "it is passed on to where nothing listens");
+}

@@ -32,6 +32,8 @@ pub struct Gateway {
     others: Vec<Value>,
     /// What is laid over the listener's filter chain.
     chain: Value,
+    /// The program that starts the proxy, with its arguments.
+    under: Vec<String>,
 }
 
 impl Default for Gateway {
@@ -56,6 +58,7 @@ impl Gateway {
             listener: json!({}),
             chains: Vec::new(),
             others: Vec::new(),
+            under: Vec::new(),
         }
     }
 
@@ -127,6 +130,13 @@ impl Gateway {
         if let Value::Object(fields) = yaml(fields) {
             self.http.extend(fields);
         }
+        self
+    }
+
+    /// Started by this program, which becomes the proxy.
+    #[must_use]
+    pub fn under(mut self, program: &[&str]) -> Self {
+        self.under = program.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -273,7 +283,11 @@ impl Gateway {
         let config = sandbox.write("bootstrap.json", &bootstrap.to_string());
         let mut arguments = vec!["-c".to_owned(), config.display().to_string()];
         arguments.extend(self.flags);
-        let process = start(sandbox, "proxy", &program("sidegate-proxy"), arguments.clone());
+        let mut words = self.under;
+        words.push(program("sidegate-proxy").display().to_string());
+        words.extend(arguments.iter().cloned());
+        let first = std::path::PathBuf::from(words.remove(0));
+        let process = start(sandbox, "proxy", &first, words);
         Proxy { process, address: listener, arguments, admin }
     }
 }

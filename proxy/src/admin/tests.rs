@@ -124,6 +124,7 @@ fn web(metrics: &Metrics) -> Arc<cluster::Cluster> {
         discovery: cluster::Discovery::Eds("web".into()),
         security: None,
         limits: cluster::Limits::default(),
+        proxy_header: None,
         endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::new(endpoints)),
         live: Arc::default(),
         metrics: metrics.cluster("outbound|80||web", None),

@@ -54,6 +54,8 @@ pub(crate) struct Endpoint {
     pub(crate) in_flight: Arc<AtomicU32>,
     /// When it may be picked again after it could not be reached, in milliseconds of [`now_millis`]; shared likewise.
     suspect_until: Arc<AtomicU64>,
+    /// Whom connections to it are for, and where that client wanted to go: what a PROXY header says.
+    pub(crate) client: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Endpoint {
@@ -70,6 +72,20 @@ impl Endpoint {
             origin: None,
             in_flight: Arc::default(),
             suspect_until: Arc::default(),
+            client: None,
+        }
+    }
+
+    /// The same endpoint for one client alone: connections to it, which begin by telling who the client is, serve nobody else.
+    pub(crate) fn for_client(&self, client: SocketAddr, destination: SocketAddr) -> Self {
+        Self {
+            hostname: self.hostname.clone(),
+            weight: self.weight,
+            priority: self.priority,
+            origin: self.origin.clone(),
+            suspect_until: self.suspect_until.clone(),
+            client: Some((client, destination)),
+            ..Self::new(self.address, self.weight)
         }
     }
 

@@ -16,9 +16,11 @@ use super::http2;
 use super::problem::{At, Problem, fail, unsupported};
 use super::tls::Contexts;
 use super::value;
+use crate::proxy_header::Version;
 use crate::cluster::{Discovery, Limits, Policy, Protocol, Security, Service};
 
 mod balancing;
+mod proxy_header;
 mod security;
 mod source;
 
@@ -48,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) source: Source,
     /// TLS; `None` for plaintext.
     pub(crate) security: Option<Security>,
+    /// Connections begin with a PROXY header of this version.
+    pub(crate) proxy_header: Option<Version>,
 }
 
 impl Plan {
@@ -74,6 +78,14 @@ impl Plan {
 
 /// Checks a cluster.
 pub(crate) fn compile(cluster: &wire::Cluster, contexts: &mut Contexts) -> Result<Plan, Problem> {
+    let inner;
+    let (cluster, proxy_header) = match proxy_header::compile(cluster)? {
+        Some((unwrapped, version)) => {
+            inner = unwrapped;
+            (&inner, Some(version))
+        }
+        None => (cluster, None),
+    };
     refuse_unsupported(cluster)?;
     let source = source::compile(cluster)?;
     let options = http_options(cluster)?;
@@ -88,6 +100,7 @@ pub(crate) fn compile(cluster: &wire::Cluster, contexts: &mut Contexts) -> Resul
         limits: limits(cluster.circuit_breakers.as_ref()).at("circuit_breakers")?,
         source,
         security: security::compile(cluster, options.as_ref(), contexts)?,
+        proxy_header,
     })
 }
 

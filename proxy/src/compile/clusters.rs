@@ -296,6 +296,7 @@ impl Slot {
             discovery: plan.discovery(),
             limits: plan.limits,
             security: plan.security.clone(),
+            proxy_header: plan.proxy_header,
             endpoints: ArcSwap::new(endpoints),
             live,
             // The same counters as before, while the Service behind it is the same.
@@ -316,6 +317,7 @@ fn is_of(cluster: &Cluster, plan: &Plan) -> bool {
         && cluster.discovery == plan.discovery()
         && cluster.limits == plan.limits
         && cluster.security == plan.security
+        && cluster.proxy_header == plan.proxy_header
         && std::mem::discriminant(&cluster.policy) == std::mem::discriminant(&plan.policy())
 }
 

@@ -22,7 +22,6 @@ pub(crate) fn compile(any: &Any) -> Result<(Tcp, BTreeSet<Arc<str>>), Problem> {
         ("on_demand", proxy.on_demand.is_some()),
         ("metadata_match", proxy.metadata_match.is_some()),
         ("tunneling_config", proxy.tunneling_config.is_some()),
-        ("max_downstream_connection_duration", proxy.max_downstream_connection_duration.is_some()),
         ("proxy_protocol_tlvs", !proxy.proxy_protocol_tlvs.is_empty()),
         ("upstream_connect_mode", proxy.upstream_connect_mode != 0),
     ])?;
@@ -37,6 +36,8 @@ pub(crate) fn compile(any: &Any) -> Result<(Tcp, BTreeSet<Arc<str>>), Problem> {
         stat_prefix: proxy.stat_prefix.as_str().into(),
         target,
         idle_timeout: value::bound(proxy.idle_timeout.as_ref(), hour).at("idle_timeout")?,
+        max_duration: value::bound(proxy.max_downstream_connection_duration.as_ref(), None)
+            .at("max_downstream_connection_duration")?,
         max_connect_attempts: value::number(proxy.max_connect_attempts.as_ref()).unwrap_or(1).max(1),
         access_logs: access_log::compile(&proxy.access_log)?,
     };

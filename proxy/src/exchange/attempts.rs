@@ -268,6 +268,7 @@ impl Exchange<'_> {
             Source::Whole(_) => Body::Empty,
             Source::Replay(replay) => replay.attempt(),
         };
+        let endpoint = self.downstream.introduced(&plan.cluster, endpoint);
         let destination = Destination::new(plan.cluster.clone(), endpoint, plan.head);
         let attempt = Attempt { head: plan.head, body, fresh: plan.fresh, tunnel: plan.tunnel.as_ref() };
         let per_try = plan.asked.per_try.or(plan.retry().and_then(|policy| policy.per_try_timeout));

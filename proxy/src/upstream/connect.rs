@@ -1,16 +1,19 @@
 //! Making a connection to an endpoint, within the cluster's time bound.
 
 use std::io;
-use std::net::SocketAddr;
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::SendError;
 use crate::cluster::{AskFor, Cluster, Endpoint, Security};
 use crate::error::Reason;
 use crate::io::Io;
+use crate::proxy_header::{self, Version};
 use crate::telemetry::Recorder;
 
 /// What a connection is wanted for.
@@ -38,6 +41,9 @@ pub(crate) async fn connect(
     let address = endpoint.address;
     let making = async {
         let io = open(address).await?;
+        if let Some(version) = cluster.proxy_header {
+            introduce(&io, version, endpoint).await?;
+        }
         match &cluster.security {
             None => Ok(io),
             Some(security) => Box::pin(secure(security, io, endpoint, want)).await,
@@ -60,6 +66,18 @@ async fn open(address: SocketAddr) -> Result<Io, (Reason, String)> {
     let prepared = connected.and_then(|stream| stream.set_nodelay(true).and_then(|()| Io::new(stream)));
     prepared.map_err(|error| (Reason::ConnectFailure, describe(address, &error)))
 }
+
+/// Says who the client is, ahead of everything else. Without one (a mirrored request) the header says that there is none.
+async fn introduce(io: &Io, version: Version, endpoint: &Endpoint) -> Result<(), (Reason, String)> {
+    let (client, destination) = endpoint.client.unwrap_or((NOBODY_V4, NOBODY_V6));
+    let mut header = BytesMut::from(&*proxy_header::encode(version, client, destination));
+    let written = poll_fn(|context| io.poll_flush_buffer(context, &mut header)).await;
+    written.map_err(|error| (Reason::ConnectFailure, describe(endpoint.address, &error)))
+}
+
+/// Addresses of two families, which no header can hold.
+const NOBODY_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const NOBODY_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 async fn secure(
     security: &Security,
@@ -87,6 +105,9 @@ async fn secure(
 fn describe(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => format!("{address} refuses connections: nothing listens there"),
+        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            format!("{address}: this proxy has no descriptor left for the connection (ulimit -n)")
+        }
         _ => format!("{address}: {error}"),
     }
 }
