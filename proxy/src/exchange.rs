@@ -90,6 +90,9 @@ impl Downstream {
             return own.clone();
         }
         let own = Arc::new(endpoint.for_client(self.connection.peer, self.connection.local));
+        if introduced.len() >= MOST_INTRODUCED {
+            introduced.remove(0);
+        }
         introduced.push((endpoint.id, own.clone()));
         own
     }
@@ -109,6 +112,9 @@ impl Downstream {
         poll_fn(|context| self.member.poll_unwelcome(context)).await;
     }
 }
+
+/// Endpoints that one client may have of its own: the oldest makes room.
+const MOST_INTRODUCED: usize = 64;
 
 /// What the codec sends back.
 pub(crate) struct Served {

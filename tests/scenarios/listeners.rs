@@ -500,7 +500,8 @@ async fn d3_few_descriptors_leave_half_for_upstreams() {
     .await;
 }
 
-const HEADER_OUT: &str = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
+const HEADER_OUT: &str =
+    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
 
 /// The transport socket that tells an upstream who the client is.
 fn introducing(version: &str) -> String {
@@ -564,7 +565,11 @@ async fn e4_haproxy_takes_our_word_for_the_client_of_each_request() {
         let source = Ipv4Addr::new(127, 6, 6, last);
         let mut stream = from(source, proxy.address).await;
         assert!(ask(&mut stream, b"").await.ends_with("app"));
-        assert_eq!(origin.last().header("x-client"), Some(source.to_string().as_str()), "no connection is shared");
+        assert_eq!(
+            origin.last().header("x-client"),
+            Some(source.to_string().as_str()),
+            "no connection is shared"
+        );
     }
 }
 
@@ -639,7 +644,19 @@ async fn redirected_connections_reach_what_they_wanted() {
     let sandbox = Sandbox::new();
     let ip = std::path::Path::new("/usr/sbin/ip");
     let sidegate = sidegate_tests::process::program("sidegate").display().to_string();
-    let app = ["netns", "exec", &namespace.0, &sidegate, "sample-app", "--name", "web", "--version", "v1", "--listen", "10.99.0.1:8080"];
+    let app = [
+        "netns",
+        "exec",
+        &namespace.0,
+        &sidegate,
+        "sample-app",
+        "--name",
+        "web",
+        "--version",
+        "v1",
+        "--listen",
+        "10.99.0.1:8080",
+    ];
     let _app = Process::start(&sandbox, "app", ip, app);
     let listener = "127.0.0.1:15001".parse().unwrap();
     let original = "typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}";

@@ -16,8 +16,8 @@ use super::http2;
 use super::problem::{At, Problem, fail, unsupported};
 use super::tls::Contexts;
 use super::value;
-use crate::proxy_header::Version;
 use crate::cluster::{Discovery, Limits, Policy, Protocol, Security, Service};
+use crate::proxy_header::Version;
 
 mod balancing;
 mod proxy_header;

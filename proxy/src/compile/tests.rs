@@ -418,3 +418,46 @@ fn two_static_listeners_on_one_address() {
         "listener other: address: 127.0.0.1:10000 is the address of listener front too"
     );
 }
+
+/// A listener with opaque chains, each by the client's port that it takes and the `stat_prefix` that it has now.
+fn opaque_chains(chains: &[(u16, &str)]) -> Update {
+    let chain = |(port, prefix): &(u16, &str)| {
+        format!(
+            "{{filter_chain_match: {{source_ports: [{port}]}}, filters: [{{name: tcp, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: {prefix}, cluster: c}}}}]}}"
+        )
+    };
+    let chains: Vec<_> = chains.iter().map(chain).collect();
+    let address = "{socket_address: {address: 127.0.0.1, port_value: 80}}";
+    upsert(LISTENER, "l", &format!("{{name: l, address: {address}, filter_chains: [{}]}}", chains.join(", ")))
+}
+
+#[test]
+fn d3_a_change_of_one_chain_concerns_only_its_own_connections() {
+    let mut scenario = Scenario::new();
+    scenario.accept(opaque_chains(&[(1, "one"), (2, "two")]));
+    let reader = scenario.handle.reader();
+    let chains = std::rc::Rc::new(crate::worker::Chains::new(&reader));
+    let listener = reader.load().listeners["l"].clone();
+    let all: Vec<_> = listener.chains.iter().cloned().collect();
+    let members: Vec<_> = all.iter().map(|chain| chains.join(&listener, chain)).collect();
+    let asked_to_leave = |index: usize| {
+        let context = std::task::Context::from_waker(std::task::Waker::noop());
+        members[index].poll_leaving(&context).is_ready()
+    };
+    let prefix = |index: usize| members[index].load(&reader).1.stat_prefix().clone();
+
+    scenario.accept(opaque_chains(&[(2, "changed"), (1, "one"), (3, "three")]));
+    chains.follow(&reader);
+    assert!(!asked_to_leave(0) && !asked_to_leave(1), "both are still there");
+    assert_eq!((&*prefix(0), &*prefix(1)), ("one", "changed"), "each is served by its current form");
+
+    scenario.accept(opaque_chains(&[(1, "one"), (3, "three")]));
+    assert_eq!(&*prefix(1), "changed", "noticed without being told, and answered as it was");
+    assert!(!asked_to_leave(0) && asked_to_leave(1));
+    let (last, now) = (members[1].load(&reader).0.version, members[0].load(&reader).0.version);
+    assert!(last < now, "the last snapshot that had it");
+
+    scenario.accept(removal(LISTENER, "l"));
+    chains.follow(&reader);
+    assert!(asked_to_leave(0), "the listener is gone");
+}

@@ -1,7 +1,7 @@
 //! Making a connection to an endpoint, within the cluster's time bound.
 
-use std::io;
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -40,5 +40,4 @@ pub(super) fn compile(cluster: &wire::Cluster) -> Result<Option<(wire::Cluster, 
     Ok(Some((cluster, version)))
 }
 
-const KIND: &str =
-    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
+const KIND: &str = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
