@@ -52,14 +52,19 @@ async fn sigterm_under_load() {
     let mut passing = Gateway::opaque(&[opaque.address()]).flags(&flags).start(&other).await;
 
     let load = Load::start(proxy.address, 40, Call::get("/"));
-    let mut kept = Http1::connect(proxy.address).await.unwrap();
-    kept.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    let mut tcp = Http1::connect(passing.address).await.unwrap();
-    tcp.send(b"GET /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut upload = Http1::connect(proxy.address).await.unwrap();
-    upload.send(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n").await.unwrap();
-    upload.send(&[b'x'; 100_000]).await.unwrap();
-    let streams = Http2::connect(proxy.address).await.unwrap();
+    let mut kept = Http1::connect(proxy.address).await.expect("what was begun is finished");
+    kept.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("what was begun is finished");
+    let mut tcp = Http1::connect(passing.address).await.expect("what was begun is finished");
+    tcp.send(b"GET /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await
+        .expect("what was begun is finished");
+    let mut upload = Http1::connect(proxy.address).await.expect("what was begun is finished");
+    upload
+        .send(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
+        .await
+        .expect("what was begun is finished");
+    upload.send(&[b'x'; 100_000]).await.expect("what was begun is finished");
+    let streams = Http2::connect(proxy.address).await.expect("what was begun is finished");
     let (get, call) = (Call::get("/held"), Call::post("/grpc.S/M", "m"));
     let call = call.header("content-type", "application/grpc").header("te", "trailers");
     let ending = async {
@@ -74,22 +79,25 @@ async fn sigterm_under_load() {
         let counts = load.stop().await;
         assert!(counts.failed == 0 && counts.good >= 10, "{counts:?}");
         wait::until("draining", async || proxy.process.log().contains("draining").then_some(())).await;
-        upload.send(&[b'x'; 100_000]).await.unwrap();
+        upload.send(&[b'x'; 100_000]).await.expect("what was begun is finished");
         gate.open();
     };
     let (get, call, ()) =
         wait::within("the streams", async { tokio::join!(streams.call(&get), streams.call(&call), ending) })
             .await;
-    let (get, call) = (get.unwrap(), call.unwrap());
+    let (get, call) = (get.expect("what was begun is finished"), call.expect("what was begun is finished"));
     assert_eq!((get.status, get.text().as_str(), get.complete), (200, "held", true));
     assert_eq!((call.status, call.trailer("grpc-status")), (200, Some("0")), "{call:?}");
-    let kept = wait::within("the held response", kept.response("GET")).await.unwrap();
+    let kept =
+        wait::within("the held response", kept.response("GET")).await.expect("what was begun is finished");
     assert_eq!((kept.status, kept.header("connection")), (200, Some("close")), "{kept:?}");
-    let through = wait::within("the response through", tcp.response("GET")).await.unwrap();
+    let through =
+        wait::within("the response through", tcp.response("GET")).await.expect("what was begun is finished");
     assert_eq!((through.status, through.text().as_str()), (200, "held"));
     // What is passed on unread ends with its ends.
     drop(tcp);
-    let upload = wait::within("the upload", upload.response("POST")).await.unwrap();
+    let upload =
+        wait::within("the upload", upload.response("POST")).await.expect("what was begun is finished");
     assert_eq!((upload.status, upload.text().as_str()), (200, "200000"));
     drop(streams);
     assert_eq!(proxy.process.ended().await.code(), Some(0));

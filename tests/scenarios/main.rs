@@ -19,5 +19,6 @@ mod protocols; // HTTP/1.1 and HTTP/2 on either side, opaque TCP, explicit proxy
 mod routing; // which route, and what it changes
 mod timeouts; // every bound of time, on either side of a response's head
 mod upgrades; // WebSocket, CONNECT and other tunnels over either version
+mod soak; // a mixed load, faults, and what is left afterwards
 mod start; // what ends before it serves, and what it says
 mod tls; // termination, origination, certificates that change

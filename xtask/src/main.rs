@@ -10,6 +10,7 @@ mod fuzz;
 mod house;
 mod mutants;
 mod peers;
+mod soak;
 mod stage;
 mod test;
 mod tool;
@@ -38,6 +39,7 @@ fn run(recipe: Recipe) -> anyhow::Result<()> {
         Recipe::Bench(arguments) => bench::run(&arguments),
         Recipe::Fuzz(arguments) => fuzz::run(&arguments),
         Recipe::Mutants(arguments) => mutants::run(&arguments),
+        Recipe::Soak(arguments) => soak::run(&arguments),
         Recipe::Descriptors => descriptors::run(),
     }
 }
@@ -68,6 +70,8 @@ enum Recipe {
     Fuzz(fuzz::Arguments),
     /// Change the codec in small ways and see that its tests notice each (docs/mutants.md)
     Mutants(mutants::Arguments),
+    /// Drive a mixed load with faults for a while, and see that nothing is lost or left
+    Soak(soak::Arguments),
     /// Write xds-proto/descriptors anew after an update of envoy-types
     Descriptors,
 }
