@@ -148,6 +148,8 @@ pub(crate) struct Live {
     pub(crate) requests: AtomicU32,
     /// Retries in flight.
     pub(crate) retries: AtomicU32,
+    /// A connection was closed, on whichever worker: one that waits for a place may look again.
+    pub(crate) freed: tokio::sync::Notify,
 }
 
 impl Cluster {

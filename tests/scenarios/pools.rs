@@ -1,9 +1,11 @@
 //! Stale connections, retries, exactly once (D8, D9).
 
+use sidegate_tests::client::Http1;
 use sidegate_tests::gateway::Gateway;
 use sidegate_tests::message::Call;
-use sidegate_tests::origin::{Answer, Origin};
+use sidegate_tests::origin::{Answer, Gate, Origin};
 use sidegate_tests::sandbox::{Sandbox, address};
+use sidegate_tests::wait;
 
 const RETRY: &str = "[{match: {prefix: /}, route: {cluster: app, retry_policy: {
     retry_on: 'connect-failure,refused-stream,reset,retriable-status-codes', retriable_status_codes: [503], num_retries: 2,
@@ -66,3 +68,40 @@ async fn without_a_retry_policy_nothing_is_tried_again() {
 
 /// Enough for a scenario that retries all the time.
 const BUDGET: &str = "{circuit_breakers: {thresholds: [{retry_budget: {budget_percent: {value: 100}, min_retry_concurrency: 20}}]}}";
+
+#[tokio::test]
+async fn d11_those_who_wait_for_a_connection_are_served_in_the_order_they_came() {
+    let sandbox = Sandbox::new();
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::http1(move |_| Answer::text("ok").after(&held)).await;
+    let limits = "{circuit_breakers: {thresholds: [{max_connections: 1, max_pending_requests: 4}]}}";
+    let proxy = Gateway::new()
+        .cluster_with("app", &[origin.address()], limits)
+        .routes("[{match: {prefix: /}, route: {cluster: app}}]")
+        .with_admin()
+        .start(&sandbox)
+        .await;
+    let mut clients = Vec::new();
+    for number in 0..5 {
+        let mut client = Http1::connect(proxy.address).await.unwrap();
+        client.send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+        clients.push(client);
+        wait::until("the place in the queue", async || {
+            let stats = proxy.admin("/stats").await.text();
+            let line = stats.lines().find(|line| line.contains("upstream_rq_pending_active"));
+            let waits = line.is_some_and(|line| line.ends_with(&format!(" {number}")));
+            (origin.count() == 1 && (waits || number == 0)).then_some(())
+        })
+        .await;
+    }
+    // One more than may wait fails at once.
+    assert_eq!(proxy.get("/6").await.status, 503);
+    gate.open();
+    for mut client in clients {
+        assert_eq!(wait::within("an answer", client.response("GET")).await.unwrap().status, 200);
+    }
+    let order: Vec<String> = origin.received().into_iter().map(|received| received.target).collect();
+    assert_eq!(order, ["/0", "/1", "/2", "/3", "/4"]);
+    assert_eq!(origin.connections(), 1);
+}

@@ -121,8 +121,12 @@ impl ConnectionPlace {
     /// Takes a place; `None` when `max_connections` is reached, unless it is needed all the same.
     pub(crate) fn take(cluster: &Arc<Cluster>, needed: bool) -> Option<Self> {
         let open = cluster.live.connections.fetch_add(1, Ordering::Relaxed);
-        let place = Self { cluster: cluster.clone() };
-        (needed || open < cluster.limits.connections).then_some(place)
+        if needed || open < cluster.limits.connections {
+            return Some(Self { cluster: cluster.clone() });
+        }
+        // Not as if one had been given back: nobody is to be woken.
+        cluster.live.connections.fetch_sub(1, Ordering::Relaxed);
+        None
     }
 
     /// The connection was made: counted as open for as long as this lives.
@@ -135,6 +139,7 @@ impl ConnectionPlace {
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.cluster.live.connections.fetch_sub(1, Ordering::Relaxed);
+        self.cluster.live.freed.notify_one();
     }
 }
 

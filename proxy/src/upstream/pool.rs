@@ -63,6 +63,8 @@ pub(super) struct Pool {
     pub(super) failure: RefCell<(Reason, String)>,
     /// HTTP/1.1 connections open, idle or not.
     open: Cell<u32>,
+    /// Requests that wait for one of them.
+    waiting: Cell<u32>,
     /// A connection came back or was closed, or an HTTP/2 connection is there.
     pub(super) changed: Notify,
     /// How long a connection may be idle: what the endpoint announced or was seen to do.
@@ -96,6 +98,7 @@ impl Pools {
                 failures: Cell::new(0),
                 failure: RefCell::new((Reason::ConnectFailure, String::new())),
                 open: Cell::new(0),
+                waiting: Cell::new(0),
                 changed: Notify::new(),
                 idle_limit: Cell::new(DEFAULT_IDLE),
             })
@@ -122,7 +125,13 @@ impl Pools {
     ) -> Result<http1::Connection, SendError> {
         let pool = self.of(destination);
         let cluster = &destination.cluster;
+        // Who waits was here before.
+        let mut turn = pool.waiting.get() == 0;
         let place = loop {
+            if !std::mem::replace(&mut turn, true) {
+                Box::pin(wait_for_connection(cluster, &pool)).await?;
+                continue;
+            }
             if !fresh && let Some(connection) = pool.take_idle(repeatable) {
                 return Ok(connection);
             }
@@ -174,11 +183,35 @@ impl Pools {
     }
 }
 
+/// Waits until a connection comes back or a place is free, first come first served.
 async fn wait_for_connection(cluster: &Arc<Cluster>, pool: &Pool) -> Result<(), SendError> {
     let _claim = PendingClaim::new(cluster)?;
-    // Another worker's connection may be the one that closes: look again now and then.
-    let _ = tokio::time::timeout(Duration::from_millis(50), pool.changed.notified()).await;
+    let _waiting = Waiting::new(pool);
+    tokio::select! {
+        biased;
+        () = pool.changed.notified() => {}
+        // Another worker's connection may be the one that closes.
+        () = cluster.live.freed.notified() => {}
+    }
     Ok(())
+}
+
+/// One that waits for a connection of a pool.
+struct Waiting<'a> {
+    pool: &'a Pool,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.waiting.set(pool.waiting.get() + 1);
+        Self { pool }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pool.waiting.set(self.pool.waiting.get().saturating_sub(1));
+    }
 }
 
 /// A place among the requests that wait for a connection.
