@@ -110,7 +110,7 @@ impl Roots {
     /// # Errors
     /// When there is none, or one is broken.
     pub(crate) fn from_pem(text: &[u8], lenient: bool) -> Result<Self, MaterialError> {
-        let der = certificates(text).map_err(|index| MaterialError::Root(index))?;
+        let der = certificates(text).map_err(MaterialError::Root)?;
         let mut store = RootCertStore::empty();
         let mut read = Vec::new();
         let mut kept = Vec::new();

@@ -63,7 +63,7 @@ fn parameters_of(wire: &wire::TlsParameters) -> Result<Parameters, Problem> {
     }
     Ok(Parameters {
         // Without a suite of its own, TLS 1.2 cannot be spoken.
-        tls12: tls12 && !(suites.is_empty() && !wire.cipher_suites.is_empty()),
+        tls12: tls12 && (!suites.is_empty() || wire.cipher_suites.is_empty()),
         tls13,
         suites: (!wire.cipher_suites.is_empty()).then_some(suites),
         groups: (!groups.is_empty()).then_some(groups),

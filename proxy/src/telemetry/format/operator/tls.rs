@@ -17,13 +17,13 @@ pub(super) enum Fact {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Side {
+pub(super) enum Side {
     Peer,
     Own,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum CertificateFact {
+pub(super) enum CertificateFact {
     UriNames,
     DnsNames,
     Addresses,
