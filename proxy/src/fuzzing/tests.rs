@@ -139,3 +139,8 @@ fn client_hellos_keep_their_promises() {
 fn proxy_headers_keep_their_promises() {
     replay("proxy_header", super::proxy_header, 40_000);
 }
+
+#[test]
+fn frames_keep_their_promises() {
+    replay("http2_frames", super::http2_frames, 20_000);
+}
