@@ -31,6 +31,7 @@ mod attempts;
 mod bodies;
 mod certificate;
 mod bounds;
+mod deadline;
 mod explain;
 mod forwarded;
 mod mirror;

@@ -33,6 +33,9 @@ async fn h1_sigterm_under_load_fails_nothing_ten_times() {
     }
 }
 
+/// What a shutdown owes to everything that had begun.
+const FINISHED: &str = "what was begun is finished";
+
 /// Everything that may be in flight, over two proxies: one that reads, one that passes on.
 async fn sigterm_under_load() {
     let sandbox = Sandbox::new();
@@ -52,19 +55,14 @@ async fn sigterm_under_load() {
     let mut passing = Gateway::opaque(&[opaque.address()]).flags(&flags).start(&other).await;
 
     let load = Load::start(proxy.address, 40, Call::get("/"));
-    let mut kept = Http1::connect(proxy.address).await.expect("what was begun is finished");
-    kept.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("what was begun is finished");
-    let mut tcp = Http1::connect(passing.address).await.expect("what was begun is finished");
-    tcp.send(b"GET /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .await
-        .expect("what was begun is finished");
-    let mut upload = Http1::connect(proxy.address).await.expect("what was begun is finished");
-    upload
-        .send(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
-        .await
-        .expect("what was begun is finished");
-    upload.send(&[b'x'; 100_000]).await.expect("what was begun is finished");
-    let streams = Http2::connect(proxy.address).await.expect("what was begun is finished");
+    let mut kept = Http1::connect(proxy.address).await.expect(FINISHED);
+    kept.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await.expect(FINISHED);
+    let mut tcp = Http1::connect(passing.address).await.expect(FINISHED);
+    tcp.send(b"GET /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect(FINISHED);
+    let mut upload = Http1::connect(proxy.address).await.expect(FINISHED);
+    upload.send(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n").await.expect(FINISHED);
+    upload.send(&[b'x'; 100_000]).await.expect(FINISHED);
+    let streams = Http2::connect(proxy.address).await.expect(FINISHED);
     let (get, call) = (Call::get("/held"), Call::post("/grpc.S/M", "m"));
     let call = call.header("content-type", "application/grpc").header("te", "trailers");
     let ending = async {
@@ -79,25 +77,22 @@ async fn sigterm_under_load() {
         let counts = load.stop().await;
         assert!(counts.failed == 0 && counts.good >= 10, "{counts:?}");
         wait::until("draining", async || proxy.process.log().contains("draining").then_some(())).await;
-        upload.send(&[b'x'; 100_000]).await.expect("what was begun is finished");
+        upload.send(&[b'x'; 100_000]).await.expect(FINISHED);
         gate.open();
     };
-    let (get, call, ()) =
-        wait::within("the streams", async { tokio::join!(streams.call(&get), streams.call(&call), ending) })
-            .await;
-    let (get, call) = (get.expect("what was begun is finished"), call.expect("what was begun is finished"));
+    // Boxed: ten of these run at once.
+    let all = Box::pin(async { tokio::join!(streams.call(&get), streams.call(&call), ending) });
+    let (get, call, ()) = wait::within("the streams", all).await;
+    let (get, call) = (get.expect(FINISHED), call.expect(FINISHED));
     assert_eq!((get.status, get.text().as_str(), get.complete), (200, "held", true));
     assert_eq!((call.status, call.trailer("grpc-status")), (200, Some("0")), "{call:?}");
-    let kept =
-        wait::within("the held response", kept.response("GET")).await.expect("what was begun is finished");
+    let kept = wait::within("the held response", kept.response("GET")).await.expect(FINISHED);
     assert_eq!((kept.status, kept.header("connection")), (200, Some("close")), "{kept:?}");
-    let through =
-        wait::within("the response through", tcp.response("GET")).await.expect("what was begun is finished");
+    let through = wait::within("the response through", tcp.response("GET")).await.expect(FINISHED);
     assert_eq!((through.status, through.text().as_str()), (200, "held"));
     // What is passed on unread ends with its ends.
     drop(tcp);
-    let upload =
-        wait::within("the upload", upload.response("POST")).await.expect("what was begun is finished");
+    let upload = wait::within("the upload", upload.response("POST")).await.expect(FINISHED);
     assert_eq!((upload.status, upload.text().as_str()), (200, "200000"));
     drop(streams);
     assert_eq!(proxy.process.ended().await.code(), Some(0));

@@ -23,14 +23,14 @@ struct Raw {
 
 impl Raw {
     async fn start(word: &'static str, speaks_first: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback works");
+        let address = listener.local_addr().expect("loopback works");
         let taken: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let all = taken.clone();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let number = {
-                    let mut all = all.lock().unwrap();
+                    let mut all = all.lock().expect("loopback works");
                     all.push(Vec::new());
                     all.len() - 1
                 };
@@ -42,7 +42,7 @@ impl Raw {
                     let mut buffer = vec![0; 64 * 1024];
                     let mut said = speaks_first;
                     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-                        all.lock().unwrap()[number].extend_from_slice(&buffer[..count]);
+                        all.lock().expect("loopback works")[number].extend_from_slice(&buffer[..count]);
                         if !std::mem::replace(&mut said, true) {
                             let _ = stream.write_all(word.as_bytes()).await;
                         }
@@ -54,14 +54,14 @@ impl Raw {
     }
 
     fn taken(&self) -> Vec<Vec<u8>> {
-        self.taken.lock().unwrap().iter().filter(|bytes| !bytes.is_empty()).cloned().collect()
+        self.taken.lock().expect("loopback works").iter().filter(|bytes| !bytes.is_empty()).cloned().collect()
     }
 }
 
 async fn word(stream: &mut TcpStream, length: usize) -> String {
     let mut bytes = vec![0; length];
     wait::within("a word from upstream", stream.read_exact(&mut bytes)).await.expect("a whole word");
-    String::from_utf8(bytes).unwrap()
+    String::from_utf8(bytes).expect("loopback works")
 }
 
 /// A ClientHello as rustls writes it.
@@ -69,21 +69,21 @@ fn client_hello(name: &str) -> Vec<u8> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .unwrap()
+        .expect("the provider has them")
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
-    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).expect("loopback works");
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).expect("loopback works");
     let mut bytes = Vec::new();
-    connection.write_tls(&mut bytes).unwrap();
+    connection.write_tls(&mut bytes).expect("loopback works");
     bytes
 }
 
 /// A connection from an address of this host's own choice.
 async fn from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::new(IpAddr::V4(source), 0)).unwrap();
-    socket.connect(to).await.unwrap()
+    let socket = TcpSocket::new_v4().expect("loopback works");
+    socket.bind(SocketAddr::new(IpAddr::V4(source), 0)).expect("loopback works");
+    socket.connect(to).await.expect("loopback works")
 }
 
 /// Whether the other end resets the connection.
@@ -96,8 +96,11 @@ async fn is_reset(stream: &mut TcpStream) -> bool {
 }
 
 async fn ask(stream: &mut TcpStream, ahead: &[u8]) -> String {
-    stream.write_all(ahead).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(ahead).await.expect("loopback works");
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+        .await
+        .expect("loopback works");
     let mut answer = Vec::new();
     let _ = wait::within("an answer", stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
@@ -393,7 +396,8 @@ async fn a_thousand_virtual_listeners_behind_one_socket() {
     let destination = |number: usize| -> SocketAddr {
         let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
         // Every tenth is for its port on any address.
-        let ip = if number % 10 == 0 { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::new(10, 0, high, low) };
+        let ip =
+            if number.is_multiple_of(10) { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::new(10, 0, high, low) };
         (ip, 10_000 + u16::try_from(number).unwrap()).into()
     };
     let mut gateway = Gateway::opaque(&[rest.address])
@@ -425,9 +429,9 @@ async fn a_thousand_virtual_listeners_behind_one_socket() {
 
 /// Processor time that a process has used, in hundredths of a second.
 fn ticks(id: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-    let fields = stat.rsplit_once(") ").unwrap().1;
-    fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("loopback works");
+    let fields = stat.rsplit_once(") ").expect("loopback works").1;
+    fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("loopback works")).sum()
 }
 
 fn limit_files(id: u32, most: usize) {

@@ -49,10 +49,7 @@ pub(crate) fn compile(
     let mut buckets = Buckets::after(previous.map(|plan| &plan.buckets));
     let filters = filter::chain(&manager.http_filters, &mut Context { now, buckets: &mut buckets })?;
     let routes = routes(&manager, inline, previous, now)?;
-    let table = match &routes {
-        Routes::Inline(name, _) | Routes::Discovered(name, _) => name.clone(),
-        Routes::Opaque(_) => return fail("has no routes"),
-    };
+    let table = table_of(&routes)?;
     let (allow_connect, upgrades) = upgrades(&manager)?;
     let http1 = manager.http_protocol_options.as_ref();
     let common = manager.common_http_protocol_options.as_ref();
@@ -98,6 +95,13 @@ pub(crate) fn compile(
         client_certificate: client_certificate(&manager),
     };
     Ok(Manager { http, routes, buckets })
+}
+
+fn table_of(routes: &Routes) -> Result<Arc<str>, Problem> {
+    match routes {
+        Routes::Inline(name, _) | Routes::Discovered(name, _) => Ok(name.clone()),
+        Routes::Opaque(_) => fail("has no routes"),
+    }
 }
 
 /// `max_requests_per_connection`; zero is no bound.

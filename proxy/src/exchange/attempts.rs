@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 use super::asked::Asked;
 use super::bodies::Received;
 use super::bounds::Terms;
+use super::deadline::Deadline;
 use super::{Exchange, Reply, mirror, reply, retry, tunnel};
 use crate::cluster::{
     Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, now_millis, pick,
@@ -20,7 +20,7 @@ use crate::error::Reason;
 use crate::message::{Body, Replay, Request, RequestHead, Response, Tunnel};
 use crate::route::{Forward, HostRewrite, RetryPolicy, Rewrite, Route};
 use crate::snapshot::HttpTimeouts;
-use crate::timer::{self, Alarm};
+use crate::timer;
 use crate::upstream::{Attempt, Destination, SendError};
 
 /// What a forwarded exchange holds until its response has been sent.
@@ -53,13 +53,6 @@ struct Plan<'a> {
 enum Source {
     Whole(Body),
     Replay(Replay),
-}
-
-/// The route's timeout: it runs from the end of the request.
-struct Deadline {
-    timeout: Option<Duration>,
-    received: Rc<Received>,
-    at: Option<Instant>,
 }
 
 impl Exchange<'_> {
@@ -417,41 +410,6 @@ impl Source {
             Self::Whole(_) => true,
             Self::Replay(replay) => replay.can_repeat(),
         }
-    }
-}
-
-impl Deadline {
-    /// Starts the clock now.
-    fn start(&mut self) {
-        self.at = self.timeout.map(|timeout| Instant::now() + timeout);
-    }
-
-    /// Awaits an attempt until the deadline; `None` when it has passed. The clock starts when the request has come to its end.
-    async fn bound<F: Future>(&mut self, future: F) -> Option<F::Output> {
-        let Some(timeout) = self.timeout else { return Some(future.await) };
-        if self.at.is_none() && self.received.has_ended() {
-            self.at = Some(Instant::now() + timeout);
-        }
-        if let Some(at) = self.at {
-            return timer::before(at, timeout, future).await.ok();
-        }
-        let received = self.received.clone();
-        let at = &mut self.at;
-        let late = async {
-            received.ended().await;
-            let deadline = Instant::now() + timeout;
-            *at = Some(deadline);
-            Alarm::at(deadline, timeout).wait().await;
-        };
-        tokio::select! {
-            biased;
-            output = future => Some(output),
-            () = late => None,
-        }
-    }
-
-    fn has_passed(&self) -> bool {
-        self.at.is_some_and(|at| at <= Instant::now())
     }
 }
 

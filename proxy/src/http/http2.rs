@@ -116,13 +116,9 @@ async fn accept(
         match next {
             Ok(Some(Ok((request, respond)))) => {
                 accepted = accepted.saturating_add(1);
-                let stream = Stream {
-                    worker: worker.clone(),
-                    downstream: downstream.clone(),
-                    streams: streams.clone(),
-                    bounds: HeadBounds { bytes: http.max_header_bytes, fields: http.max_header_count },
-                    respond,
-                };
+                let bounds = HeadBounds { bytes: http.max_header_bytes, fields: http.max_header_count };
+                let (worker, downstream) = (worker.clone(), downstream.clone());
+                let stream = Stream { worker, downstream, streams: streams.clone(), bounds, respond };
                 stream.spawn(request, http.timeouts.stream_idle);
             }
             Ok(Some(Err(error))) => return broken(&error, &downstream),
