@@ -99,8 +99,8 @@ pub(crate) fn h2spec() -> anyhow::Result<PathBuf> {
 
 /// Where tests look for h2spec.
 pub(crate) const H2SPEC_VARIABLE: &str = "SIDEGATE_TEST_H2SPEC";
-/// The last one; its dependencies are whatever is current.
-const H2SPEC_PACKAGE: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1";
+/// The last one, from before it was a Go module; its dependencies are whatever is current.
+const H2SPEC_PACKAGE: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
 /// Where tests look for Envoy's program.
 pub(crate) const ENVOY_VARIABLE: &str = "SIDEGATE_TEST_ENVOY";
 /// What `libnginx-mod-stream` brings.
