@@ -27,7 +27,8 @@ pub fn program(name: &str) -> PathBuf {
     })
 }
 
-/// A running child. Killed when dropped; when the scenario has failed, the end of its log is printed first.
+/// A running child. Killed when dropped; when the scenario has failed, the end of its log is printed first. No scenario passes over a
+/// child that panicked.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -162,6 +163,13 @@ impl Drop for Process {
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(TAIL)..];
             eprintln!("--- {} wrote at last ---\n{}\n---", self.name, tail.join("\n"));
+            return;
+        }
+        let log = self.log();
+        let panic = log.lines().position(|line| line.contains(" panicked"));
+        if let Some(line) = panic {
+            let said: Vec<&str> = log.lines().skip(line).take(3).collect();
+            panic!("{} panicked:\n{}", self.name, said.join("\n"));
         }
     }
 }

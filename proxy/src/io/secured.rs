@@ -52,6 +52,8 @@ pub(crate) struct Secured {
     ended: bool,
     /// We have said so, or must not.
     shut: bool,
+    /// What the peer sent is no TLS, or not what may come here: the session must not look at it again.
+    broken: Option<Error>,
 }
 
 impl std::fmt::Debug for Secured {
@@ -73,6 +75,7 @@ impl Secured {
             committed: 0,
             ended: false,
             shut: false,
+            broken: None,
         }
     }
 
@@ -97,10 +100,7 @@ impl Secured {
                 Ok(Step::Again) => {}
                 Ok(Step::NeedMore) => self.undecided = false,
                 Ok(Step::Ended) => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
-                Err(error) => {
-                    self.send_alert();
-                    return Poll::Ready(Err(invalid(error)));
-                }
+                Err(error) => return Poll::Ready(Err(invalid(error))),
             }
             ready!(self.poll_outgoing(context))?;
             if !self.state().is_handshaking() {
@@ -232,10 +232,7 @@ impl Secured {
     }
 
     fn decrypt(&mut self, into: &mut dyn Sink) -> io::Result<Step> {
-        let step = self.step(into).map_err(|error| {
-            self.send_alert();
-            invalid(error)
-        })?;
+        let step = self.step(into).map_err(invalid)?;
         if matches!(step, Step::NeedMore) {
             self.release();
         }
@@ -273,7 +270,19 @@ impl Secured {
         Ok(count)
     }
 
+    /// Lets the session look at what has come. After an error the peer has been told why, as far as the socket took it.
     fn step(&mut self, into: &mut dyn Sink) -> Result<Step, Error> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let step = self.advance(into);
+        step.inspect_err(|error| {
+            self.broken = Some(error.clone());
+            self.send_alert();
+        })
+    }
+
+    fn advance(&mut self, into: &mut dyn Sink) -> Result<Step, Error> {
         let Self { session, incoming, left, outgoing, .. } = self;
         let out = &mut Outputs { into, left, outgoing };
         let (discard, step) = match session {
@@ -310,6 +319,9 @@ impl Secured {
     /// The session always sees the bytes that it has not consumed: it remembers where in them its unfinished messages are.
     fn encrypt_record(&mut self, data: &[u8], cipher: &mut [u8]) -> io::Result<usize> {
         loop {
+            if self.broken.is_some() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             let Self { session, incoming, left, outgoing, .. } = self;
             let out = &mut Outputs { into: &mut Nowhere, left, outgoing };
             let (discard, written) = match session {
@@ -321,7 +333,7 @@ impl Secured {
                 }
             };
             incoming.advance(discard.min(incoming.len()));
-            match written.map_err(invalid)? {
+            match written.map_err(|error| self.give_up(error))? {
                 Written::Bytes(count) => return Ok(count),
                 Written::Again => {}
                 Written::Ended if !self.ended => self.ended = true,
@@ -329,6 +341,12 @@ impl Secured {
                 Written::Never => return Err(io::ErrorKind::BrokenPipe.into()),
             }
         }
+    }
+
+    fn give_up(&mut self, error: Error) -> io::Error {
+        self.broken.get_or_insert_with(|| error.clone());
+        self.send_alert();
+        invalid(error)
     }
 
     /// Sends what the socket takes; the rest waits.
@@ -368,17 +386,14 @@ impl Secured {
     /// After an error the session has an alert to send: once, and only if the socket takes it.
     fn send_alert(&mut self) {
         self.shut = true;
-        for _ in 0..ALERTS {
-            if !matches!(self.step(&mut Nowhere), Ok(Step::Again)) {
-                break;
-            }
-        }
+        // No further than that: it would stumble over the same bytes again.
+        while self.state().wants_write() && matches!(self.advance(&mut Nowhere), Ok(Step::Again)) {}
         let _ = self.stream.try_write(&self.outgoing);
     }
 
     /// Sends close_notify. False when there is still something before it that the socket has not taken.
     fn say_goodbye(&mut self) -> bool {
-        if std::mem::replace(&mut self.shut, true) || self.state().is_handshaking() {
+        if std::mem::replace(&mut self.shut, true) || self.broken.is_some() || self.state().is_handshaking() {
             return true;
         }
         if !self.outgoing.is_empty() || self.committed > 0 {
@@ -400,6 +415,10 @@ impl Secured {
                 }
                 Goodbye::Again => {}
                 Goodbye::Never => return true,
+                Goodbye::Broken(error) => {
+                    self.give_up(error);
+                    return true;
+                }
             }
         }
         true
@@ -417,8 +436,6 @@ impl Drop for Secured {
 const READ: usize = 64 * 1024;
 /// Bytes of an unfinished handshake that are kept: its longest message is 64 KiB (rustls), in records.
 const HANDSHAKE_BYTES: usize = 128 * 1024;
-/// States that an error may still have to say.
-const ALERTS: usize = 4;
 /// States that may stand before the session is ready to say goodbye.
 const GOODBYES: usize = 64;
 /// Room for an encrypted alert.

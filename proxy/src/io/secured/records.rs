@@ -163,6 +163,7 @@ pub(super) enum Goodbye {
     Bytes(usize),
     Again,
     Never,
+    Broken(Error),
 }
 
 pub(super) fn goodbye<D>(
@@ -179,7 +180,8 @@ pub(super) fn goodbye<D>(
         Ok(ConnectionState::Closed) => (discard, Goodbye::Never),
         state => match take_status(UnbufferedStatus { discard, state }, out) {
             (discard, Ok(Step::Again | Step::Ended)) => (discard, Goodbye::Again),
-            (discard, _) => (discard, Goodbye::Never),
+            (discard, Ok(Step::NeedMore)) => (discard, Goodbye::Never),
+            (discard, Err(error)) => (discard, Goodbye::Broken(error)),
         },
     }
 }
