@@ -55,6 +55,8 @@ pub(crate) struct Downstream {
     pub(crate) scheme: Scheme,
     /// The address that accepted it, which is not where it wanted to go when it was redirected.
     pub(crate) accepted: SocketAddr,
+    /// The connection's own other end, which is not the client where a PROXY header names one.
+    pub(crate) direct_source: SocketAddr,
     /// Endpoints that are told who this client is: their connections are its own, and end with it.
     pub(crate) introduced: RefCell<Vec<(EndpointId, Arc<Endpoint>)>>,
 }

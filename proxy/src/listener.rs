@@ -289,6 +289,7 @@ fn downstream(
         connection: connection(listener, chain.stat_prefix().clone(), arrival),
         scheme: Scheme::Http,
         accepted: arrival.io.local,
+        direct_source: arrival.io.peer,
         introduced: RefCell::default(),
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use sidegate_tests::certificates::{Authority, Leaf, Pair, self_signed};
-use sidegate_tests::gateway::{Gateway, Proxy};
+use sidegate_tests::gateway::{Gateway, Proxy, typed};
 use sidegate_tests::origin::Origin;
 use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::secure::{self, Client};

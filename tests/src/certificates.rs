@@ -168,6 +168,14 @@ impl Authority {
     /// # Panics
     /// Never.
     pub fn revoke(&self, pairs: &[&Pair]) -> String {
+        self.revoke_until(pairs, 2099)
+    }
+
+    /// A list that revokes these, good until the beginning of that year.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn revoke_until(&self, pairs: &[&Pair], year: i32) -> String {
         let revoked = pairs.iter().map(|pair| RevokedCertParams {
             serial_number: SerialNumber::from(pair.serial),
             revocation_time: rcgen::date_time_ymd(2024, 1, 1),
@@ -176,7 +184,7 @@ impl Authority {
         });
         let params = CertificateRevocationListParams {
             this_update: rcgen::date_time_ymd(2024, 1, 1),
-            next_update: rcgen::date_time_ymd(2099, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

@@ -169,6 +169,16 @@ impl Gateway {
         self
     }
 
+    /// Fields of the filter chain that was added last.
+    ///
+    /// # Panics
+    /// When none was.
+    #[must_use]
+    pub fn last_chain(mut self, fields: Value) -> Self {
+        overlay(self.chains.last_mut().expect("a chain"), fields);
+        self
+    }
+
     /// With an admin page.
     #[must_use]
     pub fn with_admin(mut self) -> Self {

@@ -18,6 +18,10 @@ use crate::trace;
 
 impl Exchange<'_> {
     pub(super) fn prepare(&mut self, http: &Http, head: &mut RequestHead) -> Result<(), Reply> {
+        if head.authority.is_none() && http.default_host.is_some() {
+            head.authority.clone_from(&http.default_host);
+            self.ending.record().authority.clone_from(&http.default_host);
+        }
         self.refuse_misdirected(head)?;
         self.normalize_path(http, head)?;
         if http.underscores != Underscores::Allow {
@@ -25,10 +29,6 @@ impl Exchange<'_> {
         }
         if http.strip_port != StripPort::Never {
             strip_port(http.strip_port, head, self.downstream.connection.local.port());
-        }
-        if head.authority.is_none() && http.default_host.is_some() {
-            head.authority.clone_from(&http.default_host);
-            self.ending.record().authority.clone_from(&http.default_host);
         }
         let connection = &self.downstream.connection;
         let caller = forwarded::identify(
@@ -72,7 +72,9 @@ impl Exchange<'_> {
         let (Some(security), Some(authority)) = (&connection.security, &head.authority) else {
             return Ok(());
         };
+        // As routes take it: what is written otherwise must not get around this.
         let host = authority.host().trim_matches(['[', ']']);
+        let host = host.strip_suffix('.').unwrap_or(host);
         if security.server_name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(host)) {
             return Ok(());
         }
@@ -82,23 +84,25 @@ impl Exchange<'_> {
         }
         let host = host.to_ascii_lowercase();
         let (snapshot, chain) = self.downstream.member.load(&self.worker.snapshots);
-        let told = Told { server_name: &host, transport: TLS, protocols: &[] };
-        let (source, destination) = (connection.peer, connection.local);
-        let facts = Facts { destination, direct_source: source, source, told: Some(told) };
         let listener = snapshot.listeners.get(&connection.listener);
         let (Some(listener), Some(own)) = (listener, &chain.security) else { return Ok(()) };
-        match listener.chains.choose(&facts) {
-            Choice::Chain(other)
-                if other
-                    .security
-                    .as_ref()
-                    .is_some_and(|other| !Arc::ptr_eq(&other.context, &own.context)) =>
-            {
-                let detail = format!("{host} has another TLS policy than this connection's");
-                Err(Reply::new(Reason::Misdirected).detail(detail))
-            }
-            _ => Ok(()),
+        // A connection of the host's own would be on one of these, by what it offers.
+        let offers = [&[][..], &["h2".into()], &["http/1.1".into()]];
+        let is_other = offers.iter().any(|protocols| {
+            let facts = Facts {
+                destination: connection.local,
+                direct_source: self.downstream.direct_source,
+                source: connection.peer,
+                told: Some(Told { server_name: &host, transport: TLS, protocols }),
+            };
+            let Choice::Chain(other) = listener.chains.choose(&facts) else { return false };
+            other.security.as_ref().is_some_and(|other| !Arc::ptr_eq(&other.context, &own.context))
+        });
+        if is_other {
+            let detail = format!("{host} has another TLS policy than this connection's");
+            return Err(Reply::new(Reason::Misdirected).detail(detail));
         }
+        Ok(())
     }
 
     fn normalize_path(&mut self, http: &Http, head: &mut RequestHead) -> Result<(), Reply> {

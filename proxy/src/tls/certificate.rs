@@ -44,6 +44,8 @@ pub(crate) struct Names {
     pub(crate) addresses: Vec<IpAddr>,
     /// Names of any other kind, or with characters that no name of theirs has.
     pub(crate) doubtful: usize,
+    /// Names of the kind `uniformResourceIdentifier`, those in doubt too.
+    pub(super) uri_count: usize,
 }
 
 /// Why a certificate could not be read.
@@ -99,9 +101,14 @@ impl Certificate {
         self.not_after < now
     }
 
+    /// Whether it claims a SPIFFE id beside another URI: it has no identity then (SPIFFE X509-SVID §2; R7).
+    pub(super) fn has_several_identities(&self) -> bool {
+        self.names.uri_count > 1 && self.names.uris.iter().any(|uri| uri.starts_with("spiffe:"))
+    }
+
     /// Every name as text, for messages.
     pub(crate) fn described_names(&self) -> String {
-        let Names { uris, dns, emails, addresses, doubtful } = &self.names;
+        let Names { uris, dns, emails, addresses, doubtful, .. } = &self.names;
         let mut all: Vec<String> = uris.iter().chain(dns).chain(emails).map(ToString::to_string).collect();
         all.extend(addresses.iter().map(ToString::to_string));
         if *doubtful > 0 {
@@ -115,6 +122,7 @@ impl Names {
     fn of(names: &[GeneralName<'_>]) -> Self {
         let mut found = Self::default();
         for name in names {
+            found.uri_count += usize::from(matches!(name, GeneralName::URI(_)));
             match name {
                 GeneralName::URI(text) if is_plain(text) => found.uris.push((*text).into()),
                 GeneralName::DNSName(text) if is_plain(text) => found.dns.push((*text).into()),

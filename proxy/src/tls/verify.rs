@@ -13,7 +13,8 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 use webpki::{
-    EndEntityCert, ExtendedKeyUsageValidator, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder,
+    EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyUsage, RevocationCheckDepth,
+    RevocationOptionsBuilder,
 };
 
 use super::certificate::{Certificate, hexadecimal};
@@ -188,6 +189,9 @@ impl Policy {
         if !certificate.may_sign {
             return Err(Refusal::Doubt("may not sign (key usage)".into()).into());
         }
+        if certificate.has_several_identities() {
+            return Err(Refusal::Doubt("has a SPIFFE id and another URI".into()).into());
+        }
         let parsed = EndEntityCert::try_from(leaf).map_err(|error| certificate_error(&error))?;
         match &self.parts.roots {
             Some(roots) => self.verify_path(&parsed, roots, intermediates, usage, now)?,
@@ -212,8 +216,10 @@ impl Policy {
         } else {
             RevocationCheckDepth::Chain
         };
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| options.with_depth(depth));
+        // As in Envoy: a list whose time is over does not tell who has been revoked since.
         let revocation =
-            RevocationOptionsBuilder::new(&lists).ok().map(|options| options.with_depth(depth).build());
+            revocation.map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
         let algorithms = provider().signature_verification_algorithms.all;
         leaf.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, revocation, None)
             .map(drop)

@@ -70,6 +70,7 @@ async fn c4_strict_means_a_trusted_certificate_or_nothing() {
         ("not valid yet", Some(ours.issue(&Leaf::uri("spiffe://td/a").future()))),
         ("for servers only", Some(ours.issue(&Leaf::uri("spiffe://td/a").only_server()))),
         ("an authority itself", Some(ours.issue(&Leaf::uri("spiffe://td/a").authority()))),
+        ("with two identities", Some(ours.issue(&Leaf::uri("spiffe://td/a").and_uri("spiffe://td/b")))),
         ("whose key may not sign", Some(ours.issue(&Leaf::uri("spiffe://td/a").cannot_sign()))),
     ];
     for (what, pair) in &strangers {
@@ -85,7 +86,7 @@ async fn c4_strict_means_a_trusted_certificate_or_nothing() {
     assert!(plain.is_err(), "{plain:?}");
     assert_eq!(origin.count(), before, "the origin has seen nothing of it");
     assert_eq!(counter(&proxy, "listener.main.ssl.fail_verify_no_cert").await, 2);
-    assert_eq!(counter(&proxy, "listener.main.ssl.fail_verify_error").await, 14);
+    assert_eq!(counter(&proxy, "listener.main.ssl.fail_verify_error").await, 16);
     assert_eq!(counter(&proxy, "listener.main.ssl.handshake").await, 1);
 }
 
@@ -130,10 +131,53 @@ async fn c5_a_host_with_another_certificate_is_misdirected() {
         ("FIRST.test", "200"),
         ("nobody.test", "200"),
         ("second.test", "421"),
+        ("second.test.", "421"),
+        ("SECOND.test.:443", "421"),
     ] {
         let mut connection = client.connect(proxy.address, "first.test").await.unwrap();
         let response = connection.get(host, "/").await.unwrap();
         assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {response}");
+    }
+}
+
+#[tokio::test]
+async fn c5_a_host_whose_chain_asks_for_certificates_is_not_reached_through_another() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    // One certificate for both, so that only the chains tell them apart.
+    let pair = authority.issue(&Leaf::dns(&["open.test", "strict.test"]));
+    let kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+    let socket = typed("envoy.transport_sockets.tls", kind, requiring(&[&pair], &authority));
+    let criteria = "{server_names: [strict.test], application_protocols: [h2, http/1.1]}";
+    let mut gateway = greeting().http_chain("{server_names: [open.test]}");
+    gateway = gateway.http_chain(criteria).last_chain(json!({"transport_socket": socket}));
+    let proxy = gateway.tls(showing(&[&pair])).start(&sandbox).await;
+    let client = Client::new(&authority, None).alpn(&["http/1.1"]);
+    assert!(client.get(proxy.address, "strict.test", "/").await.is_err(), "it has no certificate");
+    for (host, status) in [("open.test", "200"), ("strict.test", "421"), ("strict.test.", "421")] {
+        let mut connection = client.connect(proxy.address, "open.test").await.unwrap();
+        let response = connection.get(host, "/").await.unwrap();
+        assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {response}");
+    }
+}
+
+#[tokio::test]
+async fn c13_who_is_revoked_is_refused_and_so_is_everybody_by_a_list_that_is_over() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    let pair = authority.issue(&Leaf::dns(&["edge.test"]));
+    let good = authority.issue(&Leaf::uri("spiffe://td/good"));
+    let revoked = authority.issue(&Leaf::uri("spiffe://td/revoked"));
+    for (list, lets_good_in) in
+        [(authority.revoke(&[&revoked]), true), (authority.revoke_until(&[&revoked], 2025), false)]
+    {
+        let mut context = requiring(&[&pair], &authority);
+        context["common_tls_context"]["validation_context"]["crl"] = json!({"inline_string": list});
+        let proxy = greeting().tls(context).start(&sandbox).await;
+        let get =
+            async |shown| Client::new(&authority, Some(shown)).get(proxy.address, "edge.test", "/").await;
+        assert!(get(&revoked).await.is_err());
+        assert_eq!(get(&good).await.is_ok_and(|response| response.ends_with("hello")), lets_good_in);
     }
 }
 
