@@ -113,6 +113,14 @@ impl Io {
         }
     }
 
+    /// Until the other end has said something, or closed. Where there is TLS, what a session says by itself is nothing.
+    pub(crate) fn poll_spoken(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Plain(stream) => stream.poll_read_ready(context).map(drop),
+            Stream::Tls(secured) => secured.poll_spoken(context),
+        }
+    }
+
     /// Writes a part of the data.
     pub(crate) fn poll_write(&self, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let stream = &mut *self.stream.borrow_mut();
@@ -240,7 +248,7 @@ impl Io {
 }
 
 /// An IPv4 address that a socket for both families shows as an IPv6 one, as what it is.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

@@ -57,7 +57,7 @@ impl Opening {
     /// Until the endpoint has sent something, or closed; for ever when it could not be reached.
     pub(crate) async fn spoke(&self) {
         match &self.outcome {
-            Ok((upstream, _)) => poll_fn(|context| upstream.poll_readable(context)).await,
+            Ok((upstream, _)) => poll_fn(|context| upstream.poll_spoken(context)).await,
             Err(_) => std::future::pending().await,
         }
     }

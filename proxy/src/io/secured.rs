@@ -184,12 +184,7 @@ impl Secured {
             return true;
         }
         loop {
-            self.incoming.reserve(HANDSHAKE_READ);
-            match self.receive_now(look) {
-                Ok(0) => return true,
-                Ok(_) => self.undecided = true,
-                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
-            }
+            // What came with the last read may not have been looked at: the reader had no room for more.
             while self.undecided {
                 match self.step(&mut Nowhere) {
                     Ok(Step::Again) if self.left.is_empty() => {}
@@ -197,7 +192,34 @@ impl Secured {
                     _ => return true,
                 }
             }
-            self.release();
+            if self.incoming.capacity() == 0 {
+                self.incoming = take_buffer();
+            }
+            self.incoming.reserve(HANDSHAKE_READ);
+            match self.receive_now(look) {
+                Ok(0) => return true,
+                Ok(_) => self.undecided = true,
+                Err(error) => {
+                    self.release();
+                    return error.kind() != io::ErrorKind::WouldBlock;
+                }
+            }
+        }
+    }
+
+    /// Until the peer has said something of its own, or closed; what a session says by itself is none of it.
+    pub(crate) fn poll_spoken(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.is_stale(false) {
+                return Poll::Ready(());
+            }
+            // The last word of the handshake may have to leave yet.
+            if let Poll::Ready(Err(_)) = self.poll_outgoing(context) {
+                return Poll::Ready(());
+            }
+            if ready!(self.stream.poll_read_ready(context)).is_err() {
+                return Poll::Ready(());
+            }
         }
     }
 
@@ -440,3 +462,6 @@ const HANDSHAKE_BYTES: usize = 128 * 1024;
 const GOODBYES: usize = 64;
 /// Room for an encrypted alert.
 const CLOSE_NOTIFY: usize = 128;
+
+#[cfg(test)]
+mod tests;
