@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use sidegate_tests::certificates::{Authority, Leaf};
 use sidegate_tests::gateway::{Gateway, Proxy, socket, tcp_proxy};
 use sidegate_tests::message::Call;
 use sidegate_tests::origin::Origin;
 use sidegate_tests::process::Process;
 use sidegate_tests::sandbox::{Sandbox, address};
-use sidegate_tests::{client, wait};
+use sidegate_tests::{client, secure, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
@@ -108,6 +109,33 @@ async fn ask(stream: &mut TcpStream, ahead: &[u8]) -> String {
 
 const INSPECTOR: &str = "listener_filters: [{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}]";
 const HEADER: &str = "listener_filters: [{name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}]";
+
+#[tokio::test]
+async fn the_handshake_of_an_endpoint_is_no_word() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    let pair = authority.issue(&Leaf::dns(&["app.test"]));
+    let (secured, other) = (secure::Origin::start("app", &pair, None).await, Raw::start("two", false).await);
+    let context = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {"validation_context": {"trusted_ca": {"inline_string": authority.pem}}},
+    });
+    let socket =
+        json!({"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}});
+    let proxy = Gateway::new()
+        .cluster_with("secured", &[secured.address()], &socket.to_string())
+        .cluster("other", &[other.address])
+        .listener(INSPECTOR)
+        .opaque_chain("{transport_protocol: raw_buffer}", "secured")
+        .opaque_chain("{transport_protocol: tls}", "other")
+        .start(&sandbox)
+        .await;
+    let mut stream = TcpStream::connect(proxy.address).await.expect("loopback works");
+    // The endpoint that might have a word was dialled: it shook hands, and that was all.
+    wait::until("a handshake", async || (secured.connections() > 0).then_some(())).await;
+    stream.write_all(&client_hello("app.test")).await.expect("loopback works");
+    assert_eq!(word(&mut stream, 3).await, "two");
+}
 
 #[tokio::test]
 async fn e4_server_names_choose_the_backend_and_the_hello_passes_untouched() {
@@ -286,6 +314,29 @@ async fn e4_a_proxy_header_names_the_client() {
         }
         assert!(ask(&mut stream, b"").await.ends_with("app"), "{header:?} in pieces");
         assert_eq!(origin.last().header("x-forwarded-for"), Some(client));
+    }
+}
+
+#[tokio::test]
+async fn i3_a_mapped_address_is_the_client_that_it_maps() {
+    let sandbox = Sandbox::new();
+    let (inside, outside) = (Raw::start("one", false).await, Raw::start("two", false).await);
+    let proxy = Gateway::new()
+        .cluster("inside", &[inside.address])
+        .cluster("outside", &[outside.address])
+        .listener(HEADER)
+        .opaque_chain("{source_prefix_ranges: [{address_prefix: 192.0.2.0, prefix_len: 24}]}", "inside")
+        .opaque_chain("{}", "outside")
+        .start(&sandbox)
+        .await;
+    // As balancers write that have one socket for both families.
+    for (header, expected) in [
+        (&b"PROXY TCP6 ::ffff:192.0.2.7 ::ffff:127.0.0.1 7 80\r\nhello"[..], "one"),
+        (b"PROXY TCP6 ::ffff:198.51.100.7 ::ffff:127.0.0.1 7 80\r\nhello", "two"),
+    ] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        stream.write_all(header).await.unwrap();
+        assert_eq!(word(&mut stream, 3).await, expected);
     }
 }
 
@@ -491,7 +542,8 @@ async fn d3_few_descriptors_leave_half_for_upstreams() {
     let proxy = gateway.under(&["prlimit", "--nofile=128:128"]).start(&sandbox).await;
     let mut crowd = Vec::new();
     for _ in 0..500 {
-        crowd.push(TcpStream::connect(proxy.address).await.unwrap());
+        // The refusal may come before this end has noticed that it was connected.
+        crowd.extend(TcpStream::connect(proxy.address).await);
     }
     let refused = async || proxy.stat("listener.main.downstream_cx_overflow").await > 400;
     wait::until_equal("connections past the bound are refused", true, refused).await;

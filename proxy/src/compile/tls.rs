@@ -236,7 +236,13 @@ where
         inputs.replaces = W::is_ready(&context);
         let made = slot.wire.make(&slot.extra, &mut inputs, &context);
         let (needs, shown) = inputs.into_parts();
-        slot.needs = needs;
+        if made.is_err() {
+            // It may have failed before it came to the rest, which must not be forgotten meanwhile.
+            slot.needs.secrets.extend(needs.secrets);
+            slot.needs.files.extend(needs.files);
+        } else {
+            slot.needs = needs;
+        }
         match made {
             Ok(()) => {
                 slot.problem = None;

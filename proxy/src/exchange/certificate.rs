@@ -68,10 +68,10 @@ fn element(config: &ClientCertificate, security: &Security, peer: &Peer) -> Stri
     let certificate = &peer.certificate;
     pair("Hash", &certificate.sha256);
     if config.cert {
-        pair("Cert", &format!("\"{}\"", encoded(&peer.pem())));
+        pair("Cert", &format!("\"{}\"", peer.pem()));
     }
     if config.chain {
-        pair("Chain", &format!("\"{}\"", encoded(&peer.chain_pem())));
+        pair("Chain", &format!("\"{}\"", peer.chain_pem()));
     }
     if config.subject {
         pair("Subject", &format!("\"{}\"", escaped(&certificate.subject)));
@@ -102,19 +102,6 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// Percent-encoded, as Envoy encodes PEM.
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len() * 5 / 4), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a String does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +111,6 @@ mod tests {
         assert_eq!(quoted("spiffe://td/a"), "spiffe://td/a");
         assert_eq!(quoted("spiffe://td/a;By=x"), "\"spiffe://td/a;By=x\"");
         assert_eq!(quoted("a\"b"), "\"a\\\"b\"");
-        assert_eq!(encoded("-----BEGIN A\n+/="), "-----BEGIN%20A%0A%2B%2F%3D");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::first_bytes::{self, Looks, Sight};
 use super::race::Race;
 use crate::error::Reason;
-use crate::io::Io;
+use crate::io::{Io, canonical};
 use crate::proxy_header::{self, Header};
 use crate::snapshot::{
     Choice, Facts, FilterChain, Inspection, Listener, Preamble, ProxyHeaderRule, Road, Told,
@@ -166,6 +166,7 @@ impl Arrival {
                     }
                     self.ahead.advance(header.length);
                     if let Some((source, destination)) = header.addresses {
+                        let (source, destination) = (canonical(source), canonical(destination));
                         self.redirected |= destination != self.io.local;
                         (self.source, self.destination) = (source, destination);
                     }

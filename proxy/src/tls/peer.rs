@@ -20,15 +20,28 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Its certificate in PEM form.
+    /// Its certificate in PEM form, percent-encoded as Envoy does: as it is, it has line ends, which no header may hold.
     pub(crate) fn pem(&self) -> String {
-        pem(&self.der)
+        encoded(&pem(&self.der))
     }
 
-    /// Its certificate and what it sent with it.
+    /// Its certificate and what it sent with it, in the same form.
     pub(crate) fn chain_pem(&self) -> String {
-        std::iter::once(&self.der).chain(&self.intermediates).map(|der| pem(der)).collect()
+        std::iter::once(&self.der).chain(&self.intermediates).map(|der| encoded(&pem(der))).collect()
     }
+}
+
+fn encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::with_capacity(text.len() * 5 / 4), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
 }
 
 fn pem(der: &[u8]) -> String {
@@ -127,4 +140,15 @@ impl Established {
 /// OpenSSL's name of a suite, which Envoy's logs have: `TLS_AES_128_GCM_SHA256`, `ECDHE-RSA-AES128-GCM-SHA256`.
 fn cipher_name(suite: rustls::SupportedCipherSuite) -> Box<str> {
     super::parameters::name_of(suite).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_in_a_header_has_no_line_end() {
+        assert_eq!(encoded("-----BEGIN A\n+/="), "-----BEGIN%20A%0A%2B%2F%3D");
+        assert!(encoded(&pem(&[0xfb; 100])).bytes().all(|byte| byte.is_ascii_graphic()));
+    }
 }

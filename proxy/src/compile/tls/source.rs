@@ -55,7 +55,11 @@ impl<'a> Inputs<'a> {
         field: &str,
     ) -> Result<Option<Arc<[u8]>>, Problem> {
         use core::data_source::Specifier;
-        let Some(specifier) = source.and_then(|source| source.specifier.as_ref()) else { return Ok(None) };
+        let Some(source) = source else { return Ok(None) };
+        // As good as absent, an empty one would leave unverified what was to be verified.
+        let Some(specifier) = &source.specifier else {
+            return Err(Problem::new("says not where the bytes are").at(field));
+        };
         let bytes: Arc<[u8]> = match specifier {
             Specifier::InlineBytes(bytes) => bytes.as_slice().into(),
             Specifier::InlineString(text) => text.as_bytes().into(),

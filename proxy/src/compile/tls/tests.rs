@@ -178,6 +178,10 @@ fn what_is_not_supported_is_refused_by_name() {
             "validation_context: trusted_ca: has no certificate in PEM form",
         ),
         (
+            "{validation_context: {trusted_ca: {}}}".to_owned(),
+            "validation_context.trusted_ca: says not where the bytes are",
+        ),
+        (
             "{tls_certificate_sds_secret_configs: [{name: nowhere}]}".to_owned(),
             "tls_certificate_sds_secret_configs[0].secret nowhere: static_resources.secrets has none of this name",
         ),

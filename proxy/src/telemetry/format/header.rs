@@ -42,7 +42,7 @@ impl HeaderFormat {
         Some(text)
     }
 
-    /// Makes the value of a request's header, as it is now. `None` where there is nothing to say, or nothing that a header may hold.
+    /// Makes the value of a request's header, as it is now. `None` where there is nothing to say; empty what no header may hold.
     pub(crate) fn of_request(&self, record: &mut Record, headers: &Headers) -> Option<HeaderValue> {
         self.with(record, headers, |record| (&mut record.request_headers, &self.request))
     }
@@ -69,11 +69,11 @@ impl HeaderFormat {
         *place = wanted.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.to_vec()))).collect();
         let value = self.write(record);
         *side(record).0 = kept;
-        let value = value?;
-        if value.is_empty() && !self.keep_empty {
-            return None;
-        }
-        HeaderValue::from_bytes(&value).ok()
+        // What no header may hold, or is too long, is there and empty: were it left out, what a client says in the field would stand.
+        let Some(value) = value.and_then(|value| HeaderValue::from_bytes(&value).ok()) else {
+            return Some(HeaderValue::from_static(""));
+        };
+        (self.keep_empty || !value.is_empty()).then_some(value)
     }
 
     fn write(&self, record: &Record) -> Option<Vec<u8>> {
@@ -122,6 +122,12 @@ mod tests {
         assert!(address.parse::<std::net::IpAddr>().is_ok());
         assert!(HeaderFormat::parse("%REQ(x-b)%", true).unwrap().of_request(&mut record, &headers).is_some());
         assert!(HeaderFormat::parse("%NOTHING_LIKE_IT%", false).is_err());
+        record.detail = Some("a\r\nx-b: c".into());
+        assert_eq!(
+            made("%SIDEGATE_DETAIL%", &mut record).as_deref(),
+            Some(""),
+            "and replaces what a client says"
+        );
         assert_eq!(HeaderFormat::parse("50%%", false).unwrap().literal().as_deref(), Some("50%"));
         assert!(record.request_headers.is_empty(), "lent only");
     }
