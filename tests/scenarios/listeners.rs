@@ -126,11 +126,15 @@ async fn the_handshake_of_an_endpoint_is_no_word() {
         .cluster_with("secured", &[secured.address()], &socket.to_string())
         .cluster("other", &[other.address])
         .listener(INSPECTOR)
-        .opaque_chain("{transport_protocol: raw_buffer}", "secured")
+        // For this client alone: the endpoint must not be dialled for who looks whether the proxy is there.
+        .opaque_chain(
+            "{transport_protocol: raw_buffer, source_prefix_ranges: [{address_prefix: 127.9.9.9, prefix_len: 32}]}",
+            "secured",
+        )
         .opaque_chain("{transport_protocol: tls}", "other")
         .start(&sandbox)
         .await;
-    let mut stream = TcpStream::connect(proxy.address).await.expect("loopback works");
+    let mut stream = from(Ipv4Addr::new(127, 9, 9, 9), proxy.address).await;
     // The endpoint that might have a word was dialled: it shook hands, and that was all.
     wait::until("a handshake", async || (secured.connections() > 0).then_some(())).await;
     stream.write_all(&client_hello("app.test")).await.expect("loopback works");
