@@ -134,7 +134,7 @@ impl Connection {
     }
 }
 
-/// An origin with TLS. It answers every request with 200 and its name.
+/// An origin with TLS. It answers every request with 200 and its name, one for `/slow` after [`SLOW`].
 #[derive(Debug)]
 pub struct Origin {
     address: SocketAddr,
@@ -274,6 +274,9 @@ async fn serve(
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         };
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+        if head.starts_with(b"GET /slow ") {
+            tokio::time::sleep(SLOW).await;
+        }
         stream.write_all(answer.as_bytes()).await?;
         stream.flush().await?;
         if !orderly {
@@ -282,3 +285,6 @@ async fn serve(
         }
     }
 }
+
+/// How long an [`Origin`] takes over `/slow`.
+pub const SLOW: std::time::Duration = std::time::Duration::from_secs(5);

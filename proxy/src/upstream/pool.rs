@@ -69,6 +69,8 @@ pub(super) struct Pool {
     pub(super) changed: Notify,
     /// How long a connection may be idle: what the endpoint announced or was seen to do.
     idle_limit: Cell<Duration>,
+    /// No request comes here any more: what comes back is closed. Kept, it would keep the pool, and the pool it, for ever.
+    retired: Cell<bool>,
 }
 
 impl Pools {
@@ -101,6 +103,7 @@ impl Pools {
                 waiting: Cell::new(0),
                 changed: Notify::new(),
                 idle_limit: Cell::new(DEFAULT_IDLE),
+                retired: Cell::new(false),
             })
         });
         pool.clone()
@@ -158,12 +161,18 @@ impl Pools {
         self.by_key.borrow_mut().retain(|key, pool| {
             let alive = pool.alive.strong_count() > 0 && pool.is_current();
             pool.sweep(now, alive);
-            let Credentials::Named(_, number) = key.credentials else { return alive };
             // Requests choose the names: what nothing uses makes room.
-            let kept = alive && (Rc::strong_count(pool) > 1 || !pool.is_empty());
-            if kept {
-                numbers.insert(number);
-            }
+            let kept = match key.credentials {
+                Credentials::Named(_, number) => {
+                    let kept = alive && (Rc::strong_count(pool) > 1 || !pool.is_empty());
+                    if kept {
+                        numbers.insert(number);
+                    }
+                    kept
+                }
+                Credentials::Plain | Credentials::Tls(_) => alive,
+            };
+            pool.retired.set(!kept);
             kept
         });
         self.names.borrow_mut().retain(|_, number| numbers.contains(number));
@@ -301,6 +310,9 @@ impl Pool {
 
     /// Puts a connection back after a complete exchange.
     pub(super) fn put_idle(&self, mut connection: http1::Connection) {
+        if self.retired.get() {
+            return;
+        }
         connection.idle_since = Instant::now();
         self.idle.borrow_mut().push(connection);
         self.changed.notify_one();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use sidegate_tests::client::Http1;
 use sidegate_tests::wait;
 
 use super::*;
@@ -132,15 +133,26 @@ async fn a_new_client_certificate_serves_the_next_request() {
     let fields = json!({"sni": "app.test", "common_tls_context": {"tls_certificates": [
         {"certificate_chain": {"filename": chain}, "private_key": {"filename": key}},
     ]}});
-    let proxy = originating(origin.address(), &trusting(&authority, fields)).start(&sandbox).await;
+    let proxy =
+        originating(origin.address(), &trusting(&authority, fields)).with_admin().start(&sandbox).await;
     for _ in 0..3 {
         assert_eq!(proxy.get("/").await.status, 200);
     }
     assert_eq!(origin.connections(), 1, "the connection is shared while nothing changes");
+    let mut busy = Http1::connect(proxy.address).await.unwrap();
+    busy.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    wait::until("the slow request", async || (origin.seen().len() == 4).then_some(())).await;
+    assert_eq!(proxy.get("/").await.status, 200);
+    assert_eq!(origin.connections(), 2, "one is busy");
     authority.issue(&Leaf::uri("spiffe://td/second")).write(&sandbox, "own");
     wait::until("another connection", async || {
         assert_eq!(proxy.get("/").await.status, 200);
-        (origin.connections() > 1).then_some(())
+        (origin.connections() > 2).then_some(())
     })
     .await;
+    // What was busy meanwhile ends well, and its connection, which nothing may use any more, with it.
+    let answer = wait::within("the slow answer", busy.response("GET")).await.unwrap();
+    assert_eq!(answer.status, 200);
+    wait::until_equal("connections", 1, async || counter(&proxy, "cluster.app.upstream_cx_active").await)
+        .await;
 }
