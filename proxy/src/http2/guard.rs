@@ -101,6 +101,10 @@ struct Counts {
     updates: Bucket,
     /// The header block that has begun and not ended.
     block: Option<Block>,
+    /// The peer is the client.
+    server: bool,
+    /// SETTINGS and PING that we have sent and the peer has not acknowledged.
+    asked: u32,
     /// The frame that came last is part of a header block.
     in_block_frame: bool,
     empty_run: u32,
@@ -131,6 +135,8 @@ impl Guard {
             control: Bucket::default(),
             updates: Bucket::default(),
             block: None,
+            server,
+            asked: 0,
             in_block_frame: false,
             empty_run: 0,
             opened: 0,
@@ -262,7 +268,6 @@ impl Counts {
                 self.was_reset = true;
                 self.reset(active)
             }
-            SETTINGS | PING if head.flags & ACK != 0 => Ok(()),
             WINDOW_UPDATE => {
                 self.updates.spend(1, MOST_CONTROL, CONTROL_PER_SECOND).map_err(|Spent| Cut::WindowUpdates)
             }
@@ -276,14 +281,20 @@ impl Counts {
                     None => self.control(),
                 }
             }
+            SETTINGS | PING if head.flags & ACK != 0 && self.asked > 0 => {
+                self.asked -= 1;
+                Ok(())
+            }
             _ => self.control(),
         }
     }
 
-    /// DATA that carries less than any message has: a gRPC message begins with 5 bytes, a WebSocket frame from a client with 6.
+    /// DATA that carries less than any message has: a gRPC message begins with 5 bytes, a WebSocket frame from a client with 6. What a
+    /// server says may be shorter: a WebSocket frame of 3 bytes, a word, on each of the streams that share a connection.
     fn receive_data(&mut self, head: FrameHead) -> Result<(), Cut> {
         let carried = head.length.saturating_sub(head.padding);
-        if head.flags & END_STREAM == 0 && carried < LEAST_CARRIED {
+        let least = if self.server { LEAST_CARRIED } else { 1 };
+        if head.flags & END_STREAM == 0 && carried < least {
             return self.control();
         }
         self.control.earn(1, 0);
@@ -317,8 +328,11 @@ impl Counts {
             self.unflushed_control += 1;
         }
         match head.kind {
+            SETTINGS | PING if head.flags & ACK == 0 => self.asked = self.asked.saturating_add(1),
             DATA => {
-                self.updates.earn(i64::from(budgets.updates_per_data), MOST_SAVED_UPDATES);
+                // A large frame is read in as many steps as the small ones that it stands for.
+                let frames = 1 + i64::try_from(head.length / COMMON_FRAME).unwrap_or(0);
+                self.updates.earn(frames * i64::from(budgets.updates_per_data), MOST_SAVED_UPDATES);
                 self.control.earn(1, 0);
             }
             RST_STREAM => match head.code {
@@ -414,6 +428,8 @@ const CONTROL_PER_SECOND: u32 = 100;
 const CONTROL_PER_STREAM: i64 = 8;
 /// A client may read a great deal first and then say so.
 const MOST_SAVED_UPDATES: i64 = 10_000;
+/// Bytes of DATA that most senders put in a frame: the least that a peer may be asked to take (RFC 9113 §6.5.2).
+const COMMON_FRAME: usize = 16 * 1024;
 /// Bytes that the least message carries.
 const LEAST_CARRIED: usize = 5;
 /// CONTINUATION frames of one header block.

@@ -100,7 +100,9 @@ async fn our_own_resets_are_not_the_peers_doing() {
 async fn frames_without_content_are_a_thousand_at_most() {
     let table = [
         (PING, 0, 8, Cut::Control),
+        (PING, ACK, 8, Cut::Control),
         (SETTINGS, 0, 0, Cut::Control),
+        (SETTINGS, ACK, 0, Cut::Control),
         (PRIORITY, 0, 5, Cut::Control),
         (0xf, 0, 100, Cut::Control),
         (DATA, 0, 0, Cut::Control),
@@ -112,8 +114,14 @@ async fn frames_without_content_are_a_thousand_at_most() {
         assert_eq!(passed(&guard, &frame(kind, flags, &vec![0; length]), 50_000), 999, "type {kind}");
         assert_eq!(guard.cut(), Some(cut));
     }
+    let guard = self::guard();
+    for _ in 0..5_000 {
+        guard.sent(&frame(PING, 0, &[0; 8]));
+        guard.flushed();
+        assert_eq!(passed(&guard, &frame(PING, ACK, &[0; 8]), 1), 1, "what we asked for");
+    }
     let padded: Vec<u8> = [&[254][..], &[0; 255]].concat();
-    assert_eq!(passed(&guard(), &frame(DATA, 0x8, &padded), 50_000), 999);
+    assert_eq!(passed(&self::guard(), &frame(DATA, 0x8, &padded), 50_000), 999);
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,4 +208,24 @@ async fn a_peer_that_does_not_read_is_not_written_to_for_ever() {
         guard.cut().is_some()
     });
     assert_eq!((sent, guard.cut()), (Some(1_001), Some(Cut::Outbound)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_frames_may_be_acknowledged_in_as_many_steps_as_small_ones() {
+    // A Go server allows frames of 1 MiB, and acknowledges every 4 KiB that its handler reads, for the stream and for the connection.
+    let guard = Guard::new(Budgets::default(), false);
+    let piece = frame(DATA, 0, &vec![0; 64 * 1024]);
+    for _ in 0..1_000 {
+        guard.sent(&piece);
+        guard.flushed();
+        assert_eq!(passed(&guard, &frame(WINDOW_UPDATE, 0, &[0, 0, 16, 0]), 32), 32);
+    }
+    assert_eq!(guard.cut(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_says_on_many_streams_may_be_short() {
+    let guard = Guard::new(Budgets::default(), false);
+    assert_eq!(passed(&guard, &frame(DATA, 0, &[0x81, 1, b'x']), 50_000), 50_000);
+    assert_eq!(passed(&guard, &frame(DATA, 0x8, &[1, 0]), 50_000), 999, "padding says nothing");
 }
