@@ -162,6 +162,14 @@ async fn websocket_over_http2_to_http1_and_to_http2() {
     assert!(head.starts_with("GET /chat HTTP/1.1\r\nhost: a\r\n"), "{head}");
     assert!(head.contains("sec-websocket-key: ") && head.contains("upgrade: websocket"), "{head}");
 
+    // One that ignores the upgrade: over HTTP/2 its 200 would be the tunnel.
+    let sandbox = Sandbox::new();
+    let origin =
+        Switch::http1(Duration::ZERO, |_| "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno".to_owned()).await;
+    let proxy = gateway(&sandbox, origin.address()).await;
+    let stream = Stream::open(proxy.address, Some("websocket"), "http://a/chat").await.unwrap();
+    assert_eq!(stream.status, 502);
+
     let sandbox = Sandbox::new();
     let origin = Switch::http2(200).await;
     let proxy = Gateway::to_http2(&[origin.address()]).http(WEBSOCKET).start(&sandbox).await;

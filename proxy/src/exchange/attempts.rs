@@ -106,10 +106,10 @@ impl Exchange<'_> {
             reason = stall => return Err(stalled(reason, &received)),
         };
         drop(watch);
+        self.tunnel = tunnel::outcome(plan.tunnel.as_ref(), plan.head.version, response.head.status)?;
         mirror::mirror(self.worker, self.snapshot, forward, plan.head, || plan.body.again());
         self.ending.claims =
             Some(Claims { _request: request_claim, _retry: plan.retry_claim.take(), _lease: lease });
-        self.tunnel = plan.tunnel.as_ref().is_some_and(|one| tunnel::has_opened(one, response.head.status));
         self.bound_response(forward, &terms, plan.deadline.at, received);
         Ok(response)
     }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::Reply;
 use crate::error::Reason;
-use crate::message::Tunnel;
+use crate::message::{Tunnel, Version};
 use crate::route::{Action, Route};
 use crate::snapshot::Http;
 
@@ -35,8 +35,20 @@ pub(super) fn check(tunnel: &Tunnel, http: &Http, route: &Route) -> Result<(), R
     }
 }
 
-/// Whether the upstream's answer starts the tunnel. One to an upgrade is 101 whatever version carried it.
-pub(super) fn has_opened(tunnel: &Tunnel, status: StatusCode) -> bool {
+/// Whether the upstream's answer starts the tunnel, if one was asked for. Over HTTP/2 every 2xx opens it (RFC 8441 §5): that of an upstream
+/// of HTTP/1.1 which ignores the upgrade is refused, since the client would read its content as the other protocol's.
+pub(super) fn outcome(asked: Option<&Tunnel>, client: Version, status: StatusCode) -> Result<bool, Reply> {
+    let opened = asked.is_some_and(|tunnel| has_opened(tunnel, status));
+    if asked.is_none() || opened || client != Version::Http2 || !status.is_success() {
+        return Ok(opened);
+    }
+    let detail =
+        format!("the endpoint answered {status}, not 101, which the client would take for its tunnel");
+    Err(Reply::new(Reason::UpstreamProtocolError).detail(detail))
+}
+
+/// An answer to an upgrade is 101 whatever version carried it.
+fn has_opened(tunnel: &Tunnel, status: StatusCode) -> bool {
     match tunnel {
         Tunnel::Connect => status.is_success(),
         Tunnel::Upgrade(_) => status == StatusCode::SWITCHING_PROTOCOLS,
