@@ -120,13 +120,11 @@ pub(crate) struct ConnectionPlace {
 impl ConnectionPlace {
     /// Takes a place; `None` when `max_connections` is reached, unless it is needed all the same.
     pub(crate) fn take(cluster: &Arc<Cluster>, needed: bool) -> Option<Self> {
-        let open = cluster.live.connections.fetch_add(1, Ordering::Relaxed);
-        if needed || open < cluster.limits.connections {
-            return Some(Self { cluster: cluster.clone() });
-        }
-        // Not as if one had been given back: nobody is to be woken.
-        cluster.live.connections.fetch_sub(1, Ordering::Relaxed);
-        None
+        // In one step: what was taken only to be given back would be missed by whoever was woken meanwhile, and nobody would wake him again.
+        let within =
+            |open: u32| (needed || open < cluster.limits.connections).then(|| open.saturating_add(1));
+        let taken = cluster.live.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within);
+        taken.is_ok().then(|| Self { cluster: cluster.clone() })
     }
 
     /// The connection was made: counted as open for as long as this lives.
