@@ -140,7 +140,8 @@ fn proxy_headers_keep_their_promises() {
     replay("proxy_header", super::proxy_header, 40_000);
 }
 
-#[test]
-fn frames_keep_their_promises() {
+// Budgets fill with time: of two that pass the same bytes, the slower one would take more.
+#[tokio::test(start_paused = true)]
+async fn frames_keep_their_promises() {
     replay("http2_frames", super::http2_frames, 20_000);
 }
