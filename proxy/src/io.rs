@@ -336,7 +336,12 @@ impl Outbox {
         let head = count.min(self.head.len());
         self.head.advance(head);
         let piece = (count - head).min(self.piece.len());
-        self.piece.advance(piece);
+        if piece == self.piece.len() {
+            // What is empty still holds on to the whole buffer that it was cut from.
+            self.piece = Bytes::new();
+        } else {
+            self.piece.advance(piece);
+        }
         self.tail = &self.tail[count - head - piece..];
     }
 }
