@@ -132,6 +132,20 @@ pub struct View {
     pub findings: Vec<Finding>,
 }
 
+/// Whom workloads trust, in each trust domain that is known. Made by the certificate authority, read by translation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// The mesh's own trust domain: identities are `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+    pub trust_domain: String,
+    /// Roots in PEM form, one certificate each, by trust domain. Of the own trust domain's, the first is the one that signs now:
+    /// a proxy whose certificate does not chain to it renews soon.
+    pub bundles: BTreeMap<String, Vec<String>>,
+    /// Certificate revocation lists in PEM form, possibly empty.
+    pub revocation: Vec<String>,
+    /// SPIFFE ids that are refused whatever certificate they show; connections that they have are closed.
+    pub denied: Vec<String>,
+}
+
 /// Whom a proxy serves; it decides which resources the proxy sees.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
@@ -141,6 +155,8 @@ pub enum Scope {
         gateway: Name,
         /// A data plane other than ours (its node carries no `SIDEGATE` metadata).
         foreign: bool,
+        /// It has proven who it is, over TLS: it may have secrets, and it can speak mutual TLS.
+        secure: bool,
     },
     /// One Pod, inbound and outbound.
     Sidecar {
@@ -148,6 +164,8 @@ pub enum Scope {
         pod: Name,
         /// A data plane other than ours.
         foreign: bool,
+        /// It has proven who it is, over TLS: it may have secrets, and it can speak mutual TLS.
+        secure: bool,
     },
 }
 

@@ -73,8 +73,11 @@ struct Publisher {
 impl Publisher {
     /// Whatever is followed, and every Gateway. What nobody follows any longer is forgotten.
     fn all_scopes(&mut self, view: &View) -> Vec<Scope> {
-        let gateways =
-            view.gateways.keys().map(|name| Scope::Gateway { gateway: name.clone(), foreign: false });
+        let gateways = view.gateways.keys().map(|name| Scope::Gateway {
+            gateway: name.clone(),
+            foreign: false,
+            secure: false,
+        });
         let mut scopes: BTreeSet<Scope> = gateways.collect();
         for (scope, followed) in self.snapshots.scopes() {
             if followed || scopes.contains(&scope) || !self.snapshots.forget(&scope) {

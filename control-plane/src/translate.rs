@@ -50,12 +50,12 @@ pub struct Translation {
 pub fn translate(view: &View, scope: &Scope) -> Translation {
     let mut resources = Resources::default();
     let mut build = match scope {
-        Scope::Gateway { gateway, foreign } => {
+        Scope::Gateway { gateway, foreign, .. } => {
             let mut build = Build::new(view, *foreign);
             gateway::translate(&mut build, gateway, &mut resources);
             build
         }
-        Scope::Sidecar { pod, foreign } => {
+        Scope::Sidecar { pod, foreign, .. } => {
             let mut build = Build::new(view, *foreign);
             sidecar::translate(&mut build, pod, &mut resources);
             build

@@ -76,13 +76,21 @@ pub(crate) enum Reason {
     NoFilterChain,
     /// What comes before the protocol (a PROXY header, a ClientHello) is malformed or missing.
     BadPreamble,
+    /// An authorization policy denies it.
+    AccessDenied,
+    /// It carries no token, or one that is not accepted, where one is required.
+    Unauthenticated,
+    /// The external authorization service denies it.
+    ExternalDenial,
+    /// The external authorization service could not be asked, and that is configured to deny.
+    ExternalAuthorizationFailure,
     /// A defect of the proxy itself ended it.
     Internal,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 35] = [
+    pub(crate) const ALL: [Reason; 39] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -117,6 +125,10 @@ impl Reason {
         Self::MaxDuration,
         Self::NoFilterChain,
         Self::BadPreamble,
+        Self::AccessDenied,
+        Self::Unauthenticated,
+        Self::ExternalDenial,
+        Self::ExternalAuthorizationFailure,
         Self::Internal,
     ];
 
@@ -142,7 +154,11 @@ impl Reason {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::DownstreamTimeout | Self::IdleTimeout | Self::MaxDuration => StatusCode::REQUEST_TIMEOUT,
-            Self::UpgradeRefused => StatusCode::FORBIDDEN,
+            Self::UpgradeRefused
+            | Self::AccessDenied
+            | Self::ExternalDenial
+            | Self::ExternalAuthorizationFailure => StatusCode::FORBIDDEN,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::NoCluster
             | Self::NoHealthyEndpoint
@@ -164,7 +180,13 @@ impl Reason {
             Self::NoRoute | Self::NoFilterChain => "NR",
             Self::NoCluster => "NC",
             Self::NoHealthyEndpoint => "UH",
-            Self::DirectResponse | Self::Redirect | Self::ExpectationFailed | Self::Internal => "-",
+            Self::DirectResponse
+            | Self::Redirect
+            | Self::ExpectationFailed
+            | Self::Unauthenticated
+            | Self::Internal => "-",
+            Self::AccessDenied => "RBAC",
+            Self::ExternalDenial | Self::ExternalAuthorizationFailure => "UAEX",
             Self::ConnectFailure | Self::ConnectTimeout | Self::UpstreamTlsFailure => "UF",
             Self::UpstreamReset | Self::UpstreamBodyReset => "UC",
             Self::UpstreamProtocolError => "UPE",
@@ -227,6 +249,10 @@ impl Reason {
             Self::MaxDuration => "max_duration",
             Self::NoFilterChain => "no_filter_chain",
             Self::BadPreamble => "bad_preamble",
+            Self::AccessDenied => "access_denied",
+            Self::Unauthenticated => "unauthenticated",
+            Self::ExternalDenial => "external_denial",
+            Self::ExternalAuthorizationFailure => "external_authorization_failure",
         }
     }
 

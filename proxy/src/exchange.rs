@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Endpoint, EndpointId};
 use crate::drain::Phase;
 use crate::error::Reason;
-use crate::filter::{self, GrpcWeb};
+use crate::filter::{self, Attributes, GrpcWeb};
 use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Tunnel, Version};
 use crate::route::{Action, HeaderChanges, Route, Silent};
 use crate::snapshot::{Http, Loaded, Snapshot};
@@ -279,8 +279,14 @@ impl<'a> Exchange<'a> {
     }
 
     fn run_filters(&mut self, http: &Http, route: &Route, request: &mut Request) -> Result<(), Reply> {
-        let now = self.ending.record().start;
-        match crate::filter::on_request(&http.filters, &route.filters, &mut request.head, now) {
+        let mut attributes = Attributes::default();
+        let mut context = filter::Context {
+            now: self.ending.record().start,
+            connection: &self.downstream.connection,
+            head: &mut request.head,
+            attributes: &mut attributes,
+        };
+        match filter::on_request(&http.filters, &route.filters, &mut context) {
             None => Ok(()),
             Some(filtered) => {
                 if filtered.reason == Reason::RateLimited {

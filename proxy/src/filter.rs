@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::error::Reason;
 use crate::message::RequestHead;
+use crate::telemetry::Downstream;
 
 mod grpc_web;
 mod ratelimit;
@@ -52,15 +54,43 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     /// Further headers.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the operator should know beyond the reason (policy, rule, what failed); never sent to the client.
+    pub(crate) detail: Option<String>,
+}
+
+/// What filters see of a request, and leave for filters after them.
+pub(crate) struct Context<'a> {
+    /// When the request began.
+    pub(crate) now: Instant,
+    /// The connection: addresses, and who is at its other end.
+    pub(crate) connection: &'a Downstream,
+    /// The request's head; its path is canonical.
+    pub(crate) head: &'a mut RequestHead,
+    /// What filters have found out.
+    pub(crate) attributes: &'a mut Attributes,
+}
+
+/// What filters have found out about a request: Envoy's dynamic metadata, by the name of the filter that says it.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes(Vec<(Arc<str>, Value)>);
+
+impl Attributes {
+    /// Notes what a filter says; another word under the same name replaces it.
+    pub(crate) fn set(&mut self, filter: Arc<str>, value: Value) {
+        match self.0.iter_mut().find(|(name, _)| *name == filter) {
+            Some((_, known)) => *known = value,
+            None => self.0.push((filter, value)),
+        }
+    }
+
+    /// What a filter said.
+    pub(crate) fn get(&self, filter: &str) -> Option<&Value> {
+        self.0.iter().find(|(name, _)| &**name == filter).map(|(_, value)| value)
+    }
 }
 
 /// Runs the chain for one request; the first reply ends it.
-pub(crate) fn on_request(
-    chain: &Chain,
-    overrides: &Overrides,
-    _head: &mut RequestHead,
-    now: Instant,
-) -> Option<Reply> {
+pub(crate) fn on_request(chain: &Chain, overrides: &Overrides, context: &mut Context<'_>) -> Option<Reply> {
     for entry in chain {
         let own = overrides.iter().find(|(name, _)| *name == entry.name);
         let kind = match own {
@@ -70,7 +100,7 @@ pub(crate) fn on_request(
             None => &entry.kind,
         };
         let reply = match kind {
-            Kind::LocalRateLimit(limit) => limit.on_request(now),
+            Kind::LocalRateLimit(limit) => limit.on_request(context.now),
             Kind::GrpcWeb | Kind::Inert => None,
         };
         if reply.is_some() {

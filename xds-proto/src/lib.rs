@@ -2,7 +2,9 @@
 //!
 //! Both programs import the types from here, so that another source of them is a change of one file.
 
+pub mod ca;
 pub mod json;
 pub mod resource;
+pub mod spiffe;
 
 pub use envoy_types::pb::{envoy, google, udpa, xds};

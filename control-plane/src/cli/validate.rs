@@ -123,8 +123,9 @@ fn scopes(view: &View) -> Vec<Scope> {
         let annotations = pod.metadata.annotations.iter().flatten();
         annotations.map(|(key, _)| key).any(|key| key.starts_with(PREFIX))
     });
-    let gateways = gateways.map(|(name, _)| Scope::Gateway { gateway: name.clone(), foreign: false });
-    let pods = pods.map(|(name, _)| Scope::Sidecar { pod: name.clone(), foreign: false });
+    let gateways =
+        gateways.map(|(name, _)| Scope::Gateway { gateway: name.clone(), foreign: false, secure: false });
+    let pods = pods.map(|(name, _)| Scope::Sidecar { pod: name.clone(), foreign: false, secure: false });
     gateways.chain(pods).collect()
 }
 

@@ -18,11 +18,11 @@ fn view(generation: u64, gateways: &[&str]) -> Arc<View> {
 }
 
 fn gateway(name: &str) -> Scope {
-    Scope::Gateway { gateway: Name::new("shop", name), foreign: false }
+    Scope::Gateway { gateway: Name::new("shop", name), foreign: false, secure: false }
 }
 
 fn sidecar(name: &str) -> Scope {
-    Scope::Sidecar { pod: Name::new("shop", name), foreign: false }
+    Scope::Sidecar { pod: Name::new("shop", name), foreign: false, secure: false }
 }
 
 struct World {

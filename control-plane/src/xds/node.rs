@@ -47,8 +47,10 @@ pub(super) fn identify(node: Option<&Node>) -> Result<ProxyNode, Status> {
     })?;
     let foreign = text("SIDEGATE")?.is_none();
     let scope = match (text("GATEWAY")?, text("POD_NAME")?) {
-        (Some(gateway), None) => Scope::Gateway { gateway: Name::new(namespace, gateway), foreign },
-        (None, Some(pod)) => Scope::Sidecar { pod: Name::new(namespace, pod), foreign },
+        (Some(gateway), None) => {
+            Scope::Gateway { gateway: Name::new(namespace, gateway), foreign, secure: false }
+        }
+        (None, Some(pod)) => Scope::Sidecar { pod: Name::new(namespace, pod), foreign, secure: false },
         (Some(_), Some(_)) => {
             return Err(invalid(
                 "node.metadata has both GATEWAY and POD_NAME: keep GATEWAY for a gateway, or POD_NAME for a sidecar",
@@ -98,9 +100,15 @@ mod tests {
         let gateway =
             identify(Some(&node("g", &[("NAMESPACE", "shop"), ("GATEWAY", "web"), ("SIDEGATE", "1")])))
                 .unwrap();
-        assert_eq!(gateway.scope, Scope::Gateway { gateway: Name::new("shop", "web"), foreign: false });
+        assert_eq!(
+            gateway.scope,
+            Scope::Gateway { gateway: Name::new("shop", "web"), foreign: false, secure: false }
+        );
         let sidecar = identify(Some(&node("s", &[("NAMESPACE", "shop"), ("POD_NAME", "web-1")]))).unwrap();
-        assert_eq!(sidecar.scope, Scope::Sidecar { pod: Name::new("shop", "web-1"), foreign: true });
+        assert_eq!(
+            sidecar.scope,
+            Scope::Sidecar { pod: Name::new("shop", "web-1"), foreign: true, secure: false }
+        );
         assert!(sidecar.is_foreign());
     }
 

@@ -108,7 +108,7 @@ impl Client {
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn scope() -> Scope {
-    Scope::Gateway { gateway: Name::new("shop", "web"), foreign: false }
+    Scope::Gateway { gateway: Name::new("shop", "web"), foreign: false, secure: false }
 }
 
 fn node(id: &str, metadata: &[(&str, &str)]) -> Node {

@@ -55,7 +55,7 @@ impl Reply {
     }
 
     pub(super) fn from_filter(reply: filter::Reply) -> Self {
-        Self { headers: reply.headers, ..Self::new(reply.reason).status(reply.status) }
+        Self { headers: reply.headers, detail: reply.detail, ..Self::new(reply.reason).status(reply.status) }
     }
 
     /// To the same resource under its canonical path.

@@ -51,6 +51,7 @@ impl LocalRateLimit {
             reason: Reason::RateLimited,
             status: self.status,
             headers: self.response_headers.clone(),
+            detail: None,
         })
     }
 

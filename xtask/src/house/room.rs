@@ -137,17 +137,17 @@ pub(crate) const PLANS: &[Plan] = &[
             },
             Guard {
                 names: &["tonic", "tonic_prost"],
-                rooms: &["xds"],
-                why: "gRPC ends at the configuration stream",
+                rooms: &["xds", "identity"],
+                why: "gRPC ends at the configuration stream and at the certificate authority",
             },
             Guard {
                 names: &["sidegate_xds", "prost", "prost_reflect", "envoy_types"],
-                rooms: &["admin", "xds", "compile", "settings"],
+                rooms: &["admin", "xds", "identity", "compile", "settings"],
                 why: "wire types die in `compile`",
             },
             Guard {
-                names: &["rustls", "webpki", "x509_parser"],
-                rooms: &["tls", "io"],
+                names: &["rustls", "webpki", "x509_parser", "rcgen", "tokio_rustls"],
+                rooms: &["identity", "tls", "io"],
                 why: "the other rooms see byte streams and identities",
             },
             NO_KUBERNETES,
@@ -159,19 +159,24 @@ pub(crate) const PLANS: &[Plan] = &[
         guards: &[
             Guard {
                 names: &["hyper", "hyper_util"],
-                rooms: &["cli", "demo", "status"],
+                rooms: &["cli", "demo", "status", "authn", "source"],
                 why: "small HTTP servers and clients beside the work",
             },
             Guard { names: &["h2"], rooms: &[], why: "tonic brings gRPC's transport" },
             Guard {
                 names: &["tonic", "tonic_prost"],
-                rooms: &["app", "xds"],
-                why: "gRPC ends at the configuration stream",
+                rooms: &["app", "xds", "issue", "authn"],
+                why: "gRPC ends at the configuration stream and at the certificate authority",
             },
             Guard {
                 names: &["sidegate_xds", "prost", "prost_reflect", "envoy_types"],
-                rooms: &["cli", "translate", "xds", "snapshot"],
+                rooms: &["cli", "translate", "xds", "issue", "authn", "ca", "snapshot", "model"],
                 why: "`translate` makes wire types, `snapshot` keeps them, `xds` sends them",
+            },
+            Guard {
+                names: &["rustls", "tokio_rustls", "rcgen", "x509_parser"],
+                rooms: &["ca", "authn", "issue"],
+                why: "keys, certificates and handshakes stay where identities are made and proven",
             },
             NO_KUBERNETES,
             ANYHOW,

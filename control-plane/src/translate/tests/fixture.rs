@@ -101,12 +101,18 @@ pub(super) fn gateway(yaml: &str) -> Shown {
 
 /// Another Gateway.
 pub(super) fn gateway_named(yaml: &str, namespace: &str, name: &str) -> Shown {
-    Shown(translate(&view(yaml), &Scope::Gateway { gateway: Name::new(namespace, name), foreign: false }))
+    Shown(translate(
+        &view(yaml),
+        &Scope::Gateway { gateway: Name::new(namespace, name), foreign: false, secure: false },
+    ))
 }
 
 /// The sidecar of a Pod.
 pub(super) fn sidecar(yaml: &str, namespace: &str, name: &str) -> Shown {
-    Shown(translate(&view(yaml), &Scope::Sidecar { pod: Name::new(namespace, name), foreign: false }))
+    Shown(translate(
+        &view(yaml),
+        &Scope::Sidecar { pod: Name::new(namespace, name), foreign: false, secure: false },
+    ))
 }
 
 /// A translation, and questions to it.

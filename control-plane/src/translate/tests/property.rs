@@ -208,10 +208,16 @@ fn manifests() -> impl Strategy<Value = String> {
 fn scopes() -> Vec<Scope> {
     let mut scopes = Vec::new();
     for namespace in ["n", "m"] {
-        scopes.push(Scope::Gateway { gateway: Name::new(namespace, "g"), foreign: namespace == "n" });
-        scopes.extend(
-            ["x", "y", "z"].map(|pod| Scope::Sidecar { pod: Name::new(namespace, pod), foreign: false }),
-        );
+        scopes.push(Scope::Gateway {
+            gateway: Name::new(namespace, "g"),
+            foreign: namespace == "n",
+            secure: false,
+        });
+        scopes.extend(["x", "y", "z"].map(|pod| Scope::Sidecar {
+            pod: Name::new(namespace, pod),
+            foreign: false,
+            secure: false,
+        }));
     }
     scopes
 }

@@ -189,6 +189,26 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "Check that what stands before this proxy sends the PROXY header (`send-proxy`, `proxy_protocol`) exactly where the listener expects one, and that nobody else reaches the port.",
     ),
     (
+        Reason::AccessDenied,
+        "An authorization policy denies it",
+        "The detail names the policy and the rule: compare who called (peer above), what was asked for and the policy, or ask `sidegate authz check`.",
+    ),
+    (
+        Reason::Unauthenticated,
+        "It carries no token, or one that is not accepted, where one is required",
+        "The detail says what is wrong with the token: compare its issuer, audience and expiry with the JWTPolicy.",
+    ),
+    (
+        Reason::ExternalDenial,
+        "The external authorization service denies it",
+        "Look into the log of the authorization service that the detail names.",
+    ),
+    (
+        Reason::ExternalAuthorizationFailure,
+        "The external authorization service could not be asked, and then nothing passes",
+        "Check that the authorization service that the detail names runs and answers within its timeout.",
+    ),
+    (
         Reason::Internal,
         "A defect of the proxy itself ended this exchange",
         "Report it with the line `panicked` of the proxy's log; the proxy serves on.",
