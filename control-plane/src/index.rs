@@ -84,6 +84,8 @@ fn apply(view: &mut View, object: Object) {
         Object::ReferenceGrant(object) => drop(view.reference_grants.insert(name, object)),
         Object::RateLimitPolicy(object) => drop(view.rate_limit_policies.insert(name, object)),
         Object::BackendPolicy(object) => drop(view.backend_policies.insert(name, object)),
+        Object::AuthorizationPolicy(object) => drop(view.authorization_policies.insert(name, object)),
+        Object::JwtPolicy(object) => drop(view.jwt_policies.insert(name, object)),
     }
 }
 
@@ -102,6 +104,8 @@ fn delete(view: &mut View, ObjectKey { kind, name }: &ObjectKey) {
         Kind::ReferenceGrant => drop(view.reference_grants.remove(name)),
         Kind::RateLimitPolicy => drop(view.rate_limit_policies.remove(name)),
         Kind::BackendPolicy => drop(view.backend_policies.remove(name)),
+        Kind::AuthorizationPolicy => drop(view.authorization_policies.remove(name)),
+        Kind::JwtPolicy => drop(view.jwt_policies.remove(name)),
     }
 }
 
@@ -125,6 +129,10 @@ impl View {
             Kind::ReferenceGrant => of(&self.reference_grants, name).map(Object::ReferenceGrant),
             Kind::RateLimitPolicy => of(&self.rate_limit_policies, name).map(Object::RateLimitPolicy),
             Kind::BackendPolicy => of(&self.backend_policies, name).map(Object::BackendPolicy),
+            Kind::AuthorizationPolicy => {
+                of(&self.authorization_policies, name).map(Object::AuthorizationPolicy)
+            }
+            Kind::JwtPolicy => of(&self.jwt_policies, name).map(Object::JwtPolicy),
         }
     }
 }

@@ -13,10 +13,12 @@ use gateway_api::experimental::referencegrants::ReferenceGrant;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+pub mod access;
 pub mod annotation;
 pub mod kind;
 pub mod policy;
 
+use access::{AuthorizationPolicy, JwtPolicy};
 use policy::{BackendPolicy, RateLimitPolicy};
 
 /// A namespace and a name; cluster-scoped objects have an empty namespace.
@@ -61,6 +63,8 @@ pub enum Kind {
     ReferenceGrant,
     RateLimitPolicy,
     BackendPolicy,
+    AuthorizationPolicy,
+    JwtPolicy,
 }
 
 /// One object, by kind.
@@ -80,6 +84,8 @@ pub enum Object {
     ReferenceGrant(Arc<ReferenceGrant>),
     RateLimitPolicy(Arc<RateLimitPolicy>),
     BackendPolicy(Arc<BackendPolicy>),
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    JwtPolicy(Arc<JwtPolicy>),
 }
 
 /// Which object: kind, namespace, name.
@@ -128,6 +134,10 @@ pub struct View {
     pub reference_grants: BTreeMap<Name, Arc<ReferenceGrant>>,
     pub rate_limit_policies: BTreeMap<Name, Arc<RateLimitPolicy>>,
     pub backend_policies: BTreeMap<Name, Arc<BackendPolicy>>,
+    pub authorization_policies: BTreeMap<Name, Arc<AuthorizationPolicy>>,
+    pub jwt_policies: BTreeMap<Name, Arc<JwtPolicy>>,
+    /// What was fetched for the URLs that JWTPolicies name; a URL without an entry has not answered yet.
+    pub key_sets: BTreeMap<String, Arc<str>>,
     /// What is wrong with the source's documents right now.
     pub findings: Vec<Finding>,
 }

@@ -25,6 +25,7 @@ mod cluster;
 mod endpoint;
 mod context;
 mod policy;
+mod access;
 mod normal;
 mod workload;
 mod service;

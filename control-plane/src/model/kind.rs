@@ -10,7 +10,7 @@ use super::{Kind, Name, Object, ObjectKey};
 
 impl Kind {
     /// Every kind that Sidegate reads.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Namespace,
         Kind::Service,
         Kind::EndpointSlice,
@@ -24,6 +24,8 @@ impl Kind {
         Kind::ReferenceGrant,
         Kind::RateLimitPolicy,
         Kind::BackendPolicy,
+        Kind::AuthorizationPolicy,
+        Kind::JwtPolicy,
     ];
 
     /// The name as a manifest writes it: `HTTPRoute`.
@@ -42,6 +44,8 @@ impl Kind {
             Kind::ReferenceGrant => "ReferenceGrant",
             Kind::RateLimitPolicy => "RateLimitPolicy",
             Kind::BackendPolicy => "BackendPolicy",
+            Kind::AuthorizationPolicy => "AuthorizationPolicy",
+            Kind::JwtPolicy => "JWTPolicy",
         }
     }
 
@@ -53,7 +57,9 @@ impl Kind {
             Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute | Kind::ReferenceGrant => {
                 "gateway.networking.k8s.io"
             }
-            Kind::RateLimitPolicy | Kind::BackendPolicy => "sidegate.dev",
+            Kind::RateLimitPolicy | Kind::BackendPolicy | Kind::AuthorizationPolicy | Kind::JwtPolicy => {
+                "sidegate.dev"
+            }
         }
     }
 
@@ -61,7 +67,9 @@ impl Kind {
     pub fn versions(self) -> &'static [&'static str] {
         match self {
             Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::ReferenceGrant => &["v1", "v1beta1"],
-            Kind::RateLimitPolicy | Kind::BackendPolicy => &["v1alpha1"],
+            Kind::RateLimitPolicy | Kind::BackendPolicy | Kind::AuthorizationPolicy | Kind::JwtPolicy => {
+                &["v1alpha1"]
+            }
             _ => &["v1"],
         }
     }
@@ -108,6 +116,8 @@ impl Object {
             Object::ReferenceGrant(_) => Kind::ReferenceGrant,
             Object::RateLimitPolicy(_) => Kind::RateLimitPolicy,
             Object::BackendPolicy(_) => Kind::BackendPolicy,
+            Object::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Object::JwtPolicy(_) => Kind::JwtPolicy,
         }
     }
 
@@ -127,6 +137,8 @@ impl Object {
             Object::ReferenceGrant(object) => &object.metadata,
             Object::RateLimitPolicy(object) => &object.metadata,
             Object::BackendPolicy(object) => &object.metadata,
+            Object::AuthorizationPolicy(object) => &object.metadata,
+            Object::JwtPolicy(object) => &object.metadata,
         }
     }
 
@@ -150,6 +162,8 @@ impl Object {
             Object::ReferenceGrant(object) => Arc::as_ptr(object).cast(),
             Object::RateLimitPolicy(object) => Arc::as_ptr(object).cast(),
             Object::BackendPolicy(object) => Arc::as_ptr(object).cast(),
+            Object::AuthorizationPolicy(object) => Arc::as_ptr(object).cast(),
+            Object::JwtPolicy(object) => Arc::as_ptr(object).cast(),
         }
     }
 

@@ -135,6 +135,8 @@ fn parse(kind: Kind, value: &Value, unknown: &mut Vec<String>) -> Result<Object,
         Kind::ReferenceGrant => Object::ReferenceGrant(published(value, unknown)?),
         Kind::RateLimitPolicy => Object::RateLimitPolicy(published(value, unknown)?),
         Kind::BackendPolicy => Object::BackendPolicy(published(value, unknown)?),
+        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(published(value, unknown)?),
+        Kind::JwtPolicy => Object::JwtPolicy(published(value, unknown)?),
     };
     Ok(object)
 }

@@ -12,6 +12,7 @@ pub mod path;
 
 pub(crate) mod annotations;
 
+mod access;
 mod core;
 mod filters;
 mod gateway;
@@ -68,6 +69,8 @@ pub fn check(kind: Kind, object: &Value) -> Vec<Problem> {
         Kind::GrpcRoute => route::grpc_route(&root, &mut report),
         Kind::RateLimitPolicy => policy::rate_limit_policy(&root, &mut report),
         Kind::BackendPolicy => policy::backend_policy(&root, &mut report),
+        Kind::AuthorizationPolicy => access::authorization_policy(&root, &mut report),
+        Kind::JwtPolicy => access::jwt_policy(&root, &mut report),
     }
     report.problems
 }

@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use prost::Message;
-use sidegate_xds::resource::{ResourceType, content_version};
+use sidegate_xds::google::protobuf::Any;
+use sidegate_xds::resource::{ResourceType, content_version, to_any};
 
 use crate::snapshot::Resource;
 
@@ -17,6 +18,13 @@ pub(super) fn resource<M: Message>(kind: ResourceType, message: &M) -> Resource 
     let mut body = message.encode_to_vec();
     sort_entries(&mut body, metadata_path(kind));
     Resource { version: content_version(&body).into(), body: body.into() }
+}
+
+/// Wraps a message into an `Any`, the entries of the maps that the paths lead to in their one order.
+pub(super) fn any<M: Message + prost::Name>(message: &M, maps: &[&[u64]]) -> Any {
+    let mut any = to_any(message);
+    maps.iter().for_each(|path| sort_entries(&mut any.value, path));
+    any
 }
 
 /// The field numbers that lead from a resource to the fields of its `filter_metadata` structs.

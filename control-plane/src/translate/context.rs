@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rustc_hash::FxHashMap;
+use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 
+use super::access::{Access, Place};
 use super::policy::Policies;
 use super::verdict::Verdicts;
 use super::{service, workload};
@@ -16,11 +18,15 @@ use crate::model::{Name, View};
 pub(super) struct World<'a> {
     pub(super) view: &'a View,
     pub(super) policies: Policies<'a>,
+    pub(super) access: Access<'a>,
     slices: FxHashMap<Name, Vec<&'a EndpointSlice>>,
     pods: FxHashMap<IpAddr, Vec<&'a Pod>>,
     /// Service ports that some GRPCRoute sends to: they speak HTTP/2 whatever else they say.
     grpc: BTreeSet<(Name, u16)>,
 }
+
+/// The trust domain of peers.
+const TRUST_DOMAIN: &str = "cluster.local";
 
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -42,7 +48,19 @@ impl<'a> World<'a> {
                 pods.entry(address).or_default().push(&**pod);
             }
         }
-        Self { view, policies: Policies::new(view, verdicts), slices, pods, grpc: grpc_backends(view) }
+        Self {
+            view,
+            policies: Policies::new(view, verdicts),
+            access: Access::new(view, verdicts),
+            slices,
+            pods,
+            grpc: grpc_backends(view),
+        }
+    }
+
+    /// The filters that say who may ask for what at a place.
+    pub(super) fn access_at(&self, place: Place<'_>) -> Vec<HttpFilter> {
+        self.access.http(self.view, TRUST_DOMAIN, place)
     }
 
     /// The Service's EndpointSlices, if it has any.

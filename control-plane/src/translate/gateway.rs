@@ -7,6 +7,7 @@ use gateway_api::experimental::gateways::{Gateway, GatewayListeners};
 use sidegate_xds::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use sidegate_xds::resource::{ResourceType, to_any};
 
+use super::access::Place;
 use super::attach::{self, Attachment, GatewayListener, Namespaces};
 use super::canonical;
 use super::context::Build;
@@ -226,7 +227,8 @@ impl Port<'_, '_> {
             })
             .collect();
         let hosts = virtual_host::assemble(self.listeners, self.number, &entries);
-        let (filters, virtual_hosts) = self.limit(build, hosts);
+        let (mut filters, virtual_hosts) = self.limit(build, hosts);
+        filters.access = build.world.access_at(Place::Gateway { name: self.gateway, port: self.number });
         let name = format!("{}/{}", self.gateway, self.number);
         let listener = listener::gateway(&name, self.addresses, self.number, filters);
         resources.listeners.insert(name.clone(), canonical::resource(ResourceType::Listener, &listener));

@@ -35,6 +35,8 @@ pub(super) struct Filters {
     pub(super) rate_limit: Option<LocalRateLimit>,
     /// Hosts are resolved for the passthrough cluster.
     pub(super) forward_proxy: bool,
+    /// Who may ask for what; these come first.
+    pub(super) access: Vec<HttpFilter>,
 }
 
 impl Filters {
@@ -42,7 +44,7 @@ impl Filters {
     pub(super) fn limiting(limit: Option<LocalRateLimit>) -> Self {
         let per_route =
             || LocalRateLimit { stat_prefix: "per_route".to_owned(), ..LocalRateLimit::default() };
-        Self { rate_limit: Some(limit.unwrap_or_else(per_route)), forward_proxy: false }
+        Self { rate_limit: Some(limit.unwrap_or_else(per_route)), ..Self::default() }
     }
 }
 
@@ -67,12 +69,12 @@ pub(super) fn gateway(name: &str, addresses: &[IpAddr], port: u16, filters: Filt
 }
 
 /// A sidecar's port in front of its app.
-pub(super) fn inbound(address: IpAddr, port: u16, routes: RouteConfiguration) -> Listener {
+pub(super) fn inbound(address: IpAddr, port: u16, routes: RouteConfiguration, filters: Filters) -> Listener {
     let name = format!("inbound|{port}||");
     let manager = HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::RouteConfig(routes)),
         stream_idle_timeout: Some(wire::duration(QUIET_STREAM)),
-        ..manager(&name, Filters::default(), &["websocket"])
+        ..manager(&name, filters, &["websocket"])
     };
     Listener { address: wire::socket(address, port), ..listener(&name, TrafficDirection::Inbound, &manager) }
 }
@@ -130,7 +132,7 @@ fn http_filters(filters: Filters) -> Vec<HttpFilter> {
         config_type: Some(http_filter::ConfigType::TypedConfig(config)),
         ..HttpFilter::default()
     };
-    let mut chain = Vec::new();
+    let mut chain = filters.access;
     if let Some(limit) = &filters.rate_limit {
         chain.push(filter(RATE_LIMIT_FILTER, to_any(limit)));
     }

@@ -14,6 +14,7 @@ use sidegate_xds::envoy::config::route::v3::{
 };
 use sidegate_xds::resource::{ResourceType, to_any};
 
+use super::access::Place;
 use super::context::Build;
 use super::listener::{self, Filters};
 use super::mesh::{self, MeshRoutes};
@@ -64,7 +65,9 @@ fn inbound(
         Err(problem) => return build.verdicts.note(subject, PROGRAMMED, problem),
     };
     for (app, sidecar) in pairs {
-        let listener = listener::inbound(address, sidecar, inbound_routes(app));
+        let access = build.world.access_at(Place::Pod { pod, port: app });
+        let filters = Filters { access, ..Filters::default() };
+        let listener = listener::inbound(address, sidecar, inbound_routes(app), filters);
         resources
             .listeners
             .insert(listener.name.clone(), canonical::resource(ResourceType::Listener, &listener));

@@ -2,6 +2,7 @@
 
 mod fixture;
 
+mod access;
 mod backends;
 mod endpoints;
 mod example;

@@ -33,7 +33,7 @@ pub(super) fn backend_policy(root: &Node<'_>, report: &mut Report) {
     positive_duration(&spec.get("timeouts").get("connect"), report);
 }
 
-fn targets(list: &Node<'_>, allowed: &[(&str, &str)], report: &mut Report) {
+pub(super) fn targets(list: &Node<'_>, allowed: &[(&str, &str)], report: &mut Report) {
     report.at_least_one(list);
     report.at_most(list, 16);
     for target in list.items() {

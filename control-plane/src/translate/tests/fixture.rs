@@ -86,6 +86,8 @@ fn insert(view: &mut View, mut value: Value) {
         "ReferenceGrant" => drop(view.reference_grants.insert(name, read(value))),
         "RateLimitPolicy" => drop(view.rate_limit_policies.insert(name, read(value))),
         "BackendPolicy" => drop(view.backend_policies.insert(name, read(value))),
+        "AuthorizationPolicy" => drop(view.authorization_policies.insert(name, read(value))),
+        "JWTPolicy" => drop(view.jwt_policies.insert(name, read(value))),
         other => panic!("fixture of unknown kind {other}"),
     }
 }

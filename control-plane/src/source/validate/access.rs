@@ -1,0 +1,265 @@
+//! AuthorizationPolicy and JWTPolicy. A policy that means something else than its author thinks is worse than none: whatever is in
+//! doubt refuses the object.
+
+use std::net::IpAddr;
+
+use super::names;
+use super::policy::targets;
+use super::tree::{Node, Report};
+use crate::model::access::Attribute;
+
+/// Checks an AuthorizationPolicy.
+pub(super) fn authorization_policy(root: &Node<'_>, report: &mut Report) {
+    let spec = root.get("spec");
+    attachment(&spec, report);
+    let rules = spec.get("rules");
+    report.at_most(&rules, 512);
+    for rule in rules.items() {
+        let (from, to, when) = (rule.get("from"), rule.get("to"), rule.get("when"));
+        for list in [&from, &to, &when] {
+            report.at_most(list, 512);
+            if list.exists() && list.len() == 0 {
+                report.refuse(list, "is empty: leave it out if everything is meant");
+            }
+        }
+        from.items().for_each(|from| source(&from.get("source"), report));
+        to.items().for_each(|to| operation(&to.get("operation"), report));
+        when.items().for_each(|when| condition(&when, report));
+    }
+}
+
+/// Either targets or a selector.
+fn attachment(spec: &Node<'_>, report: &mut Report) {
+    let (references, selector) = (spec.get("targetRefs"), spec.get("selector"));
+    if references.exists() && selector.exists() {
+        report.refuse(&selector, "targetRefs and selector exclude each other");
+    }
+    if references.exists() {
+        targets(&references, &[("", "Service"), ("gateway.networking.k8s.io", "Gateway")], report);
+    }
+    if selector.exists() && !selector.get("matchLabels").exists() {
+        report.refuse(&selector.get("matchLabels"), "required: leave the selector out if every Pod is meant");
+    }
+}
+
+/// A place of a rule with its lists; something must be said, or the place would match everything unseen.
+fn lists(node: &Node<'_>, fields: &[&str], report: &mut Report) {
+    let mut any = false;
+    for field in fields {
+        let list = node.get(field);
+        report.at_most(&list, 512);
+        for value in list.items() {
+            any = true;
+            match value.text() {
+                Some("") => report.refuse(&value, "is empty; `*` matches when there is anything"),
+                Some(text) if text.len() > 4096 => report.refuse(&value, "is longer than 4096 characters"),
+                _ => {}
+            }
+        }
+        if list.exists() && list.len() == 0 {
+            report.refuse(&list, "is empty: leave it out, or say what it must match");
+            any = true;
+        }
+    }
+    if !any {
+        report.refuse(node, format!("says nothing: it needs at least one of {}", fields.join(", ")));
+    }
+}
+
+fn source(node: &Node<'_>, report: &mut Report) {
+    let fields = [
+        "principals",
+        "notPrincipals",
+        "requestPrincipals",
+        "notRequestPrincipals",
+        "namespaces",
+        "notNamespaces",
+        "serviceAccounts",
+        "notServiceAccounts",
+        "ipBlocks",
+        "notIpBlocks",
+        "remoteIpBlocks",
+        "notRemoteIpBlocks",
+    ];
+    lists(node, &fields, report);
+    for field in ["ipBlocks", "notIpBlocks", "remoteIpBlocks", "notRemoteIpBlocks"] {
+        node.get(field).items().for_each(|value| block(&value, report));
+    }
+    for field in ["serviceAccounts", "notServiceAccounts"] {
+        for value in node.get(field).items() {
+            if value.text().is_some_and(|text| text.contains('*') || text.matches('/').count() > 1) {
+                report.refuse(&value, "write NAMESPACE/NAME or NAME, without wildcards");
+            }
+        }
+    }
+}
+
+fn operation(node: &Node<'_>, report: &mut Report) {
+    let fields = ["hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths"];
+    lists(node, &fields, report);
+    for field in ["ports", "notPorts"] {
+        node.get(field).items().for_each(|value| port(&value, report));
+    }
+    for field in ["paths", "notPaths"] {
+        for value in node.get(field).items() {
+            let Some(text) = value.text() else { continue };
+            if let Err(problem) = path(text) {
+                report.refuse(&value, problem);
+            }
+        }
+    }
+    for field in ["hosts", "notHosts", "methods", "notMethods"] {
+        for value in node.get(field).items() {
+            if value.text().is_some_and(has_inner_wildcard) {
+                report.refuse(&value, "`*` may stand at the beginning or at the end only");
+            }
+        }
+    }
+}
+
+fn has_inner_wildcard(text: &str) -> bool {
+    let inner = text.strip_prefix('*').or_else(|| text.strip_suffix('*')).unwrap_or(text);
+    inner.contains('*')
+}
+
+/// A path: `/a`, `/a*`, `*/a`, `*`, or a template. What our own canonical form never has can never match: that is a mistake.
+fn path(text: &str) -> Result<(), String> {
+    if text.contains(['{', '}']) {
+        return template(text);
+    }
+    if has_inner_wildcard(text) {
+        return Err(
+            "`*` may stand at the beginning or at the end only; within a path use a template: /a/{*}/b"
+                .to_owned(),
+        );
+    }
+    if !text.starts_with(['/', '*']) {
+        return Err("a path starts with `/` (or `*`)".to_owned());
+    }
+    if text.contains(['?', '#']) {
+        return Err("paths are matched without their query; leave out `?` and `#`".to_owned());
+    }
+    let canonical = !text.contains("//") && !text.split('/').any(|segment| matches!(segment, "." | ".."));
+    if canonical {
+        Ok(())
+    } else {
+        Err("requests never have such a path: it is made canonical first".to_owned())
+    }
+}
+
+/// `{*}` for one segment, `{**}` for any number of them, at the end of the template at the latest once.
+fn template(text: &str) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("{what}: a template is like /a/{{*}}/b or /a/{{**}}"));
+    if !text.starts_with('/') {
+        return wrong("it does not start with `/`");
+    }
+    let mut many = false;
+    for segment in text[1..].split('/') {
+        if many && segment == "{**}" {
+            return wrong("`{**}` stands in it twice");
+        }
+        if many && segment == "{*}" {
+            return wrong("`{*}` stands behind `{**}`");
+        }
+        many |= segment == "{**}";
+        if !matches!(segment, "{*}" | "{**}") && segment.contains(['{', '}', '*']) {
+            return wrong("a wildcard is a segment of its own");
+        }
+    }
+    Ok(())
+}
+
+fn port(value: &Node<'_>, report: &mut Report) {
+    let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    if value.text().is_some_and(|text| !is_port(text)) {
+        report.refuse(value, "is not a port between 1 and 65535, in quotes");
+    }
+}
+
+fn block(value: &Node<'_>, report: &mut Report) {
+    let Some(text) = value.text() else { return };
+    let (address, length) =
+        text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let fits = address.parse::<IpAddr>().is_ok_and(|address| {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= longest))
+    });
+    if !fits {
+        report.refuse(value, "is no address or block such as 10.0.0.0/8 or 2001:db8::1");
+    }
+}
+
+fn condition(node: &Node<'_>, report: &mut Report) {
+    let key = node.get("key");
+    lists(node, &["values", "notValues"], report);
+    let attribute = match key.text().map(Attribute::parse) {
+        None => return,
+        Some(Err(problem)) => return report.refuse(&key, problem),
+        Some(Ok(attribute)) => attribute,
+    };
+    for list in [node.get("values"), node.get("notValues")] {
+        for value in list.items() {
+            match attribute {
+                Attribute::SourceIp | Attribute::RemoteIp | Attribute::DestinationIp => block(&value, report),
+                Attribute::DestinationPort => port(&value, report),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Checks a JWTPolicy.
+pub(super) fn jwt_policy(root: &Node<'_>, report: &mut Report) {
+    let spec = root.get("spec");
+    attachment(&spec, report);
+    let rules = spec.get("jwtRules");
+    report.at_least_one(&rules);
+    report.at_most(&rules, 64);
+    report.unique(&rules, "issuer");
+    rules.items().for_each(|rule| jwt_rule(&rule, report));
+}
+
+fn jwt_rule(rule: &Node<'_>, report: &mut Report) {
+    if rule.get("issuer").text() == Some("") {
+        report.refuse(&rule.get("issuer"), "is empty");
+    }
+    let (uri, keys) = (rule.get("jwksUri"), rule.get("jwks"));
+    match (uri.exists(), keys.exists()) {
+        (true, true) => report.refuse(&keys, "jwks and jwksUri exclude each other"),
+        (false, false) => {
+            report.refuse(&keys, "either jwks (the keys) or jwksUri (where they are) is needed")
+        }
+        _ => {}
+    }
+    if uri.text().is_some_and(|text| !is_url(text)) {
+        report.refuse(&uri, "is no URL such as https://issuer.example/keys.json");
+    }
+    if let Some(text) = keys.text()
+        && let Err(problem) = key_set(text)
+    {
+        report.refuse(&keys, problem);
+    }
+    for header in rule.get("fromHeaders").items() {
+        report.text(&header.get("name"), names::HEADER_NAME);
+    }
+    report.text(&rule.get("outputPayloadToHeader"), names::HEADER_NAME);
+    for output in rule.get("outputClaimToHeaders").items() {
+        report.text(&output.get("header"), names::HEADER_NAME);
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("https" | "http"))
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    })
+}
+
+fn key_set(text: &str) -> Result<(), String> {
+    let value: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+    match value.get("keys").and_then(serde_json::Value::as_array) {
+        Some(keys) if !keys.is_empty() => Ok(()),
+        _ => Err("is no JSON Web Key Set: {\"keys\": […]} with at least one key".to_owned()),
+    }
+}

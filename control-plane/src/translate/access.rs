@@ -1,0 +1,204 @@
+//! AuthorizationPolicy and JWTPolicy → the filters that stand before routing where requests and connections arrive.
+//!
+//! Which policies hold for a workload, in one place for every kind of listener: of a Pod those that select it by label, by a Service in front
+//! of it, by its namespace, or from the root namespace; of a Gateway those that target it, its namespace's, and the root namespace's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sidegate_xds::envoy::config::listener::v3::Filter;
+use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
+
+use super::verdict::{ACCEPTED, Problem, Subject, Verdicts, name_of};
+use super::{endpoint, service};
+use crate::model::access::{AuthorizationPolicy, JwtPolicy, ROOT_NAMESPACE, Selector};
+use crate::model::policy::TargetRef;
+use crate::model::{Name, View};
+
+mod authorization;
+mod token;
+mod rule;
+mod principal;
+mod permission;
+mod text;
+
+/// Where requests or connections arrive.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a> {
+    /// At a port of a Pod's app.
+    Pod {
+        /// The Pod.
+        pod: &'a Pod,
+        /// The app's port.
+        port: u16,
+    },
+    /// At a port of a Gateway.
+    Gateway {
+        /// The Gateway.
+        name: &'a Name,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl Place<'_> {
+    fn namespace(&self) -> &str {
+        match self {
+            Place::Pod { pod, .. } => pod.metadata.namespace.as_deref().unwrap_or(""),
+            Place::Gateway { name, .. } => &name.namespace,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Place::Pod { port, .. } | Place::Gateway { port, .. } => *port,
+        }
+    }
+}
+
+/// All policies of a view.
+#[derive(Debug, Default)]
+pub(super) struct Access<'a> {
+    authorization: Vec<&'a AuthorizationPolicy>,
+    tokens: Vec<&'a JwtPolicy>,
+}
+
+impl<'a> Access<'a> {
+    /// Every policy of the view, and what is to be said of each.
+    pub(super) fn new(view: &'a View, verdicts: &mut Verdicts) -> Self {
+        let authorization = view.authorization_policies.values().map(|policy| &**policy).collect();
+        let tokens = view.jwt_policies.values().map(|policy| &**policy).collect();
+        let access = Self { authorization, tokens };
+        for policy in &access.authorization {
+            let subject = Subject::new("AuthorizationPolicy", &policy.metadata);
+            examine(view, &subject, &policy.metadata, &policy.spec.target_refs, verdicts);
+        }
+        for policy in &access.tokens {
+            let subject = Subject::new("JWTPolicy", &policy.metadata);
+            token::examine(view, &subject, policy, verdicts);
+            examine(view, &subject, &policy.metadata, &policy.spec.target_refs, verdicts);
+        }
+        access
+    }
+
+    /// The HTTP filters of a place, in their order: who says so, what is audited, denied, allowed.
+    pub(super) fn http(&self, view: &View, trust_domain: &str, place: Place<'_>) -> Vec<HttpFilter> {
+        let mut filters: Vec<HttpFilter> =
+            token::filter(view, &self.tokens_at(view, place)).into_iter().collect();
+        filters.extend(authorization::http(&self.authorization_at(view, place), trust_domain, place));
+        filters
+    }
+
+    /// The network filters of a place where bytes are opaque.
+    pub(super) fn network(&self, view: &View, trust_domain: &str, place: Place<'_>) -> Vec<Filter> {
+        authorization::network(&self.authorization_at(view, place), trust_domain, place)
+    }
+
+    fn authorization_at(&self, view: &View, place: Place<'_>) -> Vec<&'a AuthorizationPolicy> {
+        let holds = |policy: &&&AuthorizationPolicy| {
+            holds(view, place, &policy.metadata, &policy.spec.target_refs, policy.spec.selector.as_ref())
+        };
+        self.authorization.iter().filter(holds).copied().collect()
+    }
+
+    fn tokens_at(&self, view: &View, place: Place<'_>) -> Vec<&'a JwtPolicy> {
+        let holds = |policy: &&&JwtPolicy| {
+            holds(view, place, &policy.metadata, &policy.spec.target_refs, policy.spec.selector.as_ref())
+        };
+        self.tokens.iter().filter(holds).copied().collect()
+    }
+}
+
+/// Whether a policy holds at a place.
+fn holds(
+    view: &View,
+    place: Place<'_>,
+    metadata: &ObjectMeta,
+    targets: &[TargetRef],
+    selector: Option<&Selector>,
+) -> bool {
+    let namespace = metadata.namespace.as_deref().unwrap_or("");
+    let reaches = namespace == place.namespace();
+    if !targets.is_empty() {
+        return reaches && targets.iter().any(|target| is_target(view, place, target));
+    }
+    if !reaches && namespace != ROOT_NAMESPACE {
+        return false;
+    }
+    match (selector, place) {
+        (None, _) => true,
+        (Some(_), Place::Gateway { .. }) => false,
+        (Some(selector), Place::Pod { pod, .. }) => has_labels(pod, &selector.match_labels),
+    }
+}
+
+fn has_labels(pod: &Pod, wanted: &BTreeMap<String, String>) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    wanted.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+}
+
+/// Targets stand in the policy's own namespace, and the place's namespace is that.
+fn is_target(view: &View, place: Place<'_>, target: &TargetRef) -> bool {
+    match place {
+        Place::Gateway { name, .. } => target.kind == "Gateway" && target.name == name.name,
+        Place::Pod { pod, port } if target.kind == "Service" => is_behind(
+            view,
+            pod,
+            port,
+            &Name::new(place.namespace(), target.name.as_str()),
+            target.section_name.as_deref(),
+        ),
+        Place::Pod { .. } => false,
+    }
+}
+
+/// Whether a Service leads to a Pod's port; `section` is one port of the Service, by name or number.
+fn is_behind(view: &View, pod: &Pod, port: u16, service: &Name, section: Option<&str>) -> bool {
+    let Some(object) = view.services.get(service) else { return false };
+    let selector = object.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let selects = selector.is_some_and(|selector| !selector.is_empty() && has_labels(pod, selector));
+    selects
+        && service::ports(object).any(|(number, candidate)| {
+            let named = section.is_none_or(|section| {
+                candidate.name.as_deref() == Some(section) || section.parse() == Ok(number)
+            });
+            named && endpoint::target_port(pod, candidate) == Some(port)
+        })
+}
+
+/// Says whether the policy's targets are there.
+fn examine(
+    view: &View,
+    subject: &Subject,
+    metadata: &ObjectMeta,
+    targets: &[TargetRef],
+    verdicts: &mut Verdicts,
+) {
+    let namespace = name_of(metadata).namespace;
+    for (index, target) in targets.iter().enumerate() {
+        let name = Name::new(namespace.as_str(), target.name.as_str());
+        let sections = match target.kind.as_str() {
+            "Gateway" => view.gateways.get(&name).map(|_| BTreeSet::new()),
+            _ => view.services.get(&name).map(|object| {
+                let ports = service::ports(object);
+                ports
+                    .flat_map(|(number, port)| [Some(number.to_string()), port.name.clone()])
+                    .flatten()
+                    .collect()
+            }),
+        };
+        let missing = match (sections, &target.section_name) {
+            (None, _) => Some(format!("{} {name} does not exist: nobody is protected by it", target.kind)),
+            (Some(sections), Some(section)) if !sections.contains(section) => {
+                Some(format!("{} {name} has no section {section:?} that a policy could target", target.kind))
+            }
+            _ => None,
+        };
+        if let Some(text) = missing {
+            let problem = Problem::new("TargetNotFound", format!("spec.targetRefs[{index}]: {text}"));
+            verdicts.note(subject, ACCEPTED, problem);
+        }
+    }
+    verdicts.conclude(subject, &[(ACCEPTED, Problem::new("Accepted", "in force"))]);
+}
