@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::index;
+use crate::jwks;
 use crate::model::View;
 use crate::publish;
 use crate::snapshot::Snapshots;
@@ -53,14 +54,16 @@ pub enum AppError {
 ///
 /// # Errors
 /// When an address cannot be taken, or the source or the transport cannot go on.
-pub async fn serve(source: impl Source, addresses: Addresses) -> Result<(), AppError> {
+pub async fn serve(source: impl Source, addresses: Addresses, guard: jwks::Guard) -> Result<(), AppError> {
     let signalled = end_signal().map_err(AppError::Signals)?;
     let listeners = Listeners::bind(addresses).await?;
     // A batch is a whole change; the index takes it at once, so the source seldom waits.
     let (batch_sender, batches) = mpsc::channel(4);
     let (view_sender, views) = watch::channel(Arc::default());
     tokio::spawn(index::run(batches, view_sender));
-    let (ending, served) = start(views, listeners);
+    let (keyed_sender, keyed) = watch::channel(Arc::default());
+    tokio::spawn(jwks::run(views, keyed_sender, guard));
+    let (ending, served) = start(keyed, listeners);
     tokio::pin!(served);
     tokio::select! {
         () = signalled => {

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::app::{self, Addresses};
+use crate::jwks;
 use crate::source::manifests::Manifests;
 
 /// The flags of `sidegate serve`.
@@ -23,6 +24,9 @@ pub(super) struct Args {
     /// Address of /status, /metrics and /healthz.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     admin_address: SocketAddr,
+    /// Addresses that keys for JWTPolicies may be fetched from although they are this machine's own or its links', and without TLS.
+    #[arg(long, value_name = "BLOCK")]
+    jwks_allow: Vec<jwks::Block>,
     /// How much to log: error, warn, info, debug, trace, or a filter such as `sidegate=debug`.
     #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
     log_level: String,
@@ -46,7 +50,8 @@ pub(super) fn run(args: Args) -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let addresses = Addresses { xds: args.xds_address, admin: args.admin_address };
-    match super::block_on(app::serve(Manifests::new(args.manifests), addresses)) {
+    let guard = jwks::Guard { allowed: args.jwks_allow };
+    match super::block_on(app::serve(Manifests::new(args.manifests), addresses, guard)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => super::cannot(error),
         Err(error) => super::cannot(error),

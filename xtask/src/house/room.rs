@@ -159,7 +159,7 @@ pub(crate) const PLANS: &[Plan] = &[
         guards: &[
             Guard {
                 names: &["hyper", "hyper_util"],
-                rooms: &["cli", "demo", "status", "authn", "source"],
+                rooms: &["cli", "demo", "status", "authn", "source", "jwks"],
                 why: "small HTTP servers and clients beside the work",
             },
             Guard { names: &["h2"], rooms: &[], why: "tonic brings gRPC's transport" },
@@ -175,7 +175,7 @@ pub(crate) const PLANS: &[Plan] = &[
             },
             Guard {
                 names: &["rustls", "tokio_rustls", "rcgen", "x509_parser"],
-                rooms: &["ca", "authn", "issue"],
+                rooms: &["ca", "authn", "issue", "jwks"],
                 why: "keys, certificates and handshakes stay where identities are made and proven",
             },
             NO_KUBERNETES,

@@ -1,0 +1,160 @@
+//! Where keys may be fetched from: whoever writes a JWTPolicy chooses the URL, and must not reach with it what only this machine reaches.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A block of addresses: `10.0.0.0/8`, `::1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    address: IpAddr,
+    length: u8,
+}
+
+impl FromStr for Block {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no address or block such as 10.0.0.0/8 or ::1");
+        let (address, length) =
+            text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let length = length.map_or(Ok(whole), |length| length.parse().map_err(|_| wrong()))?;
+        if length > whole { Err(wrong()) } else { Ok(Self { address, length }) }
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.address, self.length)
+    }
+}
+
+impl Block {
+    fn contains(&self, address: IpAddr) -> bool {
+        let same = |own: u128, other: u128, bits: u32| {
+            let shift = bits - u32::from(self.length);
+            own.checked_shr(shift).unwrap_or(0) == other.checked_shr(shift).unwrap_or(0)
+        };
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => same(own.to_bits().into(), other.to_bits().into(), 32),
+            (IpAddr::V6(own), IpAddr::V6(other)) => same(own.to_bits(), other.to_bits(), 128),
+            _ => false,
+        }
+    }
+}
+
+/// What is allowed beyond the default.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// Blocks that may be asked whatever they are, also without TLS.
+    pub allowed: Vec<Block>,
+}
+
+impl Guard {
+    /// Whether an operator has named this address.
+    pub(super) fn names(&self, address: IpAddr) -> bool {
+        self.allowed.iter().any(|block| block.contains(address.to_canonical()))
+    }
+
+    /// Whether an address may be asked: not this machine, its links, or nobody in particular.
+    pub(super) fn permits(&self, address: IpAddr) -> bool {
+        if self.names(address) {
+            return true;
+        }
+        match address.to_canonical() {
+            IpAddr::V4(address) => is_elsewhere_v4(address),
+            IpAddr::V6(address) => is_elsewhere_v6(address),
+        }
+    }
+}
+
+fn is_elsewhere_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    // 0/8 is this network; 100.64/10 holds some clouds' own services.
+    let shared = first == 100 && (64..128).contains(&second);
+    !(first == 0
+        || shared
+        || first >= 240
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast())
+}
+
+fn is_elsewhere_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    // What embeds an IPv4 address leads to it: NAT64, 6to4, the compatible form.
+    let low = || Ipv4Addr::from_bits((u32::from(segments[6]) << 16) | u32::from(segments[7]));
+    let embedded = match segments {
+        [0x64, 0xff9b, ..] | [0, 0, 0, 0, 0, 0, ..] => Some(low()),
+        [0x2002, high, middle, ..] => Some(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(middle))),
+        _ => None,
+    };
+    // Some clouds serve their metadata at fd00:ec2::254.
+    let metadata = segments[..2] == [0xfd00, 0x0ec2];
+    !(address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || address.is_unicast_link_local()
+        || metadata
+        || embedded.is_some_and(|embedded| !is_elsewhere_v4(embedded)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g8_what_only_this_machine_reaches_is_not_asked() {
+        let guard = Guard::default();
+        for address in [
+            "127.0.0.1",
+            "127.255.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "100.100.100.200",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "::7f00:1",
+        ] {
+            assert!(!guard.permits(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "10.96.0.12",
+            "192.168.1.1",
+            "172.16.0.1",
+            "8.8.8.8",
+            "2001:4860::8888",
+            "fd12::1",
+            "64:ff9b::808:808",
+        ] {
+            assert!(guard.permits(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_names_is_asked() {
+        let guard = Guard { allowed: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()] };
+        for address in ["127.0.0.1", "::ffff:127.0.0.9", "::1"] {
+            assert!(guard.permits(address.parse().unwrap()), "{address}");
+        }
+        assert!(!guard.permits("169.254.169.254".parse().unwrap()));
+        let everything = Guard { allowed: vec!["0.0.0.0/0".parse().unwrap()] };
+        assert!(everything.permits("169.254.169.254".parse().unwrap()));
+        for wrong in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/-1", "host"] {
+            assert!(wrong.parse::<Block>().is_err(), "{wrong}");
+        }
+    }
+}
