@@ -18,7 +18,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::compile::Entry;
 use crate::drain::{self, Phase};
-use crate::message::RequestHead;
+use crate::exchange::Question;
 use crate::overload::{self, Action};
 use crate::snapshot;
 use crate::telemetry::{ClusterState, Inputs, Metrics};
@@ -71,8 +71,8 @@ pub(crate) struct State {
 /// Messages → their JSON forms as one array, or what to tell the operator.
 pub(crate) type Render = dyn Fn(Vec<Any>) -> LocalBoxFuture<'static, Result<Value, String>>;
 
-/// A listener's name and a request → what would be done.
-pub(crate) type Explain = dyn Fn(&str, &RequestHead) -> Value;
+/// A listener's name and a question → what would be done.
+pub(crate) type Explain = dyn Fn(&str, &Question) -> Value;
 
 /// Who this proxy is, for `/server_info`.
 #[derive(Clone, Debug)]

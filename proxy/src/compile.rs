@@ -28,6 +28,7 @@ use crate::telemetry::Metrics;
 use crate::tls::Certificates;
 
 mod access_log;
+mod authz;
 mod cluster;
 mod clusters;
 mod endpoint;

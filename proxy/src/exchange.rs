@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Endpoint, EndpointId};
 use crate::drain::Phase;
 use crate::error::Reason;
+use crate::filter::authz::Gate;
 use crate::filter::{self, Attributes, GrpcWeb};
 use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Tunnel, Version};
 use crate::route::{Action, HeaderChanges, Route, Silent};
@@ -34,6 +35,7 @@ mod bounds;
 mod deadline;
 mod explain;
 mod forwarded;
+mod gate;
 mod mirror;
 mod prepare;
 mod reply;
@@ -41,7 +43,7 @@ mod retry;
 mod tunnel;
 
 pub(crate) use bounds::Bounds;
-pub(crate) use explain::explain;
+pub(crate) use explain::{Question, explain};
 pub(crate) use reply::Reply;
 
 /// The connection that requests come from.
@@ -57,6 +59,8 @@ pub(crate) struct Downstream {
     pub(crate) accepted: SocketAddr,
     /// The connection's own other end, which is not the client where a PROXY header names one.
     pub(crate) direct_source: SocketAddr,
+    /// The network filters that have let it through.
+    pub(crate) gate: Arc<Gate>,
     /// Endpoints that are told who this client is: their connections are its own, and end with it.
     pub(crate) introduced: RefCell<Vec<(EndpointId, Arc<Endpoint>)>>,
 }
@@ -138,6 +142,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request:
     let mut exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), request);
     let outcome = match &http {
         _ if worker.overload.refuses_requests() => Err(overloaded(worker)),
+        Some(_) if let Err(reply) = downstream.readmit(worker) => Err(reply),
         Some(http) => exchange.run(http, request).await,
         None => Err(Reply::new(Reason::NoRoute).detail("the filter chain does not speak HTTP")),
     };
@@ -280,14 +285,25 @@ impl<'a> Exchange<'a> {
 
     fn run_filters(&mut self, http: &Http, route: &Route, request: &mut Request) -> Result<(), Reply> {
         let mut attributes = Attributes::default();
+        let mut notes = Vec::new();
+        let record = self.ending.record();
         let mut context = filter::Context {
-            now: self.ending.record().start,
+            now: record.start,
             connection: &self.downstream.connection,
+            direct: self.downstream.direct_source.ip(),
+            client: record.peer.ip(),
             head: &mut request.head,
             attributes: &mut attributes,
+            recorder: &self.worker.recorder,
+            notes: &mut notes,
         };
         match filter::on_request(&http.filters, &route.filters, &mut context) {
-            None => Ok(()),
+            None => {
+                if !notes.is_empty() {
+                    self.ending.record().detail = Some(notes.join("; "));
+                }
+                Ok(())
+            }
             Some(filtered) => {
                 if filtered.reason == Reason::RateLimited {
                     self.worker.recorder.rate_limited(&http.stat_prefix);

@@ -231,7 +231,7 @@ impl Acceptor {
 async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io, _load: Load) {
     let _open = worker.recorder.downstream_opened(&listener.name);
     let mut arrival = Arrival::new(io);
-    let Chosen { listener, chain, opening } = match arrival.choose(&worker, listener.clone()).await {
+    let Chosen { listener, chain, opening, server_name } = match arrival.choose(&worker, listener.clone()).await {
         Ok(chosen) => chosen,
         Err(refusal) => return refuse(&worker, &listener, &arrival, refusal),
     };
@@ -241,13 +241,18 @@ async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io, _
         let refusal = Refusal { reason: Reason::DownstreamOverflow, detail };
         return refuse(&worker, &listener, &arrival, refusal);
     };
-    if let Some(opening) = opening {
-        return opening.carry(arrival.io, arrival.ahead).await;
-    }
     let downstream = downstream(&worker, &listener, &chain, &arrival);
     let Arrival { io, ahead, .. } = arrival;
     let Some((io, ahead, security)) = secure(&worker, &listener, &chain, io, ahead).await else { return };
     let downstream = Rc::new(downstream.secured(security));
+    let direct = downstream.direct_source.ip();
+    let admitted = chain.gate.admit(&downstream.connection, direct, server_name.as_deref(), &worker.recorder);
+    if let Err(detail) = admitted {
+        return deny(&worker, &downstream, &chain, &io, detail);
+    }
+    if let Some(opening) = opening {
+        return opening.carry(io, ahead).await;
+    }
     match &chain.road {
         Road::Http(http) => http::serve(worker, downstream, http.clone(), io, ahead).await,
         Road::Tcp(tcp) => tcp::serve(worker, downstream, tcp.clone(), io, ahead).await,
@@ -286,15 +291,20 @@ fn downstream(
 ) -> Downstream {
     Downstream {
         member: worker.chains.join(listener, chain),
-        connection: connection(listener, chain.stat_prefix().clone(), arrival),
+        connection: connection(listener, chain, arrival),
         scheme: Scheme::Http,
         accepted: arrival.io.local,
         direct_source: arrival.io.peer,
+        gate: chain.gate.clone(),
         introduced: RefCell::default(),
     }
 }
 
-fn connection(listener: &Listener, stat_prefix: Arc<str>, arrival: &Arrival) -> telemetry::Downstream {
+fn connection(listener: &Listener, chain: &FilterChain, arrival: &Arrival) -> telemetry::Downstream {
+    unchained(listener, chain.stat_prefix().clone(), arrival)
+}
+
+fn unchained(listener: &Listener, stat_prefix: Arc<str>, arrival: &Arrival) -> telemetry::Downstream {
     telemetry::Downstream {
         listener: listener.name.clone(),
         stat_prefix,
@@ -309,13 +319,28 @@ fn connection(listener: &Listener, stat_prefix: Arc<str>, arrival: &Arrival) -> 
 fn refuse(worker: &Worker, listener: &Listener, arrival: &Arrival, refusal: Refusal) {
     arrival.io.reset_on_close();
     worker.recorder.connection_refused(&listener.name, refusal.reason);
-    let mut record = tcp::new_record(&connection(listener, listener.name.clone(), arrival));
+    let mut record = tcp::new_record(&unchained(listener, listener.name.clone(), arrival));
     tracing::debug!(listener = &*listener.name, client = %arrival.source, "{:?}: {}", refusal.reason, refusal.detail);
     record.reason = Some(refusal.reason);
     record.reason_id = Some(worker.recorder.next_reason_id());
     record.detail = Some(refusal.detail);
     record.duration = record.start.elapsed();
     worker.recorder.connection_ended(&*record, &[]);
+}
+
+/// Ends a connection that a network filter denies, with RST.
+fn deny(worker: &Worker, downstream: &Downstream, chain: &FilterChain, io: &Io, detail: String) {
+    io.reset_on_close();
+    let mut record = tcp::new_record(&downstream.connection);
+    record.reason = Some(Reason::AccessDenied);
+    record.reason_id = Some(worker.recorder.next_reason_id());
+    record.detail = Some(detail);
+    record.duration = record.start.elapsed();
+    let logs = match &chain.road {
+        Road::Tcp(tcp) => &tcp.access_logs[..],
+        Road::Http(http) => &http.access_logs,
+    };
+    worker.recorder.connection_ended(&*record, logs);
 }
 
 /// Errors that say something about the connection at the head of the queue, not about us.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 mod access_log;
+mod authorization;
 mod cluster;
 mod config;
 mod counter;
@@ -25,6 +26,7 @@ mod stats;
 mod totals;
 
 pub(crate) use access_log::AccessLog;
+pub(crate) use authorization::Authorized;
 pub(crate) use cluster::{ClusterMetrics, ServiceName};
 pub(crate) use config::ConfigMetrics;
 pub(crate) use exposition::Exposition;

@@ -1,5 +1,6 @@
 //! `POST /explain`: a question about a request that is not sent.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::reply::{Reply, json};
 use super::{Shared, State};
+use crate::exchange::Question as Asked;
 use crate::message::{Headers, Name, RequestHead, Scheme, Value as FieldValue, Version};
 
 /// Bytes of a question.
@@ -34,6 +36,16 @@ struct Question {
     /// A text, or a list of texts, for each name.
     #[serde(default)]
     headers: serde_json::Map<String, Value>,
+    /// The SPIFFE id (or another URI) in the caller's certificate.
+    peer: Option<String>,
+    /// Where the connection comes from; this host when it is left out.
+    source_ip: Option<IpAddr>,
+    /// The port that the connection wants to reach, when the listener stands for several.
+    port: Option<u16>,
+    /// The name that its ClientHello asks for.
+    sni: Option<String>,
+    /// The payload of a token that was accepted.
+    claims: Option<serde_json::Map<String, Value>>,
 }
 
 fn get() -> String {
@@ -72,8 +84,16 @@ fn decide(state: &State, question: Question) -> Result<Value, String> {
         (None, []) => return Err("there is no listener".to_owned()),
         (None, _) => return Err(format!("say which listener: {}", names.join(", "))),
     };
-    let head = question.head()?;
-    Ok((state.explain)(listener, &head))
+    let asked = Asked {
+        head: question.head()?,
+        peer: question.peer.map(Into::into),
+        source: question.source_ip.unwrap_or(Ipv4Addr::LOCALHOST.into()).to_canonical(),
+        port: question.port,
+        server_name: question.sni.map(|name| name.to_ascii_lowercase().into()),
+        claims: question.claims.map(Value::Object),
+        roll: 0,
+    };
+    Ok((state.explain)(listener, &asked))
 }
 
 impl Question {

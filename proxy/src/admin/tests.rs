@@ -24,7 +24,7 @@ struct Sandbox {
     stage: Rc<Cell<Stage>>,
     level: Rc<Cell<LevelFilter>>,
     drained: Rc<Cell<Option<bool>>>,
-    asked: Rc<RefCell<Vec<(String, RequestHead)>>>,
+    asked: Rc<RefCell<Vec<(String, Question)>>>,
 }
 
 impl Sandbox {
@@ -62,8 +62,8 @@ impl Sandbox {
                 let rendered = messages.iter().map(|any| json!({ "@type": any.type_url })).collect::<Value>();
                 Box::pin(std::future::ready(Ok(rendered)))
             }),
-            explain: Box::new(move |listener, head| {
-                own_asked.borrow_mut().push((listener.to_owned(), head.clone()));
+            explain: Box::new(move |listener, question| {
+                own_asked.borrow_mut().push((listener.to_owned(), question.clone()));
                 json!({ "decision": "no_route" })
             }),
             level: Box::new(move || own_level.get()),
@@ -296,7 +296,9 @@ async fn questions_are_checked_before_they_are_decided() {
             r#"{"authority": "shop:80", "path": "/a?b", "headers": {"X-User": ["1", "2"], "y": "3"}}"#;
         let (status, text) = sandbox.ask("POST", "/explain", question).await;
         assert_eq!((status, serde_json::from_str(&text).unwrap()), (200, json!({ "decision": "no_route" })));
-        let (listener, head) = sandbox.asked.borrow().last().cloned().unwrap();
+        let (listener, asked) = sandbox.asked.borrow().last().cloned().unwrap();
+        let head = asked.head;
+        assert_eq!((asked.peer, asked.port, asked.claims), (None, None, None));
         assert_eq!((&*listener, head.method.as_str(), head.path.as_str()), ("edge", "GET", "/a?b"));
         assert_eq!(head.headers.get_all("x-user").collect::<Vec<_>>(), [b"1", b"2"]);
         for (question, message) in [

@@ -42,8 +42,8 @@ pub(super) fn state(settings: &Settings, parts: Parts) -> State {
         render: Box::new(|messages| {
             Box::pin(async { render_child(messages).await.map_err(|error| error.to_string()) })
         }),
-        explain: Box::new(move |listener, head| {
-            crate::exchange::explain(&explained.current(), listener, head, 0)
+        explain: Box::new(move |listener, question| {
+            crate::exchange::explain(&explained.current(), listener, question)
         }),
         level: Box::new(move || log.get()),
         set_level: Box::new(move |level| set.set(level)),

@@ -13,6 +13,7 @@ use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::from_any;
 use tokio::time::Instant;
 
+use super::authz;
 use super::extension;
 use super::header;
 use super::problem::{At, Problem, fail, unsupported};
@@ -131,6 +132,11 @@ fn entry(filter: &wire::HttpFilter, context: &mut Context<'_>) -> Result<Option<
         // The cluster resolves the request's authority; the filter adds nothing to that.
         FORWARD_PROXY => Kind::Inert,
         GRPC_WEB if !filter.disabled => Kind::GrpcWeb,
+        // Left out, it would let everybody in: optional or not.
+        authz::HTTP if filter.disabled => {
+            return fail("disabled, with rules for routes to enable, is not supported yet");
+        }
+        authz::HTTP => Kind::Rbac(Arc::new(authz::http(any)?)),
         // Routes cannot enable it either: their configuration for it is refused.
         _ if filter.disabled || filter.is_optional => Kind::Inert,
         _ if extension::is_telemetry(any) => return Ok(None),
@@ -178,6 +184,7 @@ fn per_route(any: &Any, place: &str, context: &mut Context<'_>) -> Result<Option
     };
     match extension::type_name(&any).as_str() {
         LOCAL_RATE_LIMIT => Ok(Some(Some(context.buckets.take(place, &any, context.now)?))),
+        authz::PER_ROUTE => Ok(Some(authz::per_route(&any)?.map(|rbac| Kind::Rbac(Arc::new(rbac))))),
         FORWARD_PROXY_ROUTE => fail("per-route host rewriting is not supported yet"),
         _ if optional || extension::is_telemetry(&any) => Ok(None),
         name => fail(format!("{name} is not supported by this proxy")),

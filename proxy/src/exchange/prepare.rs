@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
 
 use super::{Exchange, Reply, certificate, forwarded};
@@ -106,15 +107,7 @@ impl Exchange<'_> {
     }
 
     fn normalize_path(&mut self, http: &Http, head: &mut RequestHead) -> Result<(), Reply> {
-        if !http.normalize_path && !http.merge_slashes && http.escaped_slashes == EscapedSlashes::Keep {
-            return Ok(());
-        }
-        let options = PathOptions {
-            normalize: http.normalize_path,
-            merge_slashes: http.merge_slashes,
-            escaped_slashes: http.escaped_slashes,
-        };
-        match normalize(&head.path, &options) {
+        match canonical_path(http, &head.path) {
             Ok(None) => Ok(()),
             Ok(Some(path)) => {
                 head.path = path;
@@ -144,6 +137,19 @@ impl Exchange<'_> {
     }
 }
 
+/// The path's canonical form by what the connection manager asks for; `None` when it has that form.
+pub(super) fn canonical_path(http: &Http, path: &PathAndQuery) -> Result<Option<PathAndQuery>, PathError> {
+    if !http.normalize_path && !http.merge_slashes && http.escaped_slashes == EscapedSlashes::Keep {
+        return Ok(None);
+    }
+    let options = PathOptions {
+        normalize: http.normalize_path,
+        merge_slashes: http.merge_slashes,
+        escaped_slashes: http.escaped_slashes,
+    };
+    normalize(path, &options)
+}
+
 /// `headers_with_underscores_action`: `X_Forwarded_For` is `X-Forwarded-For` to many an application (A27).
 fn check_underscores(action: Underscores, headers: &mut Headers) -> Result<(), Reply> {
     let has_one = |name: &[u8]| name.contains(&b'_');
@@ -155,7 +161,7 @@ fn check_underscores(action: Underscores, headers: &mut Headers) -> Result<(), R
 }
 
 /// `strip_any_host_port`, `strip_matching_host_port`. A tunnel's destination keeps its port.
-fn strip_port(rule: StripPort, head: &mut RequestHead, own: u16) {
+pub(super) fn strip_port(rule: StripPort, head: &mut RequestHead, own: u16) {
     let Some(authority) = head.authority.as_ref().filter(|_| head.method != Method::CONNECT) else { return };
     let Some(port) = authority.port_u16() else { return };
     if (rule == StripPort::Any || port == own)
@@ -207,8 +213,6 @@ pub(super) fn finish_response(http: &Http, record: &Record, head: &mut ResponseH
 
 #[cfg(test)]
 mod tests {
-    use http::uri::PathAndQuery;
-
     use super::*;
     use crate::message::{Scheme, Version};
 

@@ -119,8 +119,11 @@ const DEADLINE_EXCEEDED: u16 = 4;
 
 /// What a person reads who sees only the body. Not more than the reason: details are for the operator.
 fn text_for(reason: Reason) -> Bytes {
-    if reason == Reason::Redirect {
-        return Bytes::new();
+    match reason {
+        Reason::Redirect => return Bytes::new(),
+        // Envoy's words, by which clients know it.
+        Reason::AccessDenied => return Bytes::from_static(b"RBAC: access denied"),
+        _ => {}
     }
     Bytes::from(format!("sidegate: {}\n", reason.label().replace('_', " ")))
 }

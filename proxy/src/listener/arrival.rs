@@ -14,6 +14,7 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::first_bytes::{self, Looks, Sight};
+use super::connection;
 use super::race::Race;
 use crate::error::Reason;
 use crate::io::{Io, canonical};
@@ -56,6 +57,8 @@ pub(super) struct Chosen {
     pub(super) listener: Arc<Listener>,
     pub(super) chain: Arc<FilterChain>,
     pub(super) opening: Option<Opening>,
+    /// The name that its first bytes ask for, empty when they ask for none; `None` when nobody knows yet.
+    pub(super) server_name: Option<Box<str>>,
 }
 
 impl Arrival {
@@ -87,9 +90,13 @@ impl Arrival {
             listener = current(worker, &listener)?;
         }
         match listener.chains.choose(&self.facts(None)) {
+            // Its network filters may ask for what the first bytes say.
+            Choice::Chain(chain) if chain.security.is_none() && chain.gate.asks_server_name() => {}
             Choice::Chain(chain) => {
                 let chain = chain.clone();
-                return Ok(Chosen { listener, chain, opening: None });
+                // No HTTP without TLS asks for a name.
+                let server_name = chain.http().is_some().then(Box::default);
+                return Ok(Chosen { listener, chain, opening: None, server_name });
             }
             Choice::Nothing => return Err(self.no_chain(&Told::NOTHING)),
             Choice::NeedsBytes => {}
@@ -199,6 +206,7 @@ impl Arrival {
         deadline: Option<Instant>,
     ) -> Result<Chosen, Refusal> {
         let mut race = Race::new(&listener, self.quiet_chain(&listener));
+        let mut seen = true;
         loop {
             let sight = first_bytes::look(&self.ahead, looks);
             let sight = match sight {
@@ -209,7 +217,10 @@ impl Arrival {
                     // What there is says nothing more than that it is no TLS.
                     Waited::End => first_bytes::Seen::default(),
                     Waited::Silence if race.is_on() => return race.won(worker, self).await,
-                    Waited::Silence if listener.preamble.goes_on_late => first_bytes::Seen::default(),
+                    Waited::Silence if listener.preamble.goes_on_late => {
+                        seen = false;
+                        first_bytes::Seen::default()
+                    }
                     Waited::Silence => return Err(late("too few bytes to tell what it is")),
                     Waited::UpstreamSpoke => return race.won(worker, self).await,
                 },
@@ -219,8 +230,9 @@ impl Arrival {
             return match listener.chains.choose(&self.facts(Some(told))) {
                 Choice::Chain(chain) => {
                     let chain = chain.clone();
+                    let server_name = seen.then(|| told.server_name.into());
                     let opening = race.into_opening(chain.id).await;
-                    Ok(Chosen { listener, chain, opening })
+                    Ok(Chosen { listener, chain, opening, server_name })
                 }
                 _ if self.ahead.is_empty() => {
                     Err(Refusal::new(Reason::DownstreamClosed, "it closed without a word"))
@@ -233,7 +245,13 @@ impl Arrival {
     /// The opaque chain that has the connection if it turns out to say nothing.
     fn quiet_chain(&self, listener: &Listener) -> Option<Arc<FilterChain>> {
         match listener.chains.choose(&self.facts(Some(Told::NOTHING))) {
-            Choice::Chain(chain) if chain.security.is_none() && matches!(chain.road, Road::Tcp(_)) => {
+            // An endpoint is not bothered for those whom it would not be let have.
+            Choice::Chain(chain)
+                if chain.security.is_none()
+                    && matches!(chain.road, Road::Tcp(_))
+                    && (chain.gate.is_open()
+                        || chain.gate.would_admit(&connection(listener, chain, self), self.io.peer.ip())) =>
+            {
                 Some(chain.clone())
             }
             _ => None,

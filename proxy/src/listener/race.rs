@@ -97,7 +97,8 @@ impl Race {
         }
         let listener = race.listener.clone();
         let opening = race.into_opening(chain.id).await;
-        Ok(Chosen { listener, chain, opening })
+        // It has not spoken: what it may yet ask for is not known.
+        Ok(Chosen { listener, chain, opening, server_name: None })
     }
 
     /// The connection to the endpoint, if this is its chain.

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::matching::{Criteria, Facts, Found, Matcher};
 use super::{Http, Tcp};
+use crate::filter::authz::Gate;
 use crate::tls::ServerContext;
 
 /// `envoy.config.listener.v3.FilterChain`.
@@ -21,6 +22,8 @@ pub(crate) struct FilterChain {
     pub(crate) security: Option<Security>,
     /// What its connections are for.
     pub(crate) road: Road,
+    /// `rbac` network filters: who may have a connection.
+    pub(crate) gate: Arc<Gate>,
     /// `connection_limit` network filter; `None` is the process bound alone.
     pub(crate) max_connections: Option<u32>,
     /// Connections open now, over all workers; carried over when the chain is updated.

@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counter::{BOUNDS, HistogramTotal};
-use super::families::{CLASSES, CLUSTER, CLUSTER_STATE, LISTENER, MANAGER, RATE_LIMIT, Stat};
+use super::families::{AUTHORIZATION, CLASSES, CLUSTER, CLUSTER_STATE, LISTENER, MANAGER, RATE_LIMIT, Stat};
 use super::labels::IstioLabels;
 use super::process;
 use super::request::Protocol;
@@ -68,6 +68,7 @@ impl Collector for Totals {
         self.cluster_statuses(page)?;
         self.managers(page)?;
         self.listeners(page)?;
+        self.authorizations(page)?;
         self.server(page)?;
         self.process(page)?;
         self.own(page)?;
@@ -258,6 +259,28 @@ impl Totals {
         }
         let help = "Listeners bound";
         page.gauge("envoy_listener_manager_total_listeners_active", help, self.inputs.listeners as f64)
+    }
+
+    fn authorizations(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
+        let roads = [
+            (true, "envoy_http_rbac_", "envoy_http_conn_manager_prefix"),
+            (false, "envoy_tcp_rbac_", "envoy_tcp_prefix"),
+        ];
+        for (http, family, label) in roads {
+            for stat in &AUTHORIZATION {
+                page.family(&format!("{family}{}", stat.name), stat.help, MetricType::Unknown, |metric| {
+                    for (scope, blocks) in self.authorizations.iter().filter(|(scope, _)| scope.http == http) {
+                        let count = stat.sum(blocks.iter().map(|block| &**block));
+                        let labels = [(label, &*scope.owner), ("envoy_rbac_rules_prefix", &*scope.prefix)];
+                        // Most have no prefix of their own.
+                        let labels = if scope.prefix.is_empty() { &labels[..1] } else { &labels[..] };
+                        metric.encode_family(&labels)?.encode_gauge(&count)?;
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn server(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {

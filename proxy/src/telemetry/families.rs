@@ -1,5 +1,6 @@
 //! The families that carry Envoy's names: one table each, from which both the Prometheus page and `/stats` are written.
 
+use super::authorization::AuthorizationBlock;
 use super::cluster::ClusterBlock;
 use super::shard::{ListenerBlock, ManagerBlock};
 use super::totals::ClusterState;
@@ -94,6 +95,14 @@ pub(super) const MANAGER: [Stat<ManagerBlock>; 10] = [
 pub(super) const RATE_LIMIT: [Stat<ManagerBlock>; 2] = [
     counter("rate_limited", "Requests over a local rate limit", |b| b.rate_limit_exceeded.get()),
     counter("enforced", "Requests that a local rate limit refused", |b| b.rate_limit_enforced.get()),
+];
+
+/// `envoy_http_rbac_*`, `envoy_tcp_rbac_*`.
+pub(super) const AUTHORIZATION: [Stat<AuthorizationBlock>; 4] = [
+    counter("allowed", "Requests or connections that RBAC rules allow", |b| b.allowed.get()),
+    counter("denied", "Requests or connections that RBAC rules deny", |b| b.denied.get()),
+    counter("shadow_allowed", "What a dry run would have allowed", |b| b.shadow_allowed.get()),
+    counter("shadow_denied", "What a dry run would have denied", |b| b.shadow_denied.get()),
 ];
 
 /// `envoy_listener_*`.

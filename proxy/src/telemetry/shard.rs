@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::access_log::{AccessLog, LogWriter};
+use super::authorization::{Authorizations, Authorized, SharedAuthorizations};
 use super::cluster::ClusterMetrics;
 use super::counter::{Counter, Histogram, PerReason};
 use super::record::Record;
@@ -25,6 +26,7 @@ pub(super) struct Shard {
     pub(super) series: SharedSeries,
     pub(super) managers: Published<ManagerBlock>,
     pub(super) listeners: Published<ListenerBlock>,
+    pub(super) authorizations: SharedAuthorizations,
     pub(super) reasons: PerReason<Counter>,
     pub(super) forgotten_reasons: Counter,
 }
@@ -126,6 +128,7 @@ struct Local {
     series: SeriesTable,
     managers: Blocks<ManagerBlock>,
     listeners: Blocks<ListenerBlock>,
+    authorizations: Authorizations,
     log: LogWriter,
 }
 
@@ -146,6 +149,7 @@ impl Recorder {
             series: SeriesTable::new(),
             managers: Blocks::new(),
             listeners: Blocks::new(),
+            authorizations: Authorizations::default(),
             log,
         };
         Self { local: Rc::new(local) }
@@ -310,6 +314,12 @@ impl Recorder {
     /// A request was over a local rate limit, whether it was refused (then its record says so too) or let through.
     pub(crate) fn rate_limited(&self, stat_prefix: &Arc<str>) {
         self.manager(stat_prefix, |block| block.rate_limit_exceeded.add(1));
+    }
+
+    /// An RBAC filter has decided.
+    pub(crate) fn authorized(&self, told: &Authorized<'_>) {
+        let local = &*self.local;
+        local.authorizations.count(told, &local.shard.authorizations, local.metrics.bound());
     }
 
     /// An id for the reply that is being made; see [`super::reason_id_text`].

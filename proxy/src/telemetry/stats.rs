@@ -1,7 +1,7 @@
 //! Envoy's `/stats`: `name: value` lines, sorted.
 
 use super::counter::HistogramTotal;
-use super::families::{CLASSES, CLUSTER, CLUSTER_STATE, LISTENER, MANAGER, RATE_LIMIT, Stat};
+use super::families::{AUTHORIZATION, CLASSES, CLUSTER, CLUSTER_STATE, LISTENER, MANAGER, RATE_LIMIT, Stat};
 use super::totals::Totals;
 use crate::error::Reason;
 
@@ -16,6 +16,12 @@ pub(super) fn encode(out: &mut String, wanted: &dyn Fn(&str) -> bool, totals: &T
             let scoped = stat.name.replacen("ssl_", "ssl.", 1);
             let value = stat.sum(blocks.iter().map(|block| &**block));
             lines.push(&format!("listener.{name}.{scoped}"), value);
+        }
+    }
+    for (scope, blocks) in &totals.authorizations {
+        let prefix = scope.stat_prefix();
+        for stat in &AUTHORIZATION {
+            lines.push(&format!("{prefix}{}", stat.name), stat.sum(blocks.iter().map(|block| &**block)));
         }
     }
     server(&mut lines, totals);

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use super::access_log::LogTotals;
+use super::authorization::{AuthorizationBlock, Scope};
 use super::cluster::ClusterMetrics;
 use super::config::ConfigTotals;
 use super::counter::{HistogramTotal, PerReason};
@@ -55,6 +56,7 @@ pub(super) struct Totals {
     pub(super) clusters: Vec<Arc<ClusterMetrics>>,
     pub(super) managers: BTreeMap<Arc<str>, Vec<Arc<ManagerBlock>>>,
     pub(super) listeners: BTreeMap<Arc<str>, Vec<Arc<ListenerBlock>>>,
+    pub(super) authorizations: BTreeMap<Scope, Vec<Arc<AuthorizationBlock>>>,
     pub(super) reasons: PerReason<u64>,
     pub(super) reasons_forgotten: u64,
     pub(super) reasons_remembered: usize,
@@ -99,6 +101,9 @@ impl Totals {
             }
             collect(&shard.managers, &mut totals.managers);
             collect(&shard.listeners, &mut totals.listeners);
+            for block in &*shard.authorizations.lock().unwrap_or_else(PoisonError::into_inner) {
+                totals.authorizations.entry(block.scope.clone()).or_default().push(block.clone());
+            }
             for (total, counter) in totals.reasons.0.iter_mut().zip(&shard.reasons.0) {
                 *total += counter.get();
             }

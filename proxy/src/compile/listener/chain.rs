@@ -12,6 +12,7 @@ use sidegate_xds::resource::from_any;
 use tokio::time::Instant;
 
 use super::{Plan, criteria};
+use crate::compile::authz;
 use crate::compile::extension;
 use crate::compile::filter::Buckets;
 use crate::compile::problem::{At, Problem, fail, unsupported};
@@ -19,6 +20,7 @@ use crate::compile::route;
 use crate::compile::tls::Contexts;
 use crate::compile::value;
 use crate::compile::{http, tcp};
+use crate::filter::authz::Gate;
 use crate::snapshot::{ChainId, Chains, Criteria, FilterChain, Road, Security};
 
 const CONNECTION_MANAGER: &str =
@@ -153,6 +155,7 @@ fn one(
         name: if wire.name.is_empty() { place.into() } else { wire.name.as_str().into() },
         road: compiled.road,
         security,
+        gate: Arc::new(compiled.gate),
         max_connections: compiled.max_connections,
         open: previous.map(|previous| previous.chain.open.clone()).unwrap_or_default(),
     };
@@ -170,6 +173,7 @@ struct Compiled {
     road: Road,
     routes: Routes,
     buckets: Buckets,
+    gate: Gate,
     max_connections: Option<u32>,
 }
 
@@ -180,6 +184,7 @@ fn filters(
     now: Instant,
 ) -> Result<Compiled, Problem> {
     let mut max_connections = None;
+    let mut keepers = Vec::new();
     let last = wire.filters.len().saturating_sub(1);
     for (index, filter) in wire.filters.iter().enumerate() {
         let place = format!("filters[{index}] ({})", filter.name);
@@ -193,13 +198,16 @@ fn filters(
                 let table = format!("inline:{}", id.number()).into();
                 let http::Manager { http, routes, buckets } =
                     http::compile(any, table, previous, now).at(place)?;
-                return Ok(Compiled { road: Road::Http(Arc::new(http)), routes, buckets, max_connections });
+                let (road, gate) = (Road::Http(Arc::new(http)), Gate::new(keepers));
+                return Ok(Compiled { road, routes, buckets, gate, max_connections });
             }
             (TCP_PROXY, true) => {
                 let (tcp, clusters) = tcp::compile(any).at(place)?;
                 let (road, routes) = (Road::Tcp(Arc::new(tcp)), Routes::Opaque(clusters));
-                return Ok(Compiled { road, routes, buckets: Buckets::default(), max_connections });
+                let (buckets, gate) = (Buckets::default(), Gate::new(keepers));
+                return Ok(Compiled { road, routes, buckets, gate, max_connections });
             }
+            (authz::NETWORK, _) => keepers.push(authz::network(&filter.name, any).at(place)?),
             (CONNECTION_LIMIT, _) => max_connections = connection_limit(any).at(place)?,
             _ if extension::is_telemetry(any) => {}
             (kind, _) => return fail(format!("{kind} is not supported by this proxy")).at(place),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::time::{self, TimeFormat};
 use super::{FormatError, VALUE_LIMIT};
+use crate::error::Reason;
 use crate::telemetry::flight::reason_id_text;
 use crate::telemetry::record::Record;
 
@@ -188,6 +189,11 @@ impl Field {
             Operator::Protocol => Value::Text(record.version.as_str().as_bytes()),
             Operator::ResponseCode => Value::Number(record.status.map_or(0, |status| status.as_u16().into())),
             Operator::ResponseCodeDetails => match (record.reason, record.status) {
+                // Its first word names the policy, as Envoy's does.
+                (Some(reason @ Reason::AccessDenied), _) => {
+                    let word = record.detail.as_deref().and_then(|detail| detail.split(' ').next());
+                    Value::Text(word.unwrap_or(reason.label()).as_bytes())
+                }
                 (Some(reason), _) => Value::Text(reason.label().as_bytes()),
                 (None, Some(_)) => Value::Text(b"via_upstream"),
                 (None, None) => Value::Missing,
