@@ -16,6 +16,7 @@ mod peer;
 mod resumption;
 mod server;
 mod shown;
+mod verifier;
 mod verify;
 
 pub(crate) use certificate::Certificate;

@@ -16,7 +16,8 @@ use super::failure::{Failure, HandshakeFailure};
 use super::material::{Identity, MaterialError};
 use super::parameters::Parameters;
 use super::peer::Established;
-use super::verify::{Policy, Servers};
+use super::verifier::Servers;
+use super::verify::Policy;
 use crate::io::{Io, Session};
 
 /// What a [`ClientContext`] is made of (`UpstreamTlsContext`).

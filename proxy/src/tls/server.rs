@@ -17,7 +17,8 @@ use super::material::{Identity, MaterialError};
 use super::parameters::Parameters;
 use super::peer::Established;
 use super::resumption::{Memory, Remember};
-use super::verify::{Clients, Policy, covers};
+use super::verifier::Clients;
+use super::verify::{Policy, covers};
 use crate::io::{Io, Session};
 
 /// What a [`ServerContext`] is made of (`DownstreamTlsContext`).

@@ -6,14 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
-};
+use rustls::{CertificateError, DistinguishedName, Error, OtherError};
 use webpki::{
-    EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyUsage, RevocationCheckDepth,
+    EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, RevocationCheckDepth,
     RevocationOptionsBuilder,
 };
 
@@ -108,7 +104,8 @@ pub(crate) struct Policy {
     parts: PolicyParts,
     /// Differs when anything differs that decides who is trusted: sessions are not resumed under another one (R8).
     pub(crate) fingerprint: [u8; 32],
-    hints: Vec<DistinguishedName>,
+    /// What clients are told of the roots.
+    pub(super) hints: Vec<DistinguishedName>,
 }
 
 /// Why a certificate is refused, beyond what webpki finds.
@@ -173,7 +170,8 @@ impl Policy {
         !self.parts.names.is_empty() || self.parts.requested_name
     }
 
-    fn verify(
+    /// Whether the certificate is accepted.
+    pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -290,121 +288,6 @@ fn certificate_error(error: &webpki::Error) -> Error {
         }
     };
     Error::InvalidCertificate(error)
-}
-
-/// A policy as rustls asks it, on the server's side.
-#[derive(Debug)]
-pub(super) struct Clients {
-    pub(super) policy: Arc<Policy>,
-    pub(super) required: bool,
-}
-
-impl ClientCertVerifier for Clients {
-    fn client_auth_mandatory(&self) -> bool {
-        self.required
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.policy.hints
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.policy.verify(leaf, intermediates, KeyUsage::client_auth(), None, now)?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls12_signature(message, leaf, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls13_signature(message, leaf, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
-}
-
-/// A policy as rustls asks it, on the client's side.
-#[derive(Debug)]
-pub(super) struct Servers {
-    pub(super) policy: Arc<Policy>,
-}
-
-impl ServerCertVerifier for Servers {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if !self.policy.is_open() {
-            self.policy.verify(leaf, intermediates, KeyUsage::server_auth(), Some(server_name), now)?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls12_signature(message, leaf, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls13_signature(message, leaf, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
-}
-
-fn tls12_signature(
-    message: &[u8],
-    leaf: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let algorithms = &provider().signature_verification_algorithms;
-    rustls::crypto::verify_tls12_signature(message, leaf, signature, algorithms)
-}
-
-fn tls13_signature(
-    message: &[u8],
-    leaf: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let algorithms = &provider().signature_verification_algorithms;
-    rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
-}
-
-fn schemes() -> Vec<SignatureScheme> {
-    provider().signature_verification_algorithms.supported_schemes()
 }
 
 /// Certificates above a leaf: more of them are an attack on the path builder.
