@@ -8,9 +8,11 @@ use arc_swap::ArcSwap;
 
 mod balance;
 mod endpoint;
+mod socket;
 
 pub(crate) use balance::{Policy, pick};
 pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin, now_millis};
+pub(crate) use socket::{Labels, MOST_MATCHES, SocketMatch, Sockets};
 
 use crate::http2;
 use crate::proxy_header;
@@ -36,8 +38,8 @@ pub(crate) struct Cluster {
     pub(crate) discovery: Discovery,
     /// `circuit_breakers.thresholds[0]`.
     pub(crate) limits: Limits,
-    /// TLS; `None` is plaintext.
-    pub(crate) security: Option<Security>,
+    /// How its connections are secured, by endpoint.
+    pub(crate) sockets: Arc<Sockets>,
     /// Connections begin with a PROXY header of this version.
     pub(crate) proxy_header: Option<proxy_header::Version>,
     /// The endpoints: the one cell of a cluster, written by the config staircase alone.
@@ -72,7 +74,7 @@ pub(crate) enum Protocol {
     Downstream,
 }
 
-/// How a cluster's connections are secured.
+/// How connections are secured.
 #[derive(Clone, Debug)]
 pub(crate) struct Security {
     /// What handshakes use.

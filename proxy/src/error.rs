@@ -84,13 +84,15 @@ pub(crate) enum Reason {
     ExternalDenial,
     /// The external authorization service could not be asked, and that is configured to deny.
     ExternalAuthorizationFailure,
+    /// The peer's certificate was revoked, or its identity denied, while its connection was open.
+    PeerRevoked,
     /// A defect of the proxy itself ended it.
     Internal,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 39] = [
+    pub(crate) const ALL: [Reason; 40] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -129,6 +131,7 @@ impl Reason {
         Self::Unauthenticated,
         Self::ExternalDenial,
         Self::ExternalAuthorizationFailure,
+        Self::PeerRevoked,
         Self::Internal,
     ];
 
@@ -156,6 +159,7 @@ impl Reason {
             Self::DownstreamTimeout | Self::IdleTimeout | Self::MaxDuration => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeRefused
             | Self::AccessDenied
+            | Self::PeerRevoked
             | Self::ExternalDenial
             | Self::ExternalAuthorizationFailure => StatusCode::FORBIDDEN,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -202,6 +206,7 @@ impl Reason {
             | Self::Misdirected
             | Self::DownstreamTlsFailure
             | Self::DownstreamProtocolError
+            | Self::PeerRevoked
             | Self::BadPreamble => "DPE",
             Self::DownstreamTimeout | Self::MaxDuration => "DT",
             Self::DownstreamClosed => "DC",
@@ -253,6 +258,7 @@ impl Reason {
             Self::Unauthenticated => "unauthenticated",
             Self::ExternalDenial => "external_denial",
             Self::ExternalAuthorizationFailure => "external_authorization_failure",
+            Self::PeerRevoked => "peer_revoked",
         }
     }
 

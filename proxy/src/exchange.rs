@@ -69,8 +69,9 @@ impl Downstream {
     /// The same connection after its handshake; `None` is none.
     #[must_use]
     pub(crate) fn secured(mut self, security: Option<Arc<tls::Security>>) -> Self {
-        if security.is_some() {
+        if let Some(security) = &security {
             self.scheme = Scheme::Https;
+            self.member.identify(security);
         }
         self.connection.security = security;
         self
@@ -104,14 +105,20 @@ impl Downstream {
         own
     }
 
-    /// Whether the connection should end after what it is doing: the proxy shuts down, or its filter chain is gone.
+    /// Whether the connection should end after what it is doing: the proxy shuts down, its filter chain is gone, or its
+    /// client revoked.
     pub(crate) fn is_leaving(&self, worker: &Worker) -> bool {
-        worker.is_draining() || self.member.is_gone()
+        worker.is_draining() || self.member.is_unwanted()
     }
 
     /// Until [`Self::is_leaving`] becomes true.
     pub(crate) async fn leaving(&self) {
         poll_fn(|context| self.member.poll_leaving(context)).await;
+    }
+
+    /// Until the client is revoked.
+    pub(crate) async fn revoked(&self) {
+        poll_fn(|context| self.member.poll_revoked(context)).await;
     }
 
     /// Until the connection should end if it serves nothing: for one of these reasons, or for want of memory.
@@ -141,6 +148,9 @@ pub(crate) async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request:
     let (snapshot, http) = downstream.load(worker);
     let mut exchange = Exchange::begin(worker, downstream, &snapshot, http.as_deref(), request);
     let outcome = match &http {
+        _ if let Some(revoked) = downstream.member.revoked() => {
+            Err(Reply::new(Reason::PeerRevoked).detail(revoked.to_string()))
+        }
         _ if worker.overload.refuses_requests() => Err(overloaded(worker)),
         Some(_) if let Err(reply) = downstream.readmit(worker) => Err(reply),
         Some(http) => exchange.run(http, request).await,

@@ -49,10 +49,28 @@ pub(crate) async fn serve(
     };
     let version = if protocol == Protocol::Http2 { Version::Http2 } else { Version::Http11 };
     let _open = worker.recorder.http_opened(&http.stat_prefix, version);
-    match protocol {
-        Protocol::Http2 => http2::serve(worker, downstream, &http, io, ahead).await,
-        Protocol::Http1 | Protocol::Undecided => http1::serve(worker, downstream, io, ahead).await,
+    let revoked = cut(&downstream);
+    let serving = async {
+        match protocol {
+            Protocol::Http2 => http2::serve(worker, downstream.clone(), &http, io.clone(), ahead).await,
+            Protocol::Http1 | Protocol::Undecided => {
+                http1::serve(worker, downstream.clone(), io.clone(), ahead).await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = serving => {}
+        // What is left of a response must not be taken for the whole of it.
+        () = revoked => io.reset_on_close(),
     }
+}
+
+/// Until a connection whose client is revoked has had its time: it was asked to end when that was found out.
+async fn cut(downstream: &Downstream) {
+    downstream.revoked().await;
+    // Boxed: connections have no room for what few of them ever need.
+    Box::pin(tokio::time::sleep(GRACE)).await;
 }
 
 /// Until a connection without a request is to be closed because the proxy shuts down, its filter chain is gone, or memory is scarce.
@@ -107,6 +125,9 @@ fn is_bodiless(method: &Method, status: StatusCode) -> bool {
 /// How long a connection without a request may still send one once it is asked to end: what is on its way when we close would
 /// be lost.
 const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// How long exchanges of a revoked client may still take.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Bytes asked for first: most request heads fit.
 const FIRST_READ: usize = 4 * 1024;

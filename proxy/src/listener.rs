@@ -241,6 +241,9 @@ async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io, _
         let refusal = Refusal { reason: Reason::DownstreamOverflow, detail };
         return refuse(&worker, &listener, &arrival, refusal);
     };
+    if listener.chains.accepts_unproven(&chain) {
+        worker.recorder.downstream_unsecured(&listener.name);
+    }
     let downstream = downstream(&worker, &listener, &chain, &arrival);
     let Arrival { io, ahead, .. } = arrival;
     let Some((io, ahead, security)) = secure(&worker, &listener, &chain, io, ahead).await else { return };

@@ -23,15 +23,27 @@ pub(crate) struct Bounds {
     pub(crate) longest: Option<Duration>,
 }
 
-/// Copies until both directions have ended, the idle bound passes, or the shutdown's deadline comes.
-/// `ahead` was read from the client already. Returns the bytes from and to the client.
-pub(crate) async fn copy(
+/// What a copy came to.
+#[derive(Debug)]
+pub(crate) struct Copied<C> {
+    /// Bytes from the client.
+    pub(crate) received: u64,
+    /// Bytes to the client.
+    pub(crate) sent: u64,
+    /// What cut it, if that was asked for: both ends are reset then.
+    pub(crate) cut: Option<C>,
+}
+
+/// Copies until both directions have ended, the idle bound passes, the shutdown's deadline comes, or `cut` says to stop.
+/// `ahead` was read from the client already.
+pub(crate) async fn copy<C>(
     client: &Io,
     upstream: &Io,
     ahead: Bytes,
     bounds: Bounds,
     mut drain: Watcher,
-) -> (u64, u64) {
+    cut: impl Future<Output = C>,
+) -> Copied<C> {
     let activity = Rc::new(Cell::new(Instant::now()));
     let mut up = Direction::new(client, upstream, ahead, activity.clone());
     let mut down = Direction::new(upstream, client, Bytes::new(), activity.clone());
@@ -42,19 +54,23 @@ pub(crate) async fn copy(
         }
         Poll::Pending
     });
-    tokio::select! {
+    let cut = tokio::select! {
         biased;
-        () = copying => {}
-        () = timer::silence(bounds.idle, || activity.get()) => {}
-        () = end(bounds.longest) => {}
-        () = drain.reached(Phase::Ended) => {}
-    }
-    if up.failed || down.failed {
+        cut = cut => Some(cut),
+        () = copying => None,
+        () = timer::silence(bounds.idle, || activity.get()) => None,
+        () = end(bounds.longest) => None,
+        () = drain.reached(Phase::Ended) => None,
+    };
+    if cut.is_some() {
+        client.reset_on_close();
+        upstream.reset_on_close();
+    } else if up.failed || down.failed {
         // What was cut on one side must not look complete on the other.
         client.leave_open_ended();
         upstream.leave_open_ended();
     }
-    (up.copied, down.copied)
+    Copied { received: up.copied, sent: down.copied, cut }
 }
 
 async fn end(longest: Option<Duration>) {

@@ -16,7 +16,7 @@ use crate::message::{Headers, RequestHead, Version};
 use crate::relay;
 use crate::snapshot::Tcp;
 use crate::telemetry::{self, Record};
-use crate::upstream::{ConnectionClaim, ConnectionPlace, Want, connect};
+use crate::upstream::{ConnectionClaim, ConnectionPlace, Opened, Want, Watched, connect};
 use crate::worker::Worker;
 
 /// Serves one connection to its end. `ahead` was read already.
@@ -33,51 +33,69 @@ pub(crate) async fn serve(
 /// A connection whose endpoint was dialled, before anything is copied. Dropped, it was never there.
 pub(crate) struct Opening {
     worker: Rc<Worker>,
-    /// Keeps the connection's place on its filter chain.
-    _downstream: Rc<Downstream>,
+    /// The connection's place on its filter chain.
+    downstream: Rc<Downstream>,
     tcp: Arc<Tcp>,
     record: Box<Record>,
-    outcome: Result<(Io, Claims), (Reason, String)>,
+    outcome: Result<(Opened, Claims), (Reason, String)>,
 }
 
 /// What a connection holds for as long as it is open.
 struct Claims {
     _open: ConnectionClaim,
     _lease: Lease,
+    watched: Watched,
+}
+
+/// Until either end is revoked: what to say of it.
+async fn revoked(downstream: &Downstream, upstream: &Watched) -> String {
+    tokio::select! {
+        () = downstream.revoked() => {
+            let why = downstream.member.revoked().map(|revoked| revoked.to_string()).unwrap_or_default();
+            format!("the client: {why}")
+        }
+        why = upstream.revoked() => format!("the endpoint: {why}"),
+    }
 }
 
 /// Dials an endpoint for a connection.
 pub(crate) async fn open(worker: Rc<Worker>, downstream: Rc<Downstream>, tcp: Arc<Tcp>) -> Opening {
     let mut record = new_record(&downstream.connection);
     let outcome = dial(&worker, &downstream, &tcp, &mut record).await;
-    Opening { worker, _downstream: downstream, tcp, record, outcome }
+    Opening { worker, downstream, tcp, record, outcome }
 }
 
 impl Opening {
     /// Until the endpoint has sent something, or closed; for ever when it could not be reached.
     pub(crate) async fn spoke(&self) {
         match &self.outcome {
-            Ok((upstream, _)) => poll_fn(|context| upstream.poll_spoken(context)).await,
+            Ok((upstream, _)) => poll_fn(|context| upstream.io.poll_spoken(context)).await,
             Err(_) => std::future::pending().await,
         }
     }
 
     /// Copies both ways until either side is done. `ahead` was read already.
     pub(crate) async fn carry(self, io: Io, ahead: BytesMut) {
-        let Self { worker, _downstream, tcp, mut record, outcome } = self;
+        let Self { worker, downstream, tcp, mut record, outcome } = self;
+        if let Ok((upstream, _)) = &outcome {
+            record.upstream_security = upstream.session.clone();
+        }
         worker.recorder.connection_began(&*record);
         match outcome {
-            Ok((upstream, _claims)) => {
+            Ok((upstream, claims)) => {
                 let drain = worker.drain.clone();
                 let longest = tcp.max_duration.map(|longest| longest.saturating_sub(record.start.elapsed()));
                 let bounds = relay::Bounds { idle: tcp.idle_timeout, longest };
-                let copying = relay::copy(&io, &upstream, ahead.freeze(), bounds, drain);
-                (record.bytes_received, record.bytes_sent) = copying.await;
+                let revoked = revoked(&downstream, &claims.watched);
+                let copying = relay::copy(&io, &upstream.io, ahead.freeze(), bounds, drain, revoked);
+                let copied = copying.await;
+                (record.bytes_received, record.bytes_sent) = (copied.received, copied.sent);
+                if let Some(detail) = copied.cut {
+                    record.fail(Reason::PeerRevoked, worker.recorder.next_reason_id(), detail);
+                }
             }
             Err((reason, detail)) => {
-                record.reason = Some(reason);
-                record.reason_id = Some(worker.recorder.next_reason_id());
-                record.detail = Some(detail);
+                record.fail(reason, worker.recorder.next_reason_id(), detail);
                 io.reset_on_close();
             }
         }
@@ -92,7 +110,7 @@ async fn dial(
     downstream: &Downstream,
     tcp: &Tcp,
     record: &mut Record,
-) -> Result<(Io, Claims), (Reason, String)> {
+) -> Result<(Opened, Claims), (Reason, String)> {
     let cluster = choose_cluster(worker, tcp)?;
     record.cluster = Some(cluster.metrics.clone());
     let mut tried = Vec::new();
@@ -111,7 +129,11 @@ async fn dial(
         record.endpoint = Some(endpoint.address);
         let introduced = downstream.introduced(&cluster, endpoint.clone());
         match connect(&cluster, &introduced, Want::OPAQUE, &worker.recorder).await {
-            Ok(io) => return Ok((io, Claims { _open: place.opened(&worker.recorder), _lease: lease })),
+            Ok(opened) => {
+                let watched = worker.watch.add(&cluster, &opened);
+                let claims = Claims { _open: place.opened(&worker.recorder), _lease: lease, watched };
+                return Ok((opened, claims));
+            }
             Err(error) => {
                 endpoint.suspect(now_millis());
                 record.attempt_failures.push((Some(endpoint.address), error.reason));

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
+mod bundle;
 mod certificate;
 mod client;
 mod failure;
@@ -16,18 +17,23 @@ mod peer;
 mod resumption;
 mod server;
 mod shown;
+mod verifier;
 mod verify;
 
+pub(crate) use bundle::Bundles;
 pub(crate) use certificate::Certificate;
 pub(crate) use client::{ClientContext, ClientPlan};
-pub(crate) use failure::Failure;
+pub(crate) use failure::{Distrust, Failure};
 pub(crate) use material::{Identity, MaterialError, Revocation, Roots};
 pub(crate) use parameters::Parameters;
 pub(crate) use peer::{Peer, Security};
 pub(crate) use resumption::Remember;
 pub(crate) use server::{ClientAuthentication, ServerContext, ServerPlan, accept};
 pub(crate) use shown::{Certificates, Shown};
-pub(crate) use verify::{NameKind, NameMatch, Policy, PolicyParts};
+pub(crate) use verify::{Denied, NameKind, NameMatch, Policy, PolicyParts, Revoked};
+
+#[cfg(test)]
+pub(crate) use rustls::pki_types::CertificateDer;
 
 /// The one source of cryptography.
 fn provider() -> &'static Arc<CryptoProvider> {

@@ -2,11 +2,13 @@
 //!
 //! D8 in one line: the pool itself sends a request again only when it was provably not processed.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
-use crate::cluster::{AskFor, Cluster, Endpoint, Protocol};
+use crate::cluster::{AskFor, Cluster, Endpoint, Protocol, Security};
 use crate::error::Reason;
 use crate::message::{Body, BodyError, RequestHead, Response, Tunnel, Version};
+use crate::tls;
 
 mod connect;
 mod forward;
@@ -14,10 +16,12 @@ mod http1;
 mod http2;
 mod pool;
 mod tunnel;
+mod watch;
 
-pub(crate) use connect::{ConnectionClaim, ConnectionPlace, Want, connect};
+pub(crate) use connect::{ConnectionClaim, ConnectionPlace, Opened, Want, connect};
 pub(crate) use forward::Resolver;
 pub(crate) use pool::Pools;
+pub(crate) use watch::{Watch, Watched};
 
 /// Where a request goes.
 #[derive(Clone, Debug)]
@@ -28,12 +32,14 @@ pub(crate) struct Destination {
     pub(crate) endpoint: Arc<Endpoint>,
     /// The name to ask the endpoint for by TLS, where the request or the endpoint says it.
     server_name: Option<Arc<str>>,
+    /// The TLS session of the connection that was taken, for the record.
+    session: OnceCell<Arc<tls::Security>>,
 }
 
 impl Destination {
     /// Where a request goes.
     pub(crate) fn new(cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, head: &RequestHead) -> Self {
-        let server_name = match cluster.security.as_ref().map(|security| security.ask_for) {
+        let server_name = match cluster.sockets.of(&endpoint).map(|security| security.ask_for) {
             None | Some(AskFor::Configured) => None,
             Some(AskFor::Host) => endpoint.hostname.clone(),
             Some(AskFor::Authority) => {
@@ -41,7 +47,23 @@ impl Destination {
                 host.map(|host| host.trim_matches(['[', ']']).to_ascii_lowercase().into())
             }
         };
-        Self { cluster, endpoint, server_name }
+        Self { cluster, endpoint, server_name, session: OnceCell::new() }
+    }
+
+    /// What connections are secured with; `None` is plaintext.
+    fn security(&self) -> Option<&Security> {
+        self.cluster.sockets.of(&self.endpoint)
+    }
+
+    /// A connection was taken.
+    fn took(&self, session: Option<&Arc<tls::Security>>) {
+        // A second one, after the first was found to be closed, is of the same endpoint and the same credentials.
+        let _ = session.is_some_and(|session| self.session.set(session.clone()).is_ok());
+    }
+
+    /// The TLS session of the connection that the request went out on, if there was one.
+    pub(crate) fn session(&self) -> Option<&Arc<tls::Security>> {
+        self.session.get()
     }
 }
 

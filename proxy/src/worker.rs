@@ -11,7 +11,7 @@ use crate::drain;
 use crate::overload::{self, Action};
 use crate::snapshot::{Handle, Reader};
 use crate::telemetry::Recorder;
-use crate::upstream::{Pools, Resolver};
+use crate::upstream::{Pools, Resolver, Watch};
 
 mod chains;
 
@@ -25,6 +25,8 @@ pub(crate) struct Worker {
     pub(crate) chains: Rc<Chains>,
     /// Connections to endpoints.
     pub(crate) pools: Pools,
+    /// Connections to endpoints that are in no pool: relays and tunnels.
+    pub(crate) watch: Rc<Watch>,
     /// Destinations outside the mesh.
     pub(crate) resolver: Resolver,
     /// Counters and logs.
@@ -45,10 +47,12 @@ impl Worker {
         overload: overload::Watch,
     ) -> Self {
         let snapshots = snapshots.reader();
+        let watch = Rc::new(Watch::default());
         Self {
             chains: Rc::new(Chains::new(&snapshots)),
             snapshots,
-            pools: Pools::new(recorder.clone()),
+            pools: Pools::new(recorder.clone(), watch.clone()),
+            watch,
             resolver: Resolver::default(),
             recorder,
             drain,
@@ -75,6 +79,11 @@ impl Worker {
     /// Runs every second: what nobody uses goes, and while memory is scarce also what somebody might use.
     pub(crate) fn sweep(&self, now: Instant) {
         self.pools.sweep(now);
+        self.watch.recheck(&self.snapshots.load().clusters);
+        self.chains.recheck();
+        for listener in self.chains.take_revoked() {
+            self.recorder.peer_revoked(&listener);
+        }
         if self.overload.is(Action::Shrink) {
             self.pools.shrink();
             crate::io::drop_spare_buffers();

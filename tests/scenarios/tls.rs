@@ -9,7 +9,10 @@ use sidegate_tests::origin::Origin;
 use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::secure::{self, Client};
 
+mod battery;
 mod downstream;
+mod mesh;
+mod revocation;
 mod rotation;
 mod upstream;
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -30,6 +31,10 @@ pub struct Leaf {
     serial: u64,
     authority: bool,
     signs: bool,
+    /// URIs as they are, whatever bytes they have.
+    raw_uris: Vec<Vec<u8>>,
+    /// What else it says.
+    more: Option<fn(&mut CertificateParams)>,
 }
 
 /// A certificate with its key.
@@ -53,6 +58,8 @@ impl Leaf {
             serial: rcgen_serial(),
             authority: false,
             signs: true,
+            raw_uris: Vec::new(),
+            more: None,
         }
     }
 
@@ -65,6 +72,18 @@ impl Leaf {
     #[must_use]
     pub fn and_uri(mut self, name: &str) -> Self {
         self.uris.push(name.to_owned());
+        self
+    }
+
+    /// For these URIs, byte for byte: no certificate library would write some of them.
+    pub fn raw_uris(uris: &[&[u8]]) -> Self {
+        Self { raw_uris: uris.iter().map(|uri| uri.to_vec()).collect(), ..Self::dns(&[]) }
+    }
+
+    /// That says something else.
+    #[must_use]
+    pub fn with(mut self, more: fn(&mut CertificateParams)) -> Self {
+        self.more = Some(more);
         self
     }
 
@@ -128,8 +147,29 @@ impl Leaf {
                 if self.signs { KeyUsagePurpose::DigitalSignature } else { KeyUsagePurpose::KeyAgreement };
             params.key_usages = vec![usage];
         }
+        if !self.raw_uris.is_empty() {
+            let names: Vec<u8> = self.raw_uris.iter().flat_map(|uri| tagged(0x86, uri)).collect();
+            let names = CustomExtension::from_oid_content(&[2, 5, 29, 17], tagged(0x30, &names));
+            params.custom_extensions.push(names);
+        }
+        if let Some(more) = self.more {
+            more(&mut params);
+        }
         params
     }
+}
+
+/// A DER value.
+fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).expect("a short value").to_be_bytes();
+    let mut der = vec![tag];
+    match length {
+        [0, low @ 0..128] => der.push(low),
+        [0, low] => der.extend([0x81, low]),
+        [high, low] => der.extend([0x82, high, low]),
+    }
+    der.extend_from_slice(content);
+    der
 }
 
 fn rcgen_serial() -> u64 {
@@ -144,12 +184,28 @@ impl Authority {
     /// # Panics
     /// Never, unless the system has no randomness.
     pub fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, name);
+        Self::with(name, |_| {})
+    }
+
+    /// A new one that says something else.
+    ///
+    /// # Panics
+    /// When it says what no certificate can say.
+    pub fn with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let params = authority(name, change);
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("an authority").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// One that this one vouches for.
+    ///
+    /// # Panics
+    /// When it says what no certificate can say.
+    pub fn below(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let params = authority(name, change);
+        let key = KeyPair::generate().expect("a key");
+        let pem = params.signed_by(&key, &self.issuer).expect("an authority").pem();
         Self { issuer: Issuer::new(params, key), pem }
     }
 
@@ -194,6 +250,15 @@ impl Authority {
     }
 }
 
+fn authority(name: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(DnType::CommonName, name);
+    change(&mut params);
+    params
+}
+
 /// A certificate that nobody has signed but its own key.
 ///
 /// # Panics
@@ -205,6 +270,20 @@ pub fn self_signed(leaf: &Leaf) -> Pair {
 }
 
 impl Pair {
+    /// Of a chain and a key that were made elsewhere.
+    pub fn of(chain: String, key: String) -> Self {
+        Self { chain, key, serial: 0 }
+    }
+
+    /// Shown with these authorities above it.
+    #[must_use]
+    pub fn under(mut self, authorities: &[&Authority]) -> Self {
+        for authority in authorities {
+            self.chain.push_str(&authority.pem);
+        }
+        self
+    }
+
     /// Writes `<name>.pem` and `<name>.key`.
     pub fn write(&self, sandbox: &Sandbox, name: &str) -> (PathBuf, PathBuf) {
         (sandbox.write(&format!("{name}.pem"), &self.chain), sandbox.write(&format!("{name}.key"), &self.key))

@@ -57,19 +57,28 @@ impl FromStr for SpiffeId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text.len() > LONGEST {
-            return Err(IdError::TooLong);
-        }
-        let rest = text.strip_prefix(SCHEME).ok_or(IdError::Scheme)?;
-        let (domain, path) = rest.split_at(rest.find('/').ok_or(IdError::NoPath)?);
-        if !is_trust_domain(domain) {
-            return Err(IdError::TrustDomain);
-        }
-        if !path[1..].split('/').all(is_segment) {
-            return Err(IdError::Path);
-        }
+        let domain = trust_domain_of(text)?;
         Ok(Self { text: text.into(), domain_end: SCHEME.len() + domain.len() })
     }
+}
+
+/// The trust domain of a text that is an id by the same rules, without keeping it.
+///
+/// # Errors
+/// When it is none.
+pub fn trust_domain_of(text: &str) -> Result<&str, IdError> {
+    if text.len() > LONGEST {
+        return Err(IdError::TooLong);
+    }
+    let rest = text.strip_prefix(SCHEME).ok_or(IdError::Scheme)?;
+    let (domain, path) = rest.split_at(rest.find('/').ok_or(IdError::NoPath)?);
+    if !is_trust_domain(domain) {
+        return Err(IdError::TrustDomain);
+    }
+    if !path[1..].split('/').all(is_segment) {
+        return Err(IdError::Path);
+    }
+    Ok(domain)
 }
 
 /// Whether a text may be a trust domain: lower-case letters, digits, `.`, `-`, `_`; at most 255 bytes.

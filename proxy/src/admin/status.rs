@@ -100,6 +100,7 @@ fn cluster_text(cluster: &Cluster, fixed: bool, page: &mut String) -> std::fmt::
         writeln!(page, "{name}::{address}::hostname::{}", endpoint.hostname.as_deref().unwrap_or_default())?;
         writeln!(page, "{name}::{address}::health_flags::{health}")?;
         writeln!(page, "{name}::{address}::weight::{}", endpoint.weight)?;
+        writeln!(page, "{name}::{address}::transport_socket::{}", cluster.sockets.name_of(endpoint))?;
         if let Some(origin) = &endpoint.origin {
             writeln!(page, "{name}::{address}::workload::{}/{}", origin.namespace, origin.workload)?;
             writeln!(page, "{name}::{address}::pod::{}", origin.pod)?;
@@ -126,11 +127,11 @@ fn cluster_json(cluster: &Cluster, fixed: bool) -> Value {
             "max_requests": limits.requests,
             "max_retries": limits.retries,
         }] },
-        "host_statuses": endpoints.all.iter().map(endpoint_json).collect::<Vec<_>>(),
+        "host_statuses": endpoints.all.iter().map(|endpoint| endpoint_json(cluster, endpoint)).collect::<Vec<_>>(),
     })
 }
 
-fn endpoint_json(endpoint: &Arc<Endpoint>) -> Value {
+fn endpoint_json(cluster: &Cluster, endpoint: &Endpoint) -> Value {
     let health = if endpoint.available { "HEALTHY" } else { "UNHEALTHY" };
     let origin = endpoint.origin.as_ref().map(|origin| {
         json!({
@@ -147,6 +148,7 @@ fn endpoint_json(endpoint: &Arc<Endpoint>) -> Value {
         "health_status": { "eds_health_status": health },
         "stats": [{ "name": "rq_active", "type": "GAUGE", "value": endpoint.in_flight.load(Relaxed).to_string() }],
         "sidegate": origin,
+        "transport_socket": cluster.sockets.name_of(endpoint),
     })
 }
 

@@ -122,7 +122,7 @@ fn web(metrics: &Metrics) -> Arc<cluster::Cluster> {
         http2: crate::http2::Options::default(),
         connect_timeout: Duration::from_secs(1),
         discovery: cluster::Discovery::Eds("web".into()),
-        security: None,
+        sockets: Arc::default(),
         limits: cluster::Limits::default(),
         proxy_header: None,
         endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::new(endpoints)),

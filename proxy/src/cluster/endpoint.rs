@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
+use super::Labels;
+
 /// An identity for pools: never used twice in a process, so that an address that is handed to another pod is another endpoint (D8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EndpointId(u64);
@@ -54,6 +56,10 @@ pub(crate) struct Endpoint {
     pub(crate) in_flight: Arc<AtomicU32>,
     /// When it may be picked again after it could not be reached, in milliseconds of [`now_millis`]; shared likewise.
     suspect_until: Arc<AtomicU64>,
+    /// `envoy.transport_socket_match` of its metadata: says how connections to it are secured.
+    pub(crate) labels: Option<Arc<Labels>>,
+    /// What [`super::Sockets`] found for these labels.
+    pub(super) socket: AtomicU64,
     /// Whom connections to it are for, and where that client wanted to go: what a PROXY header says.
     pub(crate) client: Option<(SocketAddr, SocketAddr)>,
 }
@@ -72,6 +78,8 @@ impl Endpoint {
             origin: None,
             in_flight: Arc::default(),
             suspect_until: Arc::default(),
+            labels: None,
+            socket: AtomicU64::new(0),
             client: None,
         }
     }
@@ -84,6 +92,7 @@ impl Endpoint {
             priority: self.priority,
             origin: self.origin.clone(),
             suspect_until: self.suspect_until.clone(),
+            labels: self.labels.clone(),
             client: Some((client, destination)),
             ..Self::new(self.address, self.weight)
         }
@@ -104,6 +113,13 @@ impl Endpoint {
             && self.priority == other.priority
             && self.available == other.available
             && self.origin == other.origin
+            && self.labels == other.labels
+    }
+
+    /// Whether both are one and the same workload: connections to one must not serve requests for another, at whatever address.
+    pub(crate) fn is_who_was(&self, other: &Endpoint) -> bool {
+        let account = |endpoint: &Self| endpoint.origin.as_ref().map(|origin| origin.service_account.clone());
+        self.labels == other.labels && account(self) == account(other)
     }
 
     /// It could not be reached: for a moment others are picked first. Without this an endpoint that is gone, having nothing in flight,

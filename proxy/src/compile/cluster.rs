@@ -16,7 +16,7 @@ use super::http2;
 use super::problem::{At, Problem, fail, unsupported};
 use super::tls::Contexts;
 use super::value;
-use crate::cluster::{Discovery, Limits, Policy, Protocol, Security, Service};
+use crate::cluster::{Discovery, Limits, Policy, Protocol, Service, Sockets};
 use crate::proxy_header::Version;
 
 mod balancing;
@@ -48,8 +48,8 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     /// Where endpoints come from.
     pub(crate) source: Source,
-    /// TLS; `None` for plaintext.
-    pub(crate) security: Option<Security>,
+    /// How its connections are secured, by endpoint.
+    pub(crate) sockets: Arc<Sockets>,
     /// Connections begin with a PROXY header of this version.
     pub(crate) proxy_header: Option<Version>,
 }
@@ -99,7 +99,7 @@ pub(crate) fn compile(cluster: &wire::Cluster, contexts: &mut Contexts) -> Resul
             .at("connect_timeout")?,
         limits: limits(cluster.circuit_breakers.as_ref()).at("circuit_breakers")?,
         source,
-        security: security::compile(cluster, options.as_ref(), contexts)?,
+        sockets: security::compile(cluster, options.as_ref(), contexts)?,
         proxy_header,
     })
 }

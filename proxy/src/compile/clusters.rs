@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::cluster::{Dns, Plan, Source};
 use super::endpoint::Assignment;
 use super::patience::Patience;
-use crate::cluster::{Cluster, EndpointSet, Security, Service};
+use crate::cluster::{Cluster, EndpointSet, Service};
 use crate::telemetry::{Metrics, ServiceName};
 
 /// Every accepted cluster.
@@ -76,9 +76,7 @@ impl Clusters {
             Source::Dns(_) => Some(Patience::from(now, Some(super::patience::FIRST_ANSWER))),
         };
         let name = plan.name.clone();
-        let is_ready = |security: &Security| security.context.is_ready();
-        let unsecured = plan.security.as_ref().filter(|security| !is_ready(security));
-        let unsecured = unsecured.map(|_| Patience::from(now, Some(SECRETS)));
+        let unsecured = (!is_secured(&plan)).then(|| Patience::from(now, Some(SECRETS)));
         let slot = Slot { plan, serving, warming: patience, unsecured };
         let slot = self.slots.entry(name).insert_entry(slot).into_mut();
         if slot.warming.is_some() {
@@ -145,8 +143,7 @@ impl Clusters {
     pub(crate) fn secured(&mut self) -> bool {
         let mut structure = false;
         for slot in self.slots.values_mut().filter(|slot| slot.unsecured.is_some()) {
-            let ready = slot.plan.security.as_ref().is_none_or(|security| security.context.is_ready());
-            if ready {
+            if is_secured(&slot.plan) {
                 slot.unsecured = None;
                 structure |= slot.warming.is_none();
                 if slot.warming.is_none() {
@@ -295,7 +292,7 @@ impl Slot {
             connect_timeout: plan.connect_timeout,
             discovery: plan.discovery(),
             limits: plan.limits,
-            security: plan.security.clone(),
+            sockets: plan.sockets.clone(),
             proxy_header: plan.proxy_header,
             endpoints: ArcSwap::new(endpoints),
             live,
@@ -308,6 +305,11 @@ impl Slot {
 /// How long a cluster waits for its secrets (Envoy's default for SDS).
 const SECRETS: std::time::Duration = std::time::Duration::from_secs(15);
 
+/// Whether the secrets of all its sockets have arrived.
+fn is_secured(plan: &Plan) -> bool {
+    plan.sockets.all().all(|security| security.context.is_ready())
+}
+
 /// Whether the cluster is what the plan says, endpoints apart.
 fn is_of(cluster: &Cluster, plan: &Plan) -> bool {
     cluster.service == plan.service
@@ -316,7 +318,7 @@ fn is_of(cluster: &Cluster, plan: &Plan) -> bool {
         && cluster.connect_timeout == plan.connect_timeout
         && cluster.discovery == plan.discovery()
         && cluster.limits == plan.limits
-        && cluster.security == plan.security
+        && cluster.sockets == plan.sockets
         && cluster.proxy_header == plan.proxy_header
         && std::mem::discriminant(&cluster.policy) == std::mem::discriminant(&plan.policy())
 }

@@ -5,12 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use sidegate_xds::envoy::config::core::v3 as core;
 use sidegate_xds::envoy::config::core::v3::HealthStatus;
 use sidegate_xds::envoy::config::endpoint::v3 as wire;
 
 use super::problem::{At, Problem, fail, unsupported};
 use super::value;
-use crate::cluster::{Endpoint, EndpointSet, Origin};
+use crate::cluster::{Endpoint, EndpointSet, Labels, Origin};
 
 /// A checked assignment. `A` is a member's address: one to connect to, or a name still to be resolved.
 #[derive(Debug, PartialEq)]
@@ -32,6 +33,7 @@ struct Member<A> {
     weight: u32,
     available: bool,
     origin: Option<Origin>,
+    labels: Option<Arc<Labels>>,
 }
 
 /// A name and port that stand for addresses.
@@ -72,7 +74,9 @@ fn compile_locality<A>(
     unsupported(&[("lb_config", wire.lb_config.is_some())])?;
     let members = wire.lb_endpoints.iter().enumerate();
     let members = members
-        .map(|(index, member)| compile_member(member, address).at(format_args!("lb_endpoints[{index}]")))
+        .map(|(index, member)| {
+            compile_member(member, wire, address).at(format_args!("lb_endpoints[{index}]"))
+        })
         .collect::<Result<_, _>>()?;
     Ok(Locality {
         priority: wire.priority,
@@ -81,7 +85,11 @@ fn compile_locality<A>(
     })
 }
 
-fn compile_member<A>(wire: &wire::LbEndpoint, address: Address<'_, A>) -> Result<Member<A>, Problem> {
+fn compile_member<A>(
+    wire: &wire::LbEndpoint,
+    locality: &wire::LocalityLbEndpoints,
+    address: Address<'_, A>,
+) -> Result<Member<A>, Problem> {
     use wire::lb_endpoint::HostIdentifier;
     let endpoint = match &wire.host_identifier {
         Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
@@ -101,7 +109,16 @@ fn compile_member<A>(wire: &wire::LbEndpoint, address: Address<'_, A>) -> Result
         weight,
         available: !unavailable,
         origin: value::sidegate_metadata(wire.metadata.as_ref()).map(origin),
+        // A locality's own counts for those of its endpoints that have none.
+        labels: labels(wire.metadata.as_ref()).or_else(|| labels(locality.metadata.as_ref())),
     })
+}
+
+/// `envoy.transport_socket_match`. What is no plain value no match asks for.
+fn labels(metadata: Option<&core::Metadata>) -> Option<Arc<Labels>> {
+    let fields = metadata?.filter_metadata.get("envoy.transport_socket_match")?;
+    let plain = |(name, value): (&String, &_)| Some((name.as_str().into(), value::plain(value)?));
+    Some(Arc::new(fields.fields.iter().filter_map(plain).collect()))
 }
 
 fn unsupported_member<A>(field: &str) -> Result<Member<A>, Problem> {
@@ -156,7 +173,9 @@ fn carry_over(
         if endpoint.says_the_same(previous) {
             return Arc::clone(previous);
         }
-        endpoint.inherit(previous);
+        if endpoint.is_who_was(previous) {
+            endpoint.inherit(previous);
+        }
     }
     Arc::new(endpoint)
 }
@@ -168,6 +187,7 @@ impl Member<SocketAddr> {
         endpoint.hostname = self.hostname.clone();
         endpoint.available = self.available && available;
         endpoint.origin = self.origin.clone();
+        endpoint.labels = self.labels.clone();
         endpoint.priority = priority;
         endpoint
     }
@@ -243,6 +263,7 @@ impl Member<Name> {
             weight: self.weight,
             available: self.available,
             origin: self.origin.clone(),
+            labels: self.labels.clone(),
         };
         addresses(host).into_iter().map(member).collect()
     }

@@ -15,12 +15,13 @@ use sidegate_xds::resource::from_any;
 
 use super::extension;
 use super::problem::{At, Problem, fail};
-use crate::tls::{Certificates, ClientContext, Identity, ServerContext, Shown};
+use crate::tls::{Certificates, ClientContext, Denied, Identity, ServerContext, Shown};
 
 mod common;
 mod downstream;
 mod secret;
 mod source;
+mod spiffe;
 mod upstream;
 mod validation;
 
@@ -34,7 +35,7 @@ use source::Inputs;
 pub(crate) struct Contexts {
     secrets: Secrets,
     certificates: Certificates,
-    servers: Vec<Slot<wire::DownstreamTlsContext, ServerContext, ()>>,
+    servers: Vec<Slot<wire::DownstreamTlsContext, ServerContext, Denied>>,
     clients: Vec<Slot<wire::UpstreamTlsContext, ClientContext, Wishes>>,
 }
 
@@ -90,17 +91,17 @@ impl Contexts {
         &mut self.secrets
     }
 
-    /// The context for a listener's transport socket; `None` for plaintext.
+    /// The context for a listener's transport socket; `None` for plaintext. Clients with a denied id are not accepted.
     pub(crate) fn server(
         &mut self,
         owner: &str,
         socket: Option<&core::TransportSocket>,
-    ) -> Result<Option<Arc<ServerContext>>, Problem> {
+        denied: &Denied,
+    ) -> Result<Option<(Arc<ServerContext>, wire::DownstreamTlsContext)>, Problem> {
         let Some(any) = secured(socket)? else { return Ok(None) };
         let wire: wire::DownstreamTlsContext = decode(any)?;
-        let context = get(&mut self.servers, &self.secrets, owner, &wire, ())?;
-        self.show();
-        Ok(Some(context))
+        let context = get(&mut self.servers, &self.secrets, owner, &wire, denied.clone())?;
+        Ok(Some((context, wire)))
     }
 
     /// The context for a cluster's transport socket; `None` for plaintext.
@@ -113,7 +114,6 @@ impl Contexts {
         let Some(any) = secured(socket)? else { return Ok(None) };
         let wire: wire::UpstreamTlsContext = decode(any)?;
         let context = get(&mut self.clients, &self.secrets, owner, &wire, wishes)?;
-        self.show();
         Ok(Some((context, wire)))
     }
 

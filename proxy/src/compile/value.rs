@@ -1,5 +1,6 @@
 //! The small values that every resource is made of: durations, fractions, addresses, text tests, metadata.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,11 @@ use sidegate_xds::envoy::config::core::v3 as core;
 use sidegate_xds::envoy::r#type::matcher::v3 as matcher;
 use sidegate_xds::envoy::r#type::v3 as kind;
 use sidegate_xds::google::protobuf;
+use sidegate_xds::spiffe::trust_domain_of;
 
 use super::problem::{At, Problem, fail};
 use crate::route::StringMatch;
+use crate::tls::Denied;
 
 /// A duration, which must not be negative.
 pub(crate) fn duration(value: &protobuf::Duration) -> Result<Duration, Problem> {
@@ -165,6 +168,45 @@ pub(crate) fn field(fields: &protobuf::Struct, name: &str) -> Option<Arc<str>> {
     }
 }
 
+/// A plain value of a struct, in a spelling that no value of another kind has; `None` for what holds others.
+pub(crate) fn plain(value: &protobuf::Value) -> Option<Box<str>> {
+    use protobuf::value::Kind;
+    Some(match value.kind.as_ref()? {
+        Kind::StringValue(text) => format!("={text}").into(),
+        Kind::NumberValue(number) => number.to_string().into(),
+        Kind::BoolValue(truth) => truth.to_string().into(),
+        Kind::NullValue(_) => "null".into(),
+        Kind::StructValue(_) | Kind::ListValue(_) => return None,
+    })
+}
+
+/// `denied_identities` of our metadata: SPIFFE ids that are not accepted, on a listener of its clients, on a cluster of its endpoints.
+pub(crate) fn denied_identities(metadata: Option<&core::Metadata>) -> Result<Denied, Problem> {
+    use protobuf::value::Kind;
+    const PLACE: &str = "metadata.filter_metadata.sidegate.denied_identities";
+    let Some(field) = sidegate_metadata(metadata).and_then(|fields| fields.fields.get("denied_identities"))
+    else {
+        return Ok(Denied::default());
+    };
+    let Some(Kind::ListValue(list)) = &field.kind else { return fail("is not a list").at(PLACE) };
+    if list.values.len() > MOST_DENIED {
+        return fail(format!("has more than {MOST_DENIED} ids: use a crl")).at(PLACE);
+    }
+    let mut denied = BTreeSet::new();
+    for (index, value) in list.values.iter().enumerate() {
+        let Some(Kind::StringValue(text)) = &value.kind else {
+            return fail("is not text").at(format_args!("{PLACE}[{index}]"));
+        };
+        // What is no id would deny nobody, and whoever wrote it would not know.
+        let checked = trust_domain_of(text).map_err(|error| Problem::new(error.to_string()));
+        checked.at(format_args!("{PLACE}[{index}]"))?;
+        denied.insert(text.as_str().into());
+    }
+    Ok(Arc::new(denied))
+}
+
+const MOST_DENIED: usize = 10_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +233,23 @@ mod tests {
         assert_eq!(bound(None, default).unwrap(), default);
         assert_eq!(bound(Some(&wire(0, 0)), default).unwrap(), None);
         assert!(interval(Some(&wire(0, 0)), Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn only_ids_can_be_denied() {
+        let denied = |text: &str| {
+            let text = format!("{{filter_metadata: {{sidegate: {{denied_identities: {text}}}}}}}");
+            let metadata: core::Metadata = crate::compile::tests::fixture::yaml(&text);
+            let denied = denied_identities(Some(&metadata)).map_err(|problem| problem.to_string());
+            denied.map(|denied| denied.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(denied("[spiffe://td/b, spiffe://td/a]").unwrap(), ["spiffe://td/a", "spiffe://td/b"]);
+        let place = "metadata.filter_metadata.sidegate.denied_identities";
+        let refused = denied("[spiffe://td/a, spiffe://td]").unwrap_err();
+        assert!(refused.starts_with(&format!("{place}[1]: ")), "{refused}");
+        assert_eq!(denied("[1]").unwrap_err(), format!("{place}[0]: is not text"));
+        assert_eq!(denied("spiffe://td/a").unwrap_err(), format!("{place}: is not a list"));
+        assert!(denied_identities(None).unwrap().is_empty());
     }
 
     #[test]

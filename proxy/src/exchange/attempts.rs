@@ -288,6 +288,7 @@ impl Exchange<'_> {
             }
             Some(Ok(Ok(result))) => result,
         };
+        self.ending.record().upstream_security = destination.session().cloned();
         if result.is_ok() {
             self.ending.record().upstream_time = Some(started.elapsed());
         }

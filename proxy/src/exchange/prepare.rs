@@ -87,18 +87,26 @@ impl Exchange<'_> {
         let (snapshot, chain) = self.downstream.member.load(&self.worker.snapshots);
         let listener = snapshot.listeners.get(&connection.listener);
         let (Some(listener), Some(own)) = (listener, &chain.security) else { return Ok(()) };
-        // A connection of the host's own would be on one of these, by what it offers.
-        let offers = [&[][..], &["h2".into()], &["http/1.1".into()]];
-        let is_other = offers.iter().any(|protocols| {
+        let context_for = |protocols: &[Box<str>]| {
             let facts = Facts {
                 destination: connection.local,
                 direct_source: self.downstream.direct_source,
                 source: connection.peer,
                 told: Some(Told { server_name: &host, transport: TLS, protocols }),
             };
-            let Choice::Chain(other) = listener.chains.choose(&facts) else { return false };
-            other.security.as_ref().is_some_and(|other| !Arc::ptr_eq(&other.context, &own.context))
-        });
+            let Choice::Chain(chain) = listener.chains.choose(&facts) else { return None };
+            chain.security.as_ref().map(|security| security.context.clone())
+        };
+        let is_own = |context: Arc<_>| Arc::ptr_eq(&context, &own.context);
+        // A proxy of the mesh offers the mesh's protocol whatever the host, and comes to this chain with it: what others would get is
+        // another matter.
+        if own.mutual && context_for(&["istio".into()]).is_some_and(is_own) {
+            return Ok(());
+        }
+        // A connection of the host's own would be on one of these, by what it offers.
+        let offers = [&[][..], &["h2".into()], &["http/1.1".into()]];
+        let is_other =
+            offers.iter().any(|protocols| context_for(protocols).is_some_and(|context| !is_own(context)));
         if is_other {
             let detail = format!("{host} has another TLS policy than this connection's");
             return Err(Reply::new(Reason::Misdirected).detail(detail));

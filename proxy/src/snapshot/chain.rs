@@ -55,6 +55,8 @@ pub(crate) struct Security {
     pub(crate) context: Arc<ServerContext>,
     /// `transport_socket_connect_timeout`: how long a handshake may take.
     pub(crate) time_limit: Duration,
+    /// Clients must show a certificate (`require_client_certificate`).
+    pub(crate) mutual: bool,
 }
 
 /// A chain's identity: two forms of a chain are the same one when they match the same connections, secured the same way, on the
@@ -92,6 +94,8 @@ pub(crate) struct Chains {
     matcher: Matcher,
     /// `default_filter_chain`.
     default: Option<usize>,
+    /// One of them is for mutual TLS.
+    mutual: bool,
 }
 
 /// The chain for a connection.
@@ -123,6 +127,7 @@ impl Chains {
     }
 
     fn push(&mut self, chain: Arc<FilterChain>) {
+        self.mutual |= chain.security.as_ref().is_some_and(|security| security.mutual);
         self.by_id.insert(chain.id, self.all.len());
         self.all.push(chain);
     }
@@ -135,6 +140,11 @@ impl Chains {
             Found::NeedsBytes => return Choice::NeedsBytes,
         };
         place.and_then(|place| self.all.get(place)).map_or(Choice::Nothing, Choice::Chain)
+    }
+
+    /// Whether a connection of a client that proves nothing comes where others must prove who they are.
+    pub(crate) fn accepts_unproven(&self, chain: &FilterChain) -> bool {
+        self.mutual && chain.security.is_none()
     }
 
     /// The current form of a chain; `None` when it is gone.

@@ -106,7 +106,7 @@ pub(super) const AUTHORIZATION: [Stat<AuthorizationBlock>; 4] = [
 ];
 
 /// `envoy_listener_*`.
-pub(super) const LISTENER: [Stat<ListenerBlock>; 18] = [
+pub(super) const LISTENER: [Stat<ListenerBlock>; 23] = [
     counter("downstream_cx_total", "Connections accepted", |b| b.opened.get()),
     counter("downstream_cx_destroy", "Connections ended", |b| b.closed.get()),
     gauge("downstream_cx_active", "Connections open", |b| b.opened.get().wrapping_sub(b.closed.get())),
@@ -127,6 +127,25 @@ pub(super) const LISTENER: [Stat<ListenerBlock>; 18] = [
     }),
     counter("ssl_fail_verify_error", "Handshakes with a certificate that is not trusted", |b| {
         b.tls.untrusted.get()
+    }),
+    counter("ssl_fail_verify_time", "Of these, certificates whose time is over or has not begun", |b| {
+        b.tls.time.get()
+    }),
+    counter(
+        "ssl_fail_verify_revoked",
+        "Of these, certificates that are revoked or whose id is denied",
+        |b| b.tls.revoked.get(),
+    ),
+    counter(
+        "ssl_fail_verify_identity",
+        "Of these, certificates without one SPIFFE id of a known domain",
+        |b| b.tls.identity.get(),
+    ),
+    counter("ssl_peer_revoked", "Open connections ended because their client was revoked", |b| {
+        b.tls.ended.get()
+    }),
+    counter("downstream_cx_unsecured", "Connections outside mutual TLS where it is spoken too", |b| {
+        b.unsecured.get()
     }),
     counter("ssl_handshake_overflow", "Handshakes refused because too many were pending", |b| {
         b.tls.overflow.get()

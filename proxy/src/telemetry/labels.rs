@@ -66,22 +66,27 @@ impl EncodeLabelSet for IstioLabels<'_> {
         let (service, service_namespace, service_name) = self.service();
         let code = self.labels.code.to_string();
         let grpc_status = self.labels.grpc_status.map(|status| status.to_string()).unwrap_or_default();
-        // Istio's source reporter does not say; without mTLS the destination's answer is "none".
-        let (reporter, security) =
-            if self.labels.inbound { ("destination", "none") } else { ("source", UNKNOWN) };
+        // Istio's source reporter does not say.
+        let (reporter, security) = match (self.labels.inbound, self.labels.mutual) {
+            (true, true) => ("destination", "mutual_tls"),
+            (true, false) => ("destination", "none"),
+            (false, _) => ("source", UNKNOWN),
+        };
+        let source_principal = self.labels.source.as_deref().unwrap_or_default();
+        let destination_principal = self.labels.destination.as_deref().unwrap_or_default();
         for (name, value) in [
             ("reporter", reporter),
             ("source_workload", source),
             ("source_workload_namespace", source_namespace),
             ("source_canonical_service", source),
             ("source_canonical_revision", "latest"),
-            ("source_principal", UNKNOWN),
+            ("source_principal", source_principal),
             ("source_cluster", UNKNOWN),
             ("destination_workload", destination),
             ("destination_workload_namespace", destination_namespace),
             ("destination_canonical_service", destination),
             ("destination_canonical_revision", "latest"),
-            ("destination_principal", UNKNOWN),
+            ("destination_principal", destination_principal),
             ("destination_cluster", UNKNOWN),
             ("destination_service", &service),
             ("destination_service_name", service_name),

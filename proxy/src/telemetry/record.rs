@@ -59,6 +59,8 @@ pub(crate) struct Record {
     pub(crate) endpoint: Option<SocketAddr>,
     /// Its workload: namespace, name.
     pub(crate) workload: Option<(Arc<str>, Arc<str>)>,
+    /// The TLS session with it.
+    pub(crate) upstream_security: Option<Arc<Security>>,
     /// Attempts made.
     pub(crate) attempts: u32,
     /// What each attempt met, oldest first; only failures.
@@ -103,6 +105,13 @@ pub(crate) struct Downstream {
 }
 
 impl Record {
+    /// Why it ended otherwise than it should.
+    pub(crate) fn fail(&mut self, reason: Reason, id: u64, detail: String) {
+        self.reason = Some(reason);
+        self.reason_id = Some(id);
+        self.detail = Some(detail);
+    }
+
     /// The record of a request that begins, with nothing decided.
     pub(crate) fn new(downstream: &Downstream, head: &RequestHead, start: Instant, wall: SystemTime) -> Self {
         Self {
@@ -128,6 +137,7 @@ impl Record {
             cluster: None,
             endpoint: None,
             workload: None,
+            upstream_security: None,
             attempts: 0,
             attempt_failures: Vec::new(),
             status: None,

@@ -22,6 +22,11 @@ pub(super) struct Labels {
     pub(super) cluster: Arc<str>,
     /// The workload that answered: namespace, name.
     pub(super) workload: Option<(Arc<str>, Arc<str>)>,
+    /// Who asked, and who answered, by the certificates of the mesh that were shown.
+    pub(super) source: Option<Arc<str>>,
+    pub(super) destination: Option<Arc<str>>,
+    /// Inbound: the client has proven who it is.
+    pub(super) mutual: bool,
     pub(super) protocol: Protocol,
     /// 0 when the exchange ended without a response.
     pub(super) code: u16,
@@ -62,6 +67,9 @@ impl Labels {
             service: service.map(|ServiceName { namespace, name, .. }| (namespace.clone(), name.clone())),
             cluster: cluster.map(|cluster| cluster.name.clone()).unwrap_or_default(),
             workload: record.workload.clone(),
+            source: source(record).map(Into::into),
+            destination: destination(record).map(Into::into),
+            mutual: is_mutual(record),
             protocol,
             code: record.status.map_or(0, |status| status.as_u16()),
             grpc_status: record.grpc_status,
@@ -77,6 +85,9 @@ impl Labels {
             service: Some((overflow.clone(), overflow.clone())),
             cluster: overflow.clone(),
             workload: Some((overflow.clone(), overflow)),
+            source: None,
+            destination: None,
+            mutual: false,
             protocol,
             code: 0,
             grpc_status: None,
@@ -91,7 +102,30 @@ impl Labels {
             && self.protocol == protocol
             && self.grpc_status == record.grpc_status
             && self.workload == record.workload
+            && self.mutual == is_mutual(record)
+            && self.source.as_deref() == source(record)
+            && self.destination.as_deref() == destination(record)
     }
+}
+
+/// Inbound the client, outbound ourselves.
+fn source(record: &Record) -> Option<&str> {
+    match record.inbound {
+        true => record.security.as_ref()?.peer_id(),
+        false => record.upstream_security.as_ref()?.own_id(),
+    }
+}
+
+/// Inbound ourselves, towards those who have proven themselves; outbound the endpoint.
+fn destination(record: &Record) -> Option<&str> {
+    match record.inbound {
+        true => record.security.as_ref().filter(|security| security.peer.is_some())?.own_id(),
+        false => record.upstream_security.as_ref()?.peer_id(),
+    }
+}
+
+fn is_mutual(record: &Record) -> bool {
+    record.inbound && record.security.as_ref().is_some_and(|security| security.peer.is_some())
 }
 
 fn flags(record: &Record) -> &'static str {
@@ -320,5 +354,8 @@ fn hash(record: &Record, protocol: Protocol) -> u64 {
     record.grpc_status.hash(&mut hasher);
     (record.inbound, protocol).hash(&mut hasher);
     record.workload.hash(&mut hasher);
+    // Ourselves are the same in all of them.
+    let other = if record.inbound { source(record) } else { destination(record) };
+    other.hash(&mut hasher);
     hasher.finish()
 }

@@ -17,7 +17,7 @@ use super::request::{Protocol, Series, SeriesTable, SharedSeries, micros};
 use super::{Metrics, OVERFLOW, flight};
 use crate::error::Reason;
 use crate::message::Version;
-use crate::tls::{Failure, Security};
+use crate::tls::{Distrust, Failure, Security};
 
 /// What one worker counts apart from clusters. Aligned so that no two workers write to one cache line.
 #[derive(Debug, Default)]
@@ -62,6 +62,7 @@ pub(super) struct ListenerBlock {
     pub(super) overflow: Counter,
     pub(super) overload: Counter,
     pub(super) tls: TlsCounters,
+    pub(super) unsecured: Counter,
     pub(super) no_filter_chain: Counter,
     pub(super) preamble_timeout: Counter,
     pub(super) preamble_malformed: Counter,
@@ -78,6 +79,11 @@ pub(super) struct TlsCounters {
     pub(super) names: Counter,
     pub(super) pins: Counter,
     pub(super) untrusted: Counter,
+    pub(super) time: Counter,
+    pub(super) revoked: Counter,
+    pub(super) identity: Counter,
+    /// Open connections that ended because their client was revoked.
+    pub(super) ended: Counter,
     pub(super) overflow: Counter,
     pub(super) timeouts: Counter,
 }
@@ -202,7 +208,16 @@ impl Recorder {
                 Failure::NoCertificate => &block.tls.no_certificate,
                 Failure::Names => &block.tls.names,
                 Failure::Pin => &block.tls.pins,
-                Failure::Untrusted => &block.tls.untrusted,
+                Failure::Untrusted(why) => {
+                    // Beside Envoy's counter for all of them.
+                    match why {
+                        Distrust::Time => block.tls.time.add(1),
+                        Distrust::Revoked => block.tls.revoked.add(1),
+                        Distrust::Identity => block.tls.identity.add(1),
+                        Distrust::Other => {}
+                    }
+                    &block.tls.untrusted
+                }
                 Failure::Overflow => &block.tls.overflow,
                 Failure::Timeout => &block.tls.timeouts,
                 Failure::NotReady | Failure::Refused | Failure::Closed | Failure::Protocol => {
@@ -213,6 +228,21 @@ impl Recorder {
         });
         let overflow = failure == Failure::Overflow;
         self.count_reason(if overflow { Reason::DownstreamOverflow } else { Reason::DownstreamTlsFailure });
+    }
+
+    /// A connection came without TLS to a listener that has chains for mutual TLS too.
+    pub(crate) fn downstream_unsecured(&self, listener: &Arc<str>) {
+        let local = &*self.local;
+        let bound = local.metrics.bound();
+        local.listeners.with(listener, &local.shard.listeners, bound, |block| block.unsecured.add(1));
+    }
+
+    /// An open connection ends because its client was revoked.
+    pub(crate) fn peer_revoked(&self, listener: &Arc<str>) {
+        let local = &*self.local;
+        let bound = local.metrics.bound();
+        local.listeners.with(listener, &local.shard.listeners, bound, |block| block.tls.ended.add(1));
+        self.count_reason(Reason::PeerRevoked);
     }
 
     /// A connection ended before it was on a filter chain. [`Recorder::connection_ended`] must follow.

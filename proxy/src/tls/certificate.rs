@@ -29,6 +29,8 @@ pub(crate) struct Certificate {
     pub(super) key_sha256: [u8; 32],
     /// `keyUsage` is absent or allows signatures.
     pub(super) may_sign: bool,
+    /// `keyUsage` allows signing certificates or revocation lists.
+    pub(super) may_certify: bool,
 }
 
 /// Subject alternative names by kind; those that are in doubt are left out, and counted.
@@ -92,8 +94,17 @@ impl Certificate {
             not_after: time(validity.not_after.timestamp())?,
             sha256: hexadecimal(&digest(der)).into(),
             key_sha256: digest(parsed.public_key().raw),
-            may_sign: usage.is_none_or(|usage| usage.value.digital_signature()),
+            may_sign: usage.as_ref().is_none_or(|usage| usage.value.digital_signature()),
+            may_certify: usage.is_some_and(|usage| usage.value.key_cert_sign() || usage.value.crl_sign()),
         })
+    }
+
+    /// Its one URI: of several, none is its identity.
+    pub(crate) fn id(&self) -> Option<&str> {
+        match (self.names.uri_count, self.names.uris.as_slice()) {
+            (1, [id]) => Some(id),
+            _ => None,
+        }
     }
 
     /// Whether its time is over.

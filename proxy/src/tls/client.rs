@@ -12,11 +12,12 @@ use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::{DnsName, ServerName};
 use rustls::sign::SingleCertAndKey;
 
-use super::failure::{Failure, HandshakeFailure};
+use super::failure::{Distrust, Failure, HandshakeFailure};
 use super::material::{Identity, MaterialError};
 use super::parameters::Parameters;
-use super::peer::Established;
-use super::verify::{Policy, Servers};
+use super::peer::{Established, Peer};
+use super::verifier::Servers;
+use super::verify::{Policy, Revoked};
 use crate::io::{Io, Session};
 
 /// What a [`ClientContext`] is made of (`UpstreamTlsContext`).
@@ -46,6 +47,7 @@ struct State {
     config: Arc<ClientConfig>,
     server_name: Option<Box<str>>,
     identity: Option<Arc<Identity>>,
+    policy: Arc<Policy>,
     generation: u64,
 }
 
@@ -76,12 +78,15 @@ impl ClientContext {
         };
         config.alpn_protocols.clone_from(&plan.alpn);
         config.enable_early_data = false;
+        // Room for sessions is taken at once: where one name is asked for, few servers are told apart.
+        let sessions = if plan.server_name.is_some() { SESSIONS_OF_ONE_NAME } else { SESSIONS };
         config.resumption =
-            if plan.resume { Resumption::in_memory_sessions(SESSIONS) } else { Resumption::disabled() };
+            if plan.resume { Resumption::in_memory_sessions(sessions) } else { Resumption::disabled() };
         self.current.store(Some(Arc::new(State {
             config: Arc::new(config),
             server_name: plan.server_name.clone(),
             identity: plan.identity.clone(),
+            policy: plan.policy.clone(),
             generation: NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
         })));
         Ok(())
@@ -95,6 +100,16 @@ impl ClientContext {
     /// Which configuration is in force; grows, never 0 once there is one.
     pub(crate) fn generation(&self) -> u64 {
         self.current.load().as_ref().map_or(0, |state| state.generation)
+    }
+
+    /// Differs when somebody may have been revoked, or denied, or is so no longer.
+    pub(crate) fn revocation(&self) -> [u8; 32] {
+        self.current.load().as_ref().map_or([0; 32], |state| state.policy.revocation)
+    }
+
+    /// Why a server that was accepted would not be accepted any more, if so.
+    pub(crate) fn revokes(&self, peer: &Peer) -> Option<Revoked> {
+        peer.revoked_by(&self.current.load().as_ref()?.policy)
     }
 
     /// Shakes hands with a server. `name` is what to ask for instead of the configured name; `address` is whose address it is;
@@ -124,9 +139,10 @@ impl ClientContext {
         let name = name.or(state.server_name.as_deref()).map(Into::into);
         match io.session(|session| Established::of(session, name, state.identity.clone(), None)) {
             Some(Ok(established)) => Ok((io, established)),
-            Some(Err(error)) => {
-                Err(HandshakeFailure::new(Failure::Untrusted, format!("TLS: the peer's certificate {error}")))
-            }
+            Some(Err(error)) => Err(HandshakeFailure::new(
+                Failure::Untrusted(Distrust::Other),
+                format!("TLS: the peer's certificate {error}"),
+            )),
             None => Err(HandshakeFailure::new(Failure::Protocol, "TLS: no session")),
         }
     }
@@ -135,10 +151,15 @@ impl ClientContext {
 /// What to offer: as configured, without what we would not speak; where nothing is configured, what we speak.
 fn offers(configured: &[Vec<u8>], protocol: Option<&'static [u8]>) -> Vec<Vec<u8>> {
     let Some(protocol) = protocol else { return configured.to_vec() };
-    let other = |offer: &&Vec<u8>| HTTP.contains(&offer.as_slice()) && offer.as_slice() != protocol;
+    let is_http = |offer: &Vec<u8>| HTTP.contains(&offer.as_slice());
     let mut offers = configured.to_vec();
-    offers.retain(|offer| !other(&offer));
-    if offers.is_empty() { vec![protocol.to_vec()] } else { offers }
+    offers.retain(|offer| offer.as_slice() == protocol || !is_http(offer));
+    // Where HTTP was to be offered, and none or the other one is left, the one that will be spoken is.
+    let meant = configured.is_empty() || configured.iter().any(is_http);
+    if meant && !offers.iter().any(|offer| offer.as_slice() == protocol) {
+        offers.push(protocol.to_vec());
+    }
+    offers
 }
 
 /// HTTP by ALPN (RFC 7301 §6).
@@ -158,5 +179,31 @@ fn server_name(name: Option<&str>, address: IpAddr) -> Result<ServerName<'static
 /// Shared by all contexts, so that no two ever have the same.
 static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
 
-/// Servers whose sessions are remembered.
+/// Sessions that are remembered.
 const SESSIONS: usize = 256;
+const SESSIONS_OF_ONE_NAME: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mesh_is_offered_first_and_what_will_be_spoken_with_it() {
+        let offered = |configured: &[&str], protocol: Option<&'static str>| {
+            let configured: Vec<_> = configured.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let offers = offers(&configured, protocol.map(str::as_bytes));
+            offers.into_iter().map(|name| String::from_utf8(name).unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(offered(&["istio", "h2"], Some("h2")), "istio h2");
+        assert_eq!(offered(&["istio", "http/1.1"], Some("http/1.1")), "istio http/1.1");
+        assert_eq!(offered(&["istio", "h2", "http/1.1"], Some("http/1.1")), "istio http/1.1");
+        assert_eq!(offered(&["istio", "h2"], Some("http/1.1")), "istio http/1.1", "not the other one");
+        assert_eq!(offered(&["h2"], Some("http/1.1")), "http/1.1");
+        assert_eq!(offered(&["http/1.0"], Some("http/1.1")), "http/1.1");
+        assert_eq!(offered(&[], Some("h2")), "h2");
+        assert_eq!(offered(&["istio"], Some("h2")), "istio", "as it is configured");
+        assert_eq!(offered(&["istio"], None), "istio");
+        assert_eq!(offered(&["istio", "h2"], None), "istio h2", "what is not looked into is offered whole");
+        assert_eq!(offered(&[], None), "");
+    }
+}

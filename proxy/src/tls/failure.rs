@@ -22,13 +22,43 @@ pub(crate) enum Failure {
     /// The peer's certificate is not one of those that are pinned.
     Pin,
     /// The peer's certificate is not trusted for another reason.
-    Untrusted,
+    Untrusted(Distrust),
     /// The other end refused ours.
     Refused,
     /// The other end closed, or the network failed.
     Closed,
     /// What came is not TLS, or not such as is spoken here.
     Protocol,
+}
+
+/// Why a certificate is not trusted: what counters tell apart beyond Envoy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Distrust {
+    /// Its time is over, or has not begun.
+    Time,
+    /// It is revoked, or its id is denied.
+    Revoked,
+    /// It has not exactly one SPIFFE id, or one of a trust domain that is not known.
+    Identity,
+    /// Anything else: no path to a root, a use that it is not meant for, something in doubt.
+    Other,
+}
+
+impl Distrust {
+    fn of(error: &CertificateError, refusal: Option<&Refusal>) -> Self {
+        match (error, refusal) {
+            (_, Some(Refusal::Identity(_) | Refusal::Domain(_))) => Self::Identity,
+            (_, Some(Refusal::Denied(_))) | (CertificateError::Revoked, _) => Self::Revoked,
+            (
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+                _,
+            ) => Self::Time,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// A failed handshake.
@@ -62,7 +92,7 @@ impl HandshakeFailure {
             (_, Some(Refusal::Names { .. })) => Failure::Names,
             (_, Some(Refusal::Pin)) => Failure::Pin,
             (Error::NoCertificatesPresented, _) => Failure::NoCertificate,
-            (Error::InvalidCertificate(_), _) => Failure::Untrusted,
+            (Error::InvalidCertificate(error), refusal) => Failure::Untrusted(Distrust::of(error, refusal)),
             (Error::AlertReceived(_), _) => Failure::Refused,
             _ => Failure::Protocol,
         };

@@ -7,7 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
-use webpki::{CertRevocationList, OwnedCertRevocationList};
+use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
 
 use super::certificate::{Certificate, Unreadable};
 use super::provider;
@@ -155,6 +155,15 @@ impl Revocation {
             return Err(MaterialError::Revocation);
         }
         Ok(Self { lists: Arc::new(lists), digest: digest(text) })
+    }
+
+    /// Whether one of the lists names the certificate. Which key signed the list is not asked here: whoever configures it is trusted,
+    /// and of several lists of one issuer each counts.
+    pub(super) fn names(&self, certificate: &CertificateDer<'_>) -> bool {
+        let Ok(certificate) = EndEntityCert::try_from(certificate) else { return false };
+        let mut lists = self.lists.iter().filter(|list| list.issuer() == certificate.issuer());
+        // A list that cannot be read in full names everybody.
+        lists.any(|list| !matches!(list.find_serial(certificate.serial()), Ok(None)))
     }
 }
 

@@ -7,6 +7,7 @@ use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 
 use super::certificate::{Certificate, Unreadable};
 use super::server::Choices;
+use super::verify::{Policy, Revoked};
 
 /// The verified other end.
 #[derive(Debug)]
@@ -20,6 +21,16 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Why it would not be accepted any more by this policy, if so.
+    pub(super) fn revoked_by(&self, policy: &Policy) -> Option<Revoked> {
+        policy.revokes(&self.certificate, &self.der, &self.intermediates)
+    }
+
+    /// Its id: the one URI of its certificate.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.certificate.id()
+    }
+
     /// Its certificate in PEM form, percent-encoded as Envoy does: as it is, it has line ends, which no header may hold.
     pub(crate) fn pem(&self) -> String {
         encoded(&pem(&self.der))
@@ -83,6 +94,32 @@ pub(crate) struct Security {
 }
 
 impl Security {
+    /// A session with a client that has shown this certificate.
+    #[cfg(test)]
+    pub(crate) fn with_peer(der: &CertificateDer<'_>) -> Self {
+        let certificate = Certificate::read(der).unwrap();
+        let peer = Peer { certificate, der: der.clone().into_owned(), intermediates: Vec::new() };
+        Self {
+            version: "TLSv1.3",
+            cipher: "TLS_AES_128_GCM_SHA256".into(),
+            server_name: None,
+            peer: Some(peer),
+            own: None,
+            choices: None,
+            resumed: false,
+        }
+    }
+
+    /// The id of the other end, if it showed a certificate with one.
+    pub(crate) fn peer_id(&self) -> Option<&str> {
+        self.peer.as_ref()?.id()
+    }
+
+    /// Our own id on this connection.
+    pub(crate) fn own_id(&self) -> Option<&str> {
+        self.own.as_ref()?.leaf.id()
+    }
+
     /// Whether a request for the host may come on this connection: not when the host has a certificate of its own that the client has
     /// not seen.
     pub(crate) fn admits(&self, host: &str) -> bool {

@@ -12,12 +12,13 @@ use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 
-use super::failure::{Failure, HandshakeFailure};
+use super::failure::{Distrust, Failure, HandshakeFailure};
 use super::material::{Identity, MaterialError};
 use super::parameters::Parameters;
-use super::peer::Established;
+use super::peer::{Established, Peer};
 use super::resumption::{Memory, Remember};
-use super::verify::{Clients, Policy, covers};
+use super::verifier::Clients;
+use super::verify::{Policy, Revoked, covers};
 use crate::io::{Io, Session};
 
 /// What a [`ServerContext`] is made of (`DownstreamTlsContext`).
@@ -52,6 +53,13 @@ pub(crate) enum ClientAuthentication {
 }
 
 impl ClientAuthentication {
+    fn policy(&self) -> Option<&Arc<Policy>> {
+        match self {
+            Self::None => None,
+            Self::Optional(policy) | Self::Required(policy) => Some(policy),
+        }
+    }
+
     fn fingerprint(&self) -> [u8; 32] {
         match self {
             Self::None => [0; 32],
@@ -81,6 +89,8 @@ struct State {
     config: Arc<ServerConfig>,
     memory: Memory,
     require_sni: bool,
+    /// What clients are held against, if they are.
+    policy: Option<Arc<Policy>>,
 }
 
 impl ServerContext {
@@ -122,7 +132,8 @@ impl ServerContext {
             config.ticketer = ticketer.clone();
         }
         let require_sni = plan.require_sni;
-        let state = State { config: Arc::new(config), memory, require_sni };
+        let policy = plan.clients.policy().cloned();
+        let state = State { config: Arc::new(config), memory, require_sni, policy };
         self.current.store(Some(Arc::new(state)));
         Ok(())
     }
@@ -130,6 +141,19 @@ impl ServerContext {
     /// Whether handshakes can be made.
     pub(crate) fn is_ready(&self) -> bool {
         self.current.load().is_some()
+    }
+
+    /// Differs when somebody may have been revoked, or denied, or is so no longer.
+    pub(crate) fn revocation(&self) -> [u8; 32] {
+        let state = self.current.load();
+        let policy = state.as_ref().and_then(|state| state.policy.as_ref());
+        policy.map_or([0; 32], |policy| policy.revocation)
+    }
+
+    /// Why a client that was accepted would not be accepted any more, if so.
+    pub(crate) fn revokes(&self, peer: &Peer) -> Option<Revoked> {
+        let state = self.current.load();
+        peer.revoked_by(state.as_ref()?.policy.as_ref()?)
     }
 }
 
@@ -319,15 +343,16 @@ fn established(io: Io, state: &State, noted: Option<Noted>) -> Result<(Io, Estab
             if peer.is_some_and(|peer| peer.certificate.has_expired(SystemTime::now())) {
                 io.reset_on_close();
                 return Err(HandshakeFailure::new(
-                    Failure::Untrusted,
+                    Failure::Untrusted(Distrust::Time),
                     "TLS: the peer's certificate has expired since the session that it resumes",
                 ));
             }
             Ok((io, established))
         }
-        Some(Err(error)) => {
-            Err(HandshakeFailure::new(Failure::Untrusted, format!("TLS: the peer's certificate {error}")))
-        }
+        Some(Err(error)) => Err(HandshakeFailure::new(
+            Failure::Untrusted(Distrust::Other),
+            format!("TLS: the peer's certificate {error}"),
+        )),
         None => Err(HandshakeFailure::new(Failure::Protocol, "TLS: no session")),
     }
 }

@@ -2,21 +2,19 @@
 //!
 //! Fails closed: a certificate that is in doubt anywhere is refused before its names are looked at.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
-};
+use rustls::{CertificateError, DistinguishedName, Error, OtherError};
 use webpki::{
-    EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyUsage, RevocationCheckDepth,
-    RevocationOptionsBuilder,
+    EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
+use super::bundle::Bundles;
 use super::certificate::{Certificate, hexadecimal};
 use super::material::{Revocation, Roots, digest};
 use super::provider;
@@ -100,7 +98,14 @@ pub(crate) struct PolicyParts {
     pub(crate) requested_name: bool,
     /// `suppress_client_ca_list`.
     pub(crate) hide_roots: bool,
+    /// SPIFFE: roots by trust domain. They decide instead of `roots`.
+    pub(crate) bundles: Option<Bundles>,
+    /// Names that are not accepted, whoever vouches for them.
+    pub(crate) denied: Denied,
 }
+
+/// SPIFFE ids that are not accepted any more.
+pub(crate) type Denied = Arc<BTreeSet<Box<str>>>;
 
 /// Who is trusted.
 #[derive(Debug)]
@@ -108,7 +113,10 @@ pub(crate) struct Policy {
     parts: PolicyParts,
     /// Differs when anything differs that decides who is trusted: sessions are not resumed under another one (R8).
     pub(crate) fingerprint: [u8; 32],
-    hints: Vec<DistinguishedName>,
+    /// Differs when anything differs that decides who is accepted no more: revocation lists and denied ids.
+    pub(super) revocation: [u8; 32],
+    /// What clients are told of the roots.
+    pub(super) hints: Vec<DistinguishedName>,
 }
 
 /// Why a certificate is refused, beyond what webpki finds.
@@ -125,9 +133,36 @@ pub(super) enum Refusal {
     /// It is not pinned.
     #[error("the peer's certificate is not accepted: it is not one of those that are pinned")]
     Pin,
+    /// It has not exactly one SPIFFE id.
+    #[error("the peer's certificate is not accepted: it {0}")]
+    Identity(String),
+    /// Nobody vouches for ids of its trust domain.
+    #[error("the peer's certificate is not accepted: there is no bundle for its trust domain {0:?}")]
+    Domain(String),
+    /// Its id is on the list of those that are denied.
+    #[error("the peer's certificate is not accepted: {0} is denied")]
+    Denied(String),
     /// Something in it is in doubt.
     #[error("the peer's certificate is not accepted: it {0}")]
     Doubt(String),
+}
+
+/// Why a certificate that was accepted would not be any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Revoked {
+    /// A revocation list names it, or one above it.
+    Certificate,
+    /// Its id is denied.
+    Identity,
+}
+
+impl fmt::Display for Revoked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Certificate => "a revocation list names the peer's certificate",
+            Self::Identity => "the peer's identity is denied",
+        })
+    }
 }
 
 impl From<Refusal> for Error {
@@ -144,7 +179,14 @@ impl Policy {
             text.extend(digest(root));
         }
         text.push(0);
-        text.extend(parts.revocation.iter().flat_map(|revocation| revocation.digest));
+        for (domain, roots) in parts.bundles.iter().flat_map(Bundles::iter) {
+            text.extend(digest(domain.as_bytes()));
+            text.extend(roots.der.iter().flat_map(|root| digest(root)));
+            text.push(0);
+        }
+        text.push(u8::from(parts.bundles.is_some()));
+        let revocation = revocation(&parts);
+        text.extend(revocation);
         text.push(u8::from(parts.only_leaf_revocation) | (u8::from(parts.requested_name) << 1));
         for name in &parts.names {
             text.extend_from_slice(format!("{name:?}\n").as_bytes());
@@ -153,15 +195,18 @@ impl Policy {
         text.extend(parts.hashes.iter().chain(&parts.keys).flatten());
         text.extend([parts.hashes.len() as u8, parts.keys.len() as u8]);
         let fingerprint = digest(&text);
-        let anchors = parts.roots.iter().filter(|_| !parts.hide_roots).flat_map(|roots| &*roots.anchors);
+        let bundles = parts.bundles.iter().flat_map(Bundles::iter).map(|(_, roots)| roots);
+        let own = parts.roots.iter().filter(|_| parts.bundles.is_none());
+        let anchors = bundles.chain(own).filter(|_| !parts.hide_roots).flat_map(|roots| &*roots.anchors);
         let hints = anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
-        Self { parts, fingerprint, hints }
+        Self { parts, fingerprint, revocation, hints }
     }
 
     /// Whether anything at all is verified.
     pub(crate) fn is_open(&self) -> bool {
         let parts = &self.parts;
         parts.roots.is_none()
+            && parts.bundles.is_none()
             && parts.hashes.is_empty()
             && parts.keys.is_empty()
             && parts.names.is_empty()
@@ -173,7 +218,8 @@ impl Policy {
         !self.parts.names.is_empty() || self.parts.requested_name
     }
 
-    fn verify(
+    /// Whether the certificate is accepted.
+    pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -192,11 +238,17 @@ impl Policy {
         if certificate.has_several_identities() {
             return Err(Refusal::Doubt("has a SPIFFE id and another URI".into()).into());
         }
+        // By its id alone, before any path is looked for: no domain's roots are ever tried for an id of another one (R7).
+        let roots = match &self.parts.bundles {
+            Some(bundles) => Some(bundles.of(&certificate)?),
+            None => self.parts.roots.as_ref(),
+        };
         let parsed = EndEntityCert::try_from(leaf).map_err(|error| certificate_error(&error))?;
-        match &self.parts.roots {
+        match roots {
             Some(roots) => self.verify_path(&parsed, roots, intermediates, usage, now)?,
             None => verify_time(&certificate, now)?,
         }
+        self.verify_not_revoked(&certificate, leaf, intermediates)?;
         self.verify_pins(&certificate)?;
         self.verify_names(&certificate, &parsed, requested)
     }
@@ -217,6 +269,13 @@ impl Policy {
             RevocationCheckDepth::Chain
         };
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| options.with_depth(depth));
+        // With bundles, a trust domain that publishes no list must not lose its peers for the list of another one; elsewhere, as in Envoy,
+        // who has lists has them for every issuer.
+        let unknown = match self.parts.bundles {
+            Some(_) => UnknownStatusPolicy::Allow,
+            None => UnknownStatusPolicy::Deny,
+        };
+        let revocation = revocation.map(|options| options.with_status_policy(unknown));
         // As in Envoy: a list whose time is over does not tell who has been revoked since.
         let revocation =
             revocation.map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
@@ -224,6 +283,44 @@ impl Policy {
         leaf.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, revocation, None)
             .map(drop)
             .map_err(|error| certificate_error(&error))
+    }
+
+    /// Why a certificate that was accepted before is not any more, if so. Its path and its time are not looked at again: who renews roots
+    /// or leaves must not lose a connection by it.
+    pub(super) fn revokes(
+        &self,
+        certificate: &Certificate,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Option<Revoked> {
+        if self.denied_name(certificate).is_some() {
+            return Some(Revoked::Identity);
+        }
+        let lists = self.parts.revocation.as_ref()?;
+        let above = if self.parts.only_leaf_revocation { &[] } else { intermediates };
+        std::iter::once(leaf).chain(above).any(|one| lists.names(one)).then_some(Revoked::Certificate)
+    }
+
+    /// The one of its names that is denied.
+    fn denied_name<'a>(&self, certificate: &'a Certificate) -> Option<&'a str> {
+        let denied = &self.parts.denied;
+        certificate.names.uris.iter().map(|name| &**name).find(|name| denied.contains(*name))
+    }
+
+    fn verify_not_revoked(
+        &self,
+        certificate: &Certificate,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), Error> {
+        match self.revokes(certificate, leaf, intermediates) {
+            None => Ok(()),
+            Some(Revoked::Certificate) => Err(CertificateError::Revoked.into()),
+            Some(Revoked::Identity) => {
+                let name = self.denied_name(certificate).unwrap_or_default();
+                Err(Refusal::Denied(name.to_owned()).into())
+            }
+        }
     }
 
     fn verify_pins(&self, certificate: &Certificate) -> Result<(), Error> {
@@ -260,6 +357,15 @@ impl Policy {
     }
 }
 
+/// What is revoked, as a number that tells two states apart.
+fn revocation(parts: &PolicyParts) -> [u8; 32] {
+    let mut text: Vec<u8> = parts.revocation.iter().flat_map(|revocation| revocation.digest).collect();
+    for name in &*parts.denied {
+        text.extend(digest(name.as_bytes()));
+    }
+    digest(&text)
+}
+
 /// Without roots there is no path that webpki would hold against the clock.
 fn verify_time(certificate: &Certificate, now: UnixTime) -> Result<(), Error> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
@@ -292,120 +398,8 @@ fn certificate_error(error: &webpki::Error) -> Error {
     Error::InvalidCertificate(error)
 }
 
-/// A policy as rustls asks it, on the server's side.
-#[derive(Debug)]
-pub(super) struct Clients {
-    pub(super) policy: Arc<Policy>,
-    pub(super) required: bool,
-}
-
-impl ClientCertVerifier for Clients {
-    fn client_auth_mandatory(&self) -> bool {
-        self.required
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.policy.hints
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.policy.verify(leaf, intermediates, KeyUsage::client_auth(), None, now)?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls12_signature(message, leaf, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls13_signature(message, leaf, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
-}
-
-/// A policy as rustls asks it, on the client's side.
-#[derive(Debug)]
-pub(super) struct Servers {
-    pub(super) policy: Arc<Policy>,
-}
-
-impl ServerCertVerifier for Servers {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if !self.policy.is_open() {
-            self.policy.verify(leaf, intermediates, KeyUsage::server_auth(), Some(server_name), now)?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls12_signature(message, leaf, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls13_signature(message, leaf, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
-}
-
-fn tls12_signature(
-    message: &[u8],
-    leaf: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let algorithms = &provider().signature_verification_algorithms;
-    rustls::crypto::verify_tls12_signature(message, leaf, signature, algorithms)
-}
-
-fn tls13_signature(
-    message: &[u8],
-    leaf: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let algorithms = &provider().signature_verification_algorithms;
-    rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
-}
-
-fn schemes() -> Vec<SignatureScheme> {
-    provider().signature_verification_algorithms.supported_schemes()
-}
-
 /// Certificates above a leaf: more of them are an attack on the path builder.
 const CHAIN: usize = 16;
+
+#[cfg(test)]
+mod tests;

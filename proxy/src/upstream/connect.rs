@@ -15,6 +15,7 @@ use crate::error::Reason;
 use crate::io::Io;
 use crate::proxy_header::{self, Version};
 use crate::telemetry::Recorder;
+use crate::tls;
 
 /// What a connection is wanted for.
 #[derive(Clone, Copy, Debug)]
@@ -30,29 +31,38 @@ impl Want<'_> {
     pub(crate) const OPAQUE: Self = Want { protocol: None, server_name: None };
 }
 
-/// Connects to an endpoint on behalf of a cluster: where the cluster has TLS, the handshake is a part of it, and nothing is ever sent
+/// A connection that was made.
+pub(crate) struct Opened {
+    /// The connection.
+    pub(crate) io: Io,
+    /// Its TLS session; `None` is plaintext.
+    pub(crate) session: Option<Arc<tls::Security>>,
+}
+
+/// Connects to an endpoint on behalf of a cluster: where the endpoint has TLS, the handshake is a part of it, and nothing is ever sent
 /// without (C4).
 pub(crate) async fn connect(
     cluster: &Arc<Cluster>,
     endpoint: &Endpoint,
     want: Want<'_>,
     recorder: &Recorder,
-) -> Result<Io, SendError> {
+) -> Result<Opened, SendError> {
     let address = endpoint.address;
+    let security = cluster.sockets.of(endpoint);
     let making = async {
         let io = open(address).await?;
         if let Some(version) = cluster.proxy_header {
             introduce(&io, version, endpoint).await?;
         }
-        match &cluster.security {
-            None => Ok(io),
+        match security {
+            None => Ok(Opened { io, session: None }),
             Some(security) => Box::pin(secure(security, io, endpoint, want)).await,
         }
     };
     let made = tokio::time::timeout(cluster.connect_timeout, making).await;
     let made = made.unwrap_or_else(|_| {
         let limit = cluster.connect_timeout;
-        let what = if cluster.security.is_some() { "accept and shake hands" } else { "accept" };
+        let what = if security.is_some() { "accept and shake hands" } else { "accept" };
         Err((Reason::ConnectTimeout, format!("{address} did not {what} within {limit:?}")))
     });
     made.map_err(|(reason, detail)| {
@@ -84,7 +94,7 @@ async fn secure(
     io: Io,
     endpoint: &Endpoint,
     want: Want<'_>,
-) -> Result<Io, (Reason, String)> {
+) -> Result<Opened, (Reason, String)> {
     let address = endpoint.address;
     let failed = |detail: String| (Reason::UpstreamTlsFailure, format!("{address}: {detail}"));
     let by_host = (security.ask_for == AskFor::Host).then_some(endpoint.hostname.as_deref()).flatten();
@@ -98,7 +108,7 @@ async fn secure(
             let wanted = String::from_utf8_lossy(wanted);
             Err(failed(format!("TLS: the endpoint speaks {agreed}, the cluster {wanted}")))
         }
-        _ => Ok(io),
+        _ => Ok(Opened { io, session: Some(established.security) }),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use bytes::BytesMut;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
-use super::connect::ConnectionClaim;
+use super::connect::{ConnectionClaim, Opened};
 use super::pool::{OpenCount, Pools};
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
@@ -20,10 +21,13 @@ use crate::http1::{
 };
 use crate::io::{Io, Outbox, give_buffer};
 use crate::message::{Body, BodyError, BodyStream, Frame, RequestHead, Response};
+use crate::tls;
 
 /// A connection, idle or taken by one exchange.
 pub(super) struct Connection {
     pub(super) io: Io,
+    /// Its TLS session.
+    pub(super) session: Option<Arc<tls::Security>>,
     /// Bytes received and not yet decoded.
     buffer: BytesMut,
     /// What is encoded and not yet sent.
@@ -50,14 +54,17 @@ pub(super) struct Switched {
     pub(super) io: Io,
     /// Bytes that came behind the 101.
     pub(super) buffer: BytesMut,
+    /// Its TLS session.
+    pub(super) session: Option<Arc<tls::Security>>,
     /// Its places in the counts.
     pub(super) held: (ConnectionClaim, OpenCount),
 }
 
 impl Connection {
-    pub(super) fn new(io: Io, claim: ConnectionClaim, count: OpenCount) -> Self {
+    pub(super) fn new(opened: Opened, claim: ConnectionClaim, count: OpenCount) -> Self {
         Self {
-            io,
+            io: opened.io,
+            session: opened.session,
             buffer: BytesMut::new(),
             out: Outbox::default(),
             idle_since: Instant::now(),
@@ -116,9 +123,9 @@ impl Pools {
         if event.head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Upgraded::Answered(flight.into_response(event)));
         }
-        let Connection { io, buffer, claim, count, .. } = flight.connection;
+        let Connection { io, session, buffer, claim, count, .. } = flight.connection;
         let response = Response { head: event.head, body: Body::Empty };
-        Ok(Upgraded::Switched(response, Switched { io, buffer, held: (claim, count) }))
+        Ok(Upgraded::Switched(response, Switched { io, session, buffer, held: (claim, count) }))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use http::Method;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::{ConnectionPlace, Want, connect};
+use super::connect::{ConnectionPlace, Opened, Want, connect};
 use super::pool::{PendingClaim, Pool, Pools};
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
@@ -22,6 +23,7 @@ use crate::http2::{
 };
 use crate::io::Gathered;
 use crate::message::{Body, Response};
+use crate::tls;
 
 mod stream;
 
@@ -38,6 +40,8 @@ pub(super) struct Connection {
 struct State {
     /// What passes by, and the requests in flight.
     guard: Rc<Guard>,
+    /// Its TLS session.
+    session: Option<Arc<tls::Security>>,
     farewells: Farewells,
     /// A stream has ended: another may begin.
     freed: Rc<Notify>,
@@ -83,6 +87,7 @@ impl Pools {
                 connection.state.closed.set(true);
                 continue;
             };
+            destination.took(connection.state.session.as_ref());
             connection.probe_if_idle(&destination.cluster.http2);
             let claim = StreamClaim::new(connection.state);
             claim.hold(response);
@@ -112,6 +117,7 @@ impl Pools {
             return Err(SendError::not_sent(Reason::UpstreamProtocolError, detail));
         }
         let (response, mut stream) = sender.send_request(head, false).map_err(|error| failed(&error))?;
+        destination.took(connection.state.session.as_ref());
         let claim = StreamClaim::new(connection.state);
         claim.hold(response);
         let answer = poll_fn(|context| claim.poll_response(context)).await;
@@ -181,7 +187,7 @@ impl Pools {
         let cluster = &destination.cluster;
         let want = Want { protocol: Some(b"h2"), server_name: destination.server_name.as_deref() };
         let connected = connect(cluster, &destination.endpoint, want, &self.recorder).await;
-        let io = connected.inspect_err(|error| {
+        let Opened { io, session } = connected.inspect_err(|error| {
             pool.failures.set(pool.failures.get() + 1);
             pool.failure.replace((error.reason, error.detail.clone()));
         })?;
@@ -195,6 +201,7 @@ impl Pools {
             .map_err(|error| SendError::not_sent(Reason::ConnectFailure, error.to_string()))?;
         let state = Rc::new(State {
             guard,
+            session,
             farewells: Farewells::default(),
             freed: pool.freed.clone(),
             probe: Notify::new(),

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connect::{ConnectionPlace, Want, connect};
+use super::watch::Watch;
 use super::{Destination, SendError, http1, http2};
 use crate::cluster::{Cluster, EndpointId};
 use crate::error::Reason;
@@ -24,6 +25,8 @@ pub(crate) struct Pools {
     names: RefCell<FxHashMap<Arc<str>, u64>>,
     next_name: Cell<u64>,
     pub(super) recorder: Recorder,
+    /// Connections that are taken out of here for good.
+    pub(super) watch: Rc<Watch>,
 }
 
 /// What connections may be shared by: a credential or a context that changes makes another pool, so that connections of the old one
@@ -75,12 +78,18 @@ pub(super) struct Pool {
 
 impl Pools {
     /// No connections yet.
-    pub(crate) fn new(recorder: Recorder) -> Self {
-        Self { by_key: RefCell::default(), names: RefCell::default(), next_name: Cell::new(0), recorder }
+    pub(crate) fn new(recorder: Recorder, watch: Rc<Watch>) -> Self {
+        Self {
+            by_key: RefCell::default(),
+            names: RefCell::default(),
+            next_name: Cell::new(0),
+            recorder,
+            watch,
+        }
     }
 
     pub(super) fn of(&self, destination: &Destination) -> Rc<Pool> {
-        let security = destination.cluster.security.as_ref();
+        let security = destination.security();
         let context = security.map(|security| (&security.context, security.context.generation()));
         let credentials = match (&context, &destination.server_name) {
             (None, _) => Credentials::Plain,
@@ -136,6 +145,7 @@ impl Pools {
                 continue;
             }
             if !fresh && let Some(connection) = pool.take_idle(repeatable) {
+                destination.took(connection.session.as_ref());
                 return Ok(connection);
             }
             // One connection for each worker is always allowed, so that a limit below the number of workers cannot starve one.
@@ -151,8 +161,9 @@ impl Pools {
         // Boxed: every request would carry the room that making a connection needs.
         let want = Want { protocol: Some(b"http/1.1"), server_name: destination.server_name.as_deref() };
         let connecting = Box::pin(connect(cluster, &destination.endpoint, want, &self.recorder));
-        let io = connecting.await?;
-        Ok(http1::Connection::new(io, place.opened(&self.recorder), count))
+        let opened = connecting.await?;
+        destination.took(opened.session.as_ref());
+        Ok(http1::Connection::new(opened, place.opened(&self.recorder), count))
     }
 
     /// Drops what was closed by the other end or idle for too long, and the pools of endpoints that are gone. Runs every second.

@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use super::connect::{ConnectionPlace, Want, connect};
 use super::http1::Upgraded;
 use super::pool::Pools;
+use super::watch::Watched;
 use super::{Attempt, Destination, SendError};
 use crate::error::Reason;
 use crate::io::{Io, give_buffer, take_buffer};
@@ -43,10 +44,11 @@ impl Pools {
             let detail = format!("{} connections open to {}", cluster.limits.connections, cluster.name);
             return Err(SendError::not_sent(Reason::UpstreamOverflow, detail));
         };
-        let io = connect(cluster, &destination.endpoint, Want::OPAQUE, &self.recorder).await?;
-        let held = place.opened(&self.recorder);
+        let opened = connect(cluster, &destination.endpoint, Want::OPAQUE, &self.recorder).await?;
+        destination.took(opened.session.as_ref());
+        let held = (place.opened(&self.recorder), self.watch.add(cluster, &opened));
         let head = ResponseHead { status: StatusCode::OK, version: Version::Http11, headers: Headers::new() };
-        Ok(Response { head, body: Body::stream(Plain::new(io, BytesMut::new(), upload, held)) })
+        Ok(Response { head, body: Body::stream(Plain::new(opened.io, BytesMut::new(), upload, held)) })
     }
 
     async fn upgrade_over_http1(
@@ -63,7 +65,9 @@ impl Pools {
                 if let Some(key) = key {
                     check_accept(&mut response.head, &key)?;
                 }
-                let stream = Plain::new(connection.io, connection.buffer, attempt.body, connection.held);
+                let watched = self.watch.add_session(&destination.cluster, connection.session.as_ref());
+                let held = (connection.held, watched);
+                let stream = Plain::new(connection.io, connection.buffer, attempt.body, held);
                 response.body = Body::stream(stream);
                 Ok(response)
             }
@@ -122,13 +126,13 @@ struct Plain<H> {
     /// Received and not passed on.
     buffer: BytesMut,
     upload: Upload,
-    /// Lives as long as the connection.
-    _held: H,
+    /// Lives as long as the connection; and who is at its other end.
+    held: (H, Watched),
 }
 
 impl<H: Unpin> Plain<H> {
-    fn new(io: Io, buffer: BytesMut, upload: Body, held: H) -> Self {
-        Self { io, buffer, upload: Upload::new(upload), _held: held }
+    fn new(io: Io, buffer: BytesMut, upload: Body, held: (H, Watched)) -> Self {
+        Self { io, buffer, upload: Upload::new(upload), held }
     }
 }
 
@@ -138,6 +142,10 @@ impl<H: Unpin> BodyStream for Plain<H> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, BodyError>>> {
         let this = &mut *self;
+        if this.held.1.poll_revoked(context).is_ready() {
+            this.io.reset_on_close();
+            return Poll::Ready(Some(Err(BodyError::Reset)));
+        }
         if let Poll::Ready(Err(error)) = this.upload.poll(context, &this.io) {
             return Poll::Ready(Some(Err(error)));
         }

@@ -3,7 +3,7 @@
 //!
 //! Worker-local on purpose: a connection that waits for its next request registers nothing that other threads touch.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::drain::Phase;
 use crate::snapshot::{ChainId, FilterChain, Listener, Loaded, Reader};
+use crate::tls::{self, Revoked};
 
 /// Every chain that has connections here.
 pub(crate) struct Chains {
@@ -22,6 +23,8 @@ pub(crate) struct Chains {
     ending: Cell<bool>,
     /// Memory is scarce: every connection that serves nothing should.
     pressed: Cell<bool>,
+    /// Listeners of the connections whose client was revoked, once for each; until they are counted.
+    revoked: RefCell<Vec<Arc<str>>>,
 }
 
 /// One chain with connections.
@@ -34,9 +37,37 @@ struct InUse {
     /// Connections to wake when it goes.
     members: RefCell<FxHashMap<u64, Rc<Slot>>>,
     next: Cell<u64>,
+    /// What was revoked when the members were last held against it.
+    revocation: Cell<[u8; 32]>,
 }
 
-type Slot = RefCell<Option<Waker>>;
+/// One connection.
+#[derive(Debug, Default)]
+struct Slot {
+    waker: RefCell<Option<Waker>>,
+    /// Its TLS session, when its client has shown a certificate.
+    session: OnceCell<Arc<tls::Security>>,
+    /// Its client would not be accepted any more.
+    revoked: Cell<Option<Revoked>>,
+}
+
+impl Slot {
+    fn wake(&self) {
+        self.waker.borrow_mut().take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Holds the client against what is revoked now. True when it is, and was not before.
+    fn is_newly_revoked(&self, chain: &FilterChain) -> bool {
+        let (Some(security), Some(session)) = (&chain.security, self.session.get()) else { return false };
+        let peer = session.peer.as_ref();
+        let revoked = peer.and_then(|peer| security.context.revokes(peer));
+        let news = revoked.is_some() && self.revoked.get().is_none();
+        if news {
+            self.revoked.set(revoked);
+        }
+        news
+    }
+}
 
 impl Chains {
     /// No connections; `reader` says what is published now.
@@ -46,6 +77,7 @@ impl Chains {
             seen: RefCell::new(reader.load()),
             ending: Cell::new(false),
             pressed: Cell::new(false),
+            revoked: RefCell::default(),
         }
     }
 
@@ -58,11 +90,12 @@ impl Chains {
                 last: RefCell::default(),
                 members: RefCell::default(),
                 next: Cell::new(0),
+                revocation: Cell::new(revocation(chain)),
             })
         };
         let in_use = self.in_use.borrow_mut().entry(chain.id).or_insert_with(new).clone();
         let number = in_use.next.replace(in_use.next.get() + 1);
-        let slot = Rc::new(RefCell::new(None));
+        let slot = Rc::new(Slot::default());
         in_use.members.borrow_mut().insert(number, slot.clone());
         Member { chains: self.clone(), id: chain.id, in_use, number, slot }
     }
@@ -90,6 +123,30 @@ impl Chains {
             *in_use.last.borrow_mut() = Some(before.clone());
             in_use.wake_members();
         }
+        self.recheck();
+    }
+
+    /// Finds the connections whose client was accepted and is revoked by now: lists of the revoked change with secrets and files too, of
+    /// which nothing is published. Call every second.
+    pub(crate) fn recheck(&self) {
+        for in_use in self.in_use.borrow().values() {
+            let chain = in_use.current.borrow();
+            let now = revocation(&chain);
+            if in_use.revocation.replace(now) == now {
+                continue;
+            }
+            for slot in in_use.members.borrow().values() {
+                if slot.is_newly_revoked(&chain) {
+                    self.revoked.borrow_mut().push(in_use.listener.clone());
+                    slot.wake();
+                }
+            }
+        }
+    }
+
+    /// The listeners of connections that were found since the last call.
+    pub(crate) fn take_revoked(&self) -> Vec<Arc<str>> {
+        self.revoked.take()
     }
 
     /// Tells every connection that waits, and those that will, what the control thread says.
@@ -106,9 +163,14 @@ impl Chains {
 impl InUse {
     fn wake_members(&self) {
         for slot in self.members.borrow().values() {
-            slot.borrow_mut().take().into_iter().for_each(Waker::wake);
+            slot.wake();
         }
     }
+}
+
+/// What tells two states of a chain's revocation apart.
+fn revocation(chain: &FilterChain) -> [u8; 32] {
+    chain.security.as_ref().map_or([0; 32], |security| security.context.revocation())
 }
 
 /// One connection's place on its chain.
@@ -137,28 +199,53 @@ impl Member {
         (snapshot, self.in_use.current.borrow().clone())
     }
 
-    /// Whether the chain is gone from the configuration.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.in_use.last.borrow().is_some()
+    /// Whether the chain is gone from the configuration, or the client revoked.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.in_use.last.borrow().is_some() || self.revoked().is_some()
     }
 
-    /// Until the connection should end after what it is doing: its chain is gone, or the proxy shuts down. One waiter at a time, for
-    /// each connection.
+    /// The handshake is done: who the client is, is known from now on.
+    pub(crate) fn identify(&self, session: &Arc<tls::Security>) {
+        if session.peer.is_none() {
+            return;
+        }
+        let _ = self.slot.session.set(session.clone());
+        // Something may have been revoked while hands were shaken.
+        if self.slot.is_newly_revoked(&self.in_use.current.borrow()) {
+            self.chains.revoked.borrow_mut().push(self.in_use.listener.clone());
+        }
+    }
+
+    /// Why the client would not be accepted any more, if so.
+    pub(crate) fn revoked(&self) -> Option<Revoked> {
+        self.slot.revoked.get()
+    }
+
+    /// Until the client is revoked; for ever when it has shown no certificate.
+    pub(crate) fn poll_revoked(&self, context: &Context<'_>) -> Poll<()> {
+        if self.slot.session.get().is_none() {
+            return Poll::Pending;
+        }
+        self.poll_asked(self.revoked().is_some(), context)
+    }
+
+    /// Until the connection should end after what it is doing: its chain is gone, its client revoked, or the proxy shuts down. One
+    /// waiter at a time, for each connection.
     pub(crate) fn poll_leaving(&self, context: &Context<'_>) -> Poll<()> {
-        self.poll_asked(self.chains.ending.get() || self.is_gone(), context)
+        self.poll_asked(self.chains.ending.get() || self.is_unwanted(), context)
     }
 
     /// Until the connection should end if it serves nothing: as [`Self::poll_leaving`], or memory is scarce.
     pub(crate) fn poll_unwelcome(&self, context: &Context<'_>) -> Poll<()> {
         let chains = &self.chains;
-        self.poll_asked(chains.pressed.get() || chains.ending.get() || self.is_gone(), context)
+        self.poll_asked(chains.pressed.get() || chains.ending.get() || self.is_unwanted(), context)
     }
 
     fn poll_asked(&self, asked: bool, context: &Context<'_>) -> Poll<()> {
         if asked {
             return Poll::Ready(());
         }
-        let mut slot = self.slot.borrow_mut();
+        let mut slot = self.slot.waker.borrow_mut();
         if !slot.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *slot = Some(context.waker().clone());
         }

@@ -176,8 +176,8 @@ fn refusals_name_the_field() {
             "health_checks: is not supported yet",
         ),
         (
-            &format!("transport_socket_matches: [{{name: x, transport_socket: {tls}}}]"),
-            "transport_socket_matches[0].transport_socket: TLS for some endpoints only is not supported yet: use transport_socket",
+            &format!("transport_socket_matches: [{{name: x, match: {{a: [b]}}, transport_socket: {tls}}}]"),
+            "transport_socket_matches[0].match.a: is not a plain value",
         ),
         (
             "filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy}}]",

@@ -20,6 +20,29 @@ fn ports(endpoints: &[Arc<Endpoint>]) -> Vec<u16> {
 }
 
 #[test]
+fn another_identity_at_an_address_is_another_endpoint() {
+    let assignment = |identity: &str, account: &str| {
+        by_address(&yaml(&format!(
+            "{{cluster_name: a, endpoints: [{{metadata: {{filter_metadata: {{envoy.transport_socket_match: {{zone: 1}}}}}}, lb_endpoints: [
+              {{endpoint: {{address: {{socket_address: {{address: 10.0.0.1, port_value: 80}}}}}}, metadata: {{filter_metadata: {{
+                envoy.transport_socket_match: {{identity: {identity}, also: [1]}}, sidegate: {{service_account: {account}}}}}}}}},
+              {{endpoint: {{address: {{socket_address: {{address: 10.0.0.2, port_value: 80}}}}}}}}]}}]}}"
+        )))
+        .unwrap()
+    };
+    let first = assignment("a", "x").endpoints(false, &EndpointSet::default()).unwrap();
+    let labels = |index: usize| first.all[index].labels.as_deref().cloned().unwrap_or_default();
+    assert_eq!(labels(0), [("identity".into(), "=a".into())].into(), "what is no plain value is left out");
+    assert_eq!(labels(1), [("zone".into(), "1".into())].into(), "the locality's");
+    assert!(assignment("a", "x").endpoints(false, &first).is_none(), "nothing has changed");
+    for (identity, account) in [("b", "x"), ("a", "y")] {
+        let second = assignment(identity, account).endpoints(false, &first).unwrap();
+        assert_ne!(second.all[0].id, first.all[0].id, "its connections serve nobody any more");
+        assert_eq!(second.all[1].id, first.all[1].id);
+    }
+}
+
+#[test]
 fn health_decides_who_is_available() {
     let members: Vec<_> = ["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
         .iter()
@@ -164,6 +187,7 @@ proptest! {
                         hostname: None,
                         weight: *weight,
                         available: *available,
+                        labels: None,
                         origin: None,
                     })
                     .collect(),

@@ -22,6 +22,7 @@ use crate::compile::value;
 use crate::compile::{http, tcp};
 use crate::filter::authz::Gate;
 use crate::snapshot::{ChainId, Chains, Criteria, FilterChain, Road, Security};
+use crate::tls::Denied;
 
 const CONNECTION_MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -70,6 +71,8 @@ pub(super) fn compile(
 ) -> Result<(Chains, Vec<ChainPlan>), Problem> {
     let (mut chains, mut plans) = (Chains::default(), Vec::new());
     let listener = super::name(wire);
+    let denied = value::denied_identities(wire.metadata.as_ref())?;
+    let owner = |place: &str| format!("listener {listener}, {place}");
     let names: Vec<&str> = wire.filter_chains.iter().map(|chain| chain.name.as_str()).collect();
     for (index, chain) in wire.filter_chains.iter().enumerate() {
         let place = place(index, &chain.name);
@@ -79,7 +82,7 @@ pub(super) fn compile(
         }
         let matched = chain.filter_chain_match.as_ref().map(criteria::compile).transpose();
         let matched = matched.at("filter_chain_match").at(&place)?.unwrap_or_default();
-        let security = security(chain, &listener, &place, contexts).at(&place)?;
+        let security = security(chain, &owner(&place), &denied, contexts).at(&place)?;
         let form = Form { criteria: Some(matched.clone()), place: &place, security };
         let plan = one(chain, form, previous, now).at(&place)?;
         chains.add(&matched, plan.chain.clone()).or_else(|other| {
@@ -92,7 +95,7 @@ pub(super) fn compile(
     }
     if let Some(chain) = &wire.default_filter_chain {
         let place = "default_filter_chain";
-        let security = security(chain, &listener, place, contexts).at(place)?;
+        let security = security(chain, &owner(place), &denied, contexts).at(place)?;
         let plan = one(chain, Form { criteria: None, place, security }, previous, now).at(place)?;
         chains.set_default(plan.chain.clone());
         plans.push(plan);
@@ -119,16 +122,18 @@ struct Form<'a> {
 /// TLS for a chain; `None` for plaintext.
 fn security(
     wire: &wire::FilterChain,
-    listener: &str,
-    place: &str,
+    owner: &str,
+    denied: &Denied,
     contexts: &mut Contexts,
 ) -> Result<Option<Security>, Problem> {
-    let owner = format!("listener {listener}, {place}");
-    let context = contexts.server(&owner, wire.transport_socket.as_ref()).at("transport_socket")?;
+    let context = contexts.server(owner, wire.transport_socket.as_ref(), denied).at("transport_socket")?;
     let limit = value::bound(wire.transport_socket_connect_timeout.as_ref(), Some(HANDSHAKE));
     // Without a bound, slow handshakes would pile up (C9).
     let time_limit = limit.at("transport_socket_connect_timeout")?.unwrap_or(HANDSHAKE);
-    Ok(context.map(|context| Security { context, time_limit }))
+    Ok(context.map(|(context, wire)| {
+        let mutual = value::flag(wire.require_client_certificate.as_ref(), false);
+        Security { context, time_limit, mutual }
+    }))
 }
 
 /// How long a handshake may take when the configuration does not say.

@@ -8,13 +8,13 @@ use super::validation;
 use super::{Make, Unmade, wire};
 use crate::compile::problem::{At, Problem, unsupported};
 use crate::compile::value;
-use crate::tls::{ClientAuthentication, Policy, Remember, ServerContext, ServerPlan};
+use crate::tls::{ClientAuthentication, Denied, Policy, Remember, ServerContext, ServerPlan};
 
-impl Make<()> for wire::DownstreamTlsContext {
+impl Make<Denied> for wire::DownstreamTlsContext {
     type Context = ServerContext;
 
-    fn make(&self, (): &(), inputs: &mut Inputs<'_>, into: &ServerContext) -> Result<(), Unmade> {
-        let plan = plan(self, inputs)?;
+    fn make(&self, denied: &Denied, inputs: &mut Inputs<'_>, into: &ServerContext) -> Result<(), Unmade> {
+        let plan = plan(self, denied, inputs)?;
         into.install(&plan).map_err(|error| Problem::new(error.to_string()).into())
     }
 
@@ -23,7 +23,11 @@ impl Make<()> for wire::DownstreamTlsContext {
     }
 }
 
-fn plan(wire: &wire::DownstreamTlsContext, inputs: &Inputs<'_>) -> Result<ServerPlan, Unmade> {
+fn plan(
+    wire: &wire::DownstreamTlsContext,
+    denied: &Denied,
+    inputs: &Inputs<'_>,
+) -> Result<ServerPlan, Unmade> {
     let empty = wire::CommonTlsContext::default();
     let common = wire.common_tls_context.as_ref().unwrap_or(&empty);
     refuse_unsupported(wire)?;
@@ -36,7 +40,10 @@ fn plan(wire: &wire::DownstreamTlsContext, inputs: &Inputs<'_>) -> Result<Server
     };
     // Both, before either is waited for: what is missing is asked for at once.
     let identities = common::identities(common, inputs).map_err(within);
-    let parts = validation::parts(common, inputs).map_err(within)?;
+    let mut parts = validation::parts(common, inputs).map_err(within)?;
+    if let Some(parts) = &mut parts {
+        parts.denied = denied.clone();
+    }
     let identities = identities?;
     if identities.is_empty() {
         let problem = Problem::new("a certificate is required");

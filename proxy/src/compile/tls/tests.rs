@@ -80,7 +80,7 @@ impl Scenario {
     fn generation(&self) -> Option<u64> {
         let snapshot = self.handle.current();
         let cluster = snapshot.clusters.get("app")?;
-        Some(cluster.security.as_ref().map_or(0, |security| security.context.generation()))
+        Some(cluster.sockets.all().next().map_or(0, |security| security.context.generation()))
     }
 }
 
@@ -198,9 +198,235 @@ fn a_required_certificate_needs_someone_to_vouch_for_it() {
         certificate(&material())
     );
     let wire: wire::DownstreamTlsContext = yaml(&text);
-    let problem = get(&mut Vec::new(), &Secrets::default(), "l", &wire, ()).unwrap_err();
+    let problem = get(&mut Vec::new(), &Secrets::default(), "l", &wire, Denied::default()).unwrap_err();
     assert!(
         problem.to_string().starts_with("require_client_certificate: needs a validation context"),
         "{problem}"
     );
+}
+
+fn spiffe(domains: &[(&str, &str)]) -> String {
+    let domains = domains
+        .iter()
+        .map(|(name, root)| format!("{{name: {name}, trust_bundle: {{inline_string: {}}}}}", json(root)));
+    let domains = domains.collect::<Vec<_>>().join(", ");
+    format!(
+        "{{name: envoy.tls.cert_validator.spiffe, typed_config: {{
+          '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig,
+          trust_domains: [{domains}]}}}}"
+    )
+}
+
+#[test]
+fn spiffe_bundles_come_inline_or_by_secret_and_change_in_place() {
+    let mut scenario = Scenario::new();
+    let root = material().root;
+    let names = "match_typed_subject_alt_names: [{san_type: URI, matcher: {exact: spiffe://td/a}}]";
+    let combined = format!(
+        "{{combined_validation_context: {{default_validation_context: {{{names}}}, validation_context_sds_secret_config: {{name: ROOTCA, sds_config: {{ads: {{}}}}}}}}}}"
+    );
+    scenario.accept(cluster(&combined));
+    assert_eq!(scenario.generation(), None, "names without anybody who vouches for them wait");
+    let rootca = |domains: &[(&str, &str)]| {
+        let text =
+            format!("{{name: ROOTCA, validation_context: {{custom_validator_config: {}}}}}", spiffe(domains));
+        upsert(ResourceType::Secret, "ROOTCA", &text)
+    };
+    scenario.accept(rootca(&[("td", &root)]));
+    let first = scenario.generation().unwrap();
+    assert!(first > 0);
+    let other = material().root;
+    let both = format!("{root}{other}");
+    scenario.accept(rootca(&[("td", &both), ("other", &other)]));
+    let second = scenario.generation().unwrap();
+    assert!(second > first);
+    let shown = scenario.compiler.certificates().read();
+    assert_eq!(shown.iter().filter(|shown| shown.is_root).count(), 2, "each root once: {shown:?}");
+    // What is wrong with a bundle refuses the secret, and the one before stays.
+    let message = scenario.reject(rootca(&[("td", "nothing")]));
+    assert_eq!(
+        message,
+        "validation_context.custom_validator_config.typed_config.trust_domains[0].trust_bundle: trusted_ca: has no certificate in PEM form"
+    );
+    assert_eq!(scenario.generation(), Some(second));
+}
+
+#[test]
+fn spiffe_validators_are_checked() {
+    let root = material().root;
+    let place = "validation_context.custom_validator_config.typed_config";
+    for (validator, expected) in [
+        (spiffe(&[]), format!("{place}.trust_domains: needs a trust domain: nobody could be trusted")),
+        (
+            spiffe(&[("TD", &root)]),
+            format!(
+                "{place}.trust_domains[0].name: \"TD\" is no trust domain (without spiffe://, in lower case)"
+            ),
+        ),
+        (spiffe(&[("td", &root), ("td", &root)]), format!("{place}.trust_domains[1].name: td is there twice")),
+        (
+            spiffe(&[("td", &root)]).replace("name: td,", "name: td, workload_trust_domain: x,"),
+            format!("{place}.trust_domains[0].workload_trust_domain: is not supported yet"),
+        ),
+        (
+            "{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}".to_owned(),
+            "validation_context.custom_validator_config: validator envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer is not supported: envoy.tls.cert_validator.spiffe is".to_owned(),
+        ),
+        ("{name: x}".to_owned(), "validation_context.custom_validator_config.typed_config: is required".to_owned()),
+    ] {
+        let common = format!("{{validation_context: {{custom_validator_config: {validator}}}}}");
+        let message = Scenario::new().reject(cluster(&common));
+        assert_eq!(message, format!("transport_socket.common_tls_context.{expected}"));
+    }
+}
+
+fn matched(matches: &str, denied: &str) -> Update {
+    let text = format!(
+        "{{name: app, transport_socket_matches: {matches}, metadata: {{filter_metadata: {{sidegate: {{denied_identities: {denied}}}}}}}}}"
+    );
+    upsert(ResourceType::Cluster, "app", &text)
+}
+
+#[test]
+fn each_match_has_a_context_of_its_own_which_stays_while_others_come() {
+    let root = json(&material().root);
+    let entry = |name: &str| {
+        format!(
+            "{{name: {name}, match: {{identity: {name}}}, transport_socket: {{name: tls, typed_config: {{
+              '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext,
+              common_tls_context: {{validation_context: {{trusted_ca: {{inline_string: {root}}}}}}}}}}}}}"
+        )
+    };
+    let mut scenario = Scenario::new();
+    let generations = |scenario: &Scenario| -> Vec<u64> {
+        let cluster = scenario.handle.current().clusters["app"].clone();
+        cluster.sockets.all().map(|security| security.context.generation()).collect()
+    };
+    scenario.accept(matched(&format!("[{}]", entry("a")), "[]"));
+    let [first] = generations(&scenario)[..] else { panic!() };
+    scenario.accept(matched(&format!("[{}, {}]", entry("b"), entry("a")), "[]"));
+    let [other, same] = generations(&scenario)[..] else { panic!() };
+    assert_eq!(same, first, "its pooled connections stay");
+    assert_ne!(other, first);
+    // Whom the cluster denies is another policy.
+    scenario.accept(matched(&format!("[{}]", entry("a")), "[spiffe://td/a]"));
+    let [denying] = generations(&scenario)[..] else { panic!() };
+    assert_ne!(denying, first);
+    let message = scenario.reject(matched("[]", "[nobody]"));
+    assert!(message.starts_with("metadata.filter_metadata.sidegate.denied_identities[0]: "), "{message}");
+    let message = scenario.reject(matched("[{name: a, transport_socket: {name: x}}]", "[]"));
+    assert_eq!(message, "transport_socket_matches[0].transport_socket: x has no typed_config");
+}
+
+/// A listener whose clients must show a certificate of the secret `ROOTCA`'s authorities.
+fn mutual(material: &Material, denied: &str) -> Update {
+    let text = format!(
+        "{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}},
+          metadata: {{filter_metadata: {{sidegate: {{denied_identities: {denied}}}}}}},
+          filter_chains: [{{filters: [{{name: tcp, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: a, cluster: c}}}}],
+            transport_socket: {{name: tls, typed_config: {{
+              '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext,
+              require_client_certificate: true, common_tls_context: {{tls_certificates: [{}],
+              validation_context_sds_secret_config: {{name: ROOTCA, sds_config: {{ads: {{}}}}}}}}}}}}}}]}}",
+        certificate(material)
+    );
+    upsert(ResourceType::Listener, "l", &text)
+}
+
+/// A CA whose leaves have ids, and lists of those that it has revoked.
+struct Mesh {
+    issuer: Issuer<'static, KeyPair>,
+    root: String,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "mesh");
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), root }
+    }
+
+    fn session(&self, id: &str, serial: u64) -> Arc<crate::tls::Security> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![rcgen::SanType::URI(id.try_into().unwrap())];
+        params.serial_number = Some(rcgen::SerialNumber::from(serial));
+        let leaf = params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap();
+        Arc::new(crate::tls::Security::with_peer(leaf.der()))
+    }
+
+    fn rootca(&self, more: &str, revoked: &[u64]) -> Update {
+        let revoked_certs = revoked.iter().map(|serial| rcgen::RevokedCertParams {
+            serial_number: rcgen::SerialNumber::from(*serial),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(2099, 1, 1),
+            crl_number: rcgen::SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = json(&list.signed_by(&self.issuer).unwrap().pem().unwrap());
+        let validator = spiffe(&[("td", &format!("{}{more}", self.root))]);
+        let text = format!(
+            "{{name: ROOTCA, validation_context: {{custom_validator_config: {validator}, crl: {{inline_string: {list}}}}}}}"
+        );
+        upsert(ResourceType::Secret, "ROOTCA", &text)
+    }
+}
+
+#[test]
+fn c13_who_is_revoked_is_asked_to_leave_and_nobody_else() {
+    let (mut scenario, own, mesh) = (Scenario::new(), material(), Mesh::new());
+    scenario.accept(mutual(&own, "[]"));
+    scenario.accept(mesh.rootca("", &[]));
+    let reader = scenario.handle.reader();
+    let chains = std::rc::Rc::new(crate::worker::Chains::new(&reader));
+    let listener = reader.load().listeners["l"].clone();
+    let chain = listener.chains.iter().next().unwrap().clone();
+    let join = |id: &str, serial| {
+        let member = chains.join(&listener, &chain);
+        member.identify(&mesh.session(id, serial));
+        member
+    };
+    let context = std::task::Context::from_waker(std::task::Waker::noop());
+    let (web, app) = (join("spiffe://td/web", 11), join("spiffe://td/app", 12));
+    let left = |member: &crate::worker::Member| {
+        let asked = member.poll_leaving(&context).is_ready();
+        assert_eq!(asked, member.poll_revoked(&context).is_ready());
+        assert_eq!(asked, member.revoked().is_some());
+        asked
+    };
+    let find = || {
+        chains.follow(&reader);
+        chains.recheck();
+        chains.take_revoked().len()
+    };
+    assert!(find() == 0 && !left(&web) && !left(&app));
+    // More roots, another leaf of our own, other people's serials: nobody is asked to leave.
+    scenario.accept(mesh.rootca(&material().root, &[]));
+    assert_eq!(find(), 0);
+    scenario.accept(mesh.rootca("", &[99]));
+    scenario.accept(mutual(&own, "[spiffe://td/nobody]"));
+    assert!(find() == 0 && !left(&web) && !left(&app));
+    // By its serial: in place, without a publication.
+    let before = reader.load().version;
+    scenario.accept(mesh.rootca("", &[11]));
+    assert_eq!(reader.load().version, before);
+    assert_eq!(find(), 1);
+    assert!(left(&web) && !left(&app));
+    assert_eq!(web.revoked(), Some(crate::tls::Revoked::Certificate));
+    // By its id, with the listener.
+    scenario.accept(mutual(&own, "[spiffe://td/app]"));
+    assert_eq!(find(), 1, "who was found before is not counted again");
+    assert_eq!(app.revoked(), Some(crate::tls::Revoked::Identity));
+    // Who shakes hands meanwhile is looked at when that is done.
+    assert!(left(&join("spiffe://td/app", 13)) && !left(&join("spiffe://td/other", 14)));
+    assert_eq!(chains.take_revoked(), [Arc::from("l")]);
 }

@@ -8,7 +8,7 @@ use super::validation;
 use super::{Make, Unmade, wire};
 use crate::compile::problem::{At, Problem, fail, unsupported};
 use crate::compile::value;
-use crate::tls::{ClientContext, ClientPlan, Policy};
+use crate::tls::{ClientContext, ClientPlan, Denied, Policy};
 
 /// What the cluster asks of its context, besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) struct Wishes {
     pub(crate) cluster: Arc<str>,
     /// `auto_san_validation`: the certificate must be for the name that was asked for.
     pub(crate) verify_name: bool,
+    /// Endpoints with these ids are not accepted.
+    pub(crate) denied: Denied,
 }
 
 impl Make<Wishes> for wire::UpstreamTlsContext {
@@ -56,14 +58,21 @@ fn plan(wire: &wire::UpstreamTlsContext, wishes: &Wishes, inputs: &Inputs<'_>) -
     }
     let mut parts = parts.unwrap_or_default();
     parts.requested_name = wishes.verify_name || wire.auto_sni_san_validation;
-    if parts.requested_name && parts.roots.is_none() {
+    parts.denied = wishes.denied.clone();
+    if parts.requested_name && parts.roots.is_none() && parts.bundles.is_none() {
         return Err(Problem::new("needs a trusted_ca: a name that nobody has vouched for proves nothing")
             .at("auto_sni_san_validation")
             .into());
     }
+    let policy = Policy::new(parts);
+    if policy.is_open() && !wishes.denied.is_empty() {
+        return Err(Problem::new("needs a trusted_ca: an id that nobody has vouched for proves nothing")
+            .at("metadata.filter_metadata.sidegate.denied_identities")
+            .into());
+    }
     Ok(ClientPlan {
         identity,
-        policy: Arc::new(Policy::new(parts)),
+        policy: Arc::new(policy),
         server_name: server_name(&wire.sni)?,
         alpn: common::alpn(common).at("common_tls_context")?,
         parameters,

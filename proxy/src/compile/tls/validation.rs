@@ -6,7 +6,7 @@ use sidegate_xds::envoy::r#type::matcher::v3::StringMatcher;
 use sidegate_xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::source::{Inputs, place};
-use super::{Unmade, wire};
+use super::{Unmade, spiffe, wire};
 use crate::compile::problem::{At, Problem, fail, unsupported};
 use crate::compile::value;
 use crate::route::StringMatch;
@@ -96,6 +96,9 @@ pub(super) fn parts_of(
         } else if context.system_root_certs.is_some() {
             parts.roots = Some(system_roots(inputs).at("system_root_certs")?);
         }
+        if let Some(bundles) = spiffe::bundles(context, inputs).at("custom_validator_config")? {
+            parts.bundles = Some(bundles);
+        }
         if let Some(text) = inputs.read(context.crl.as_ref(), "crl")? {
             let lists = Revocation::from_pem(&text).map_err(|error| Problem::new(error.to_string()))?;
             parts.revocation = Some(lists);
@@ -125,11 +128,12 @@ pub(super) fn parts_of(
             }
         }
     }
-    if parts.revocation.is_some() && parts.roots.is_none() {
+    let vouched = parts.roots.is_some() || parts.bundles.is_some();
+    if parts.revocation.is_some() && !vouched {
         return fail("needs a trusted_ca").at("crl");
     }
     // Anybody can write a name into a certificate that nobody has to vouch for.
-    if !parts.names.is_empty() && parts.roots.is_none() && parts.hashes.is_empty() && parts.keys.is_empty() {
+    if !parts.names.is_empty() && !vouched && parts.hashes.is_empty() && parts.keys.is_empty() {
         return fail("needs a trusted_ca: names in a certificate that nobody has vouched for prove nothing")
             .at("match_typed_subject_alt_names");
     }
@@ -149,7 +153,6 @@ fn refuse_unsupported(context: &wire::CertificateValidationContext) -> Result<()
             "trust_chain_verification",
             context.trust_chain_verification() != TrustChainVerification::VerifyTrustChain,
         ),
-        ("custom_validator_config", context.custom_validator_config.is_some()),
         ("max_verify_depth", context.max_verify_depth.is_some()),
     ])
 }

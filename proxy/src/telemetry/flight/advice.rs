@@ -209,6 +209,11 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "Check that the authorization service that the detail names runs and answers within its timeout.",
     ),
     (
+        Reason::PeerRevoked,
+        "The peer was revoked while its connection was open",
+        "A revocation list names the peer's certificate, or denied_identities its id. If that is meant, nothing is to be done; otherwise take it off the list, and the peer is accepted again.",
+    ),
+    (
         Reason::Internal,
         "A defect of the proxy itself ended this exchange",
         "Report it with the line `panicked` of the proxy's log; the proxy serves on.",

@@ -345,14 +345,19 @@ impl Operator {
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Self::Address(Place::Local, Show::Host),
             "DOWNSTREAM_LOCAL_PORT" => Self::Address(Place::Local, Show::Port),
             name if tls::Fact::parse(name).is_some() => Self::Tls(tls::Fact::parse(name)?),
-            name if WITHOUT_VALUE.contains(&name) || name.starts_with("DOWNSTREAM_PEER_") => Self::Nothing,
+            name if WITHOUT_VALUE.contains(&name) || unknown_of_peer(name) => Self::Nothing,
             _ => return None,
         })
     }
 }
 
+/// What a certificate says and this program does not print.
+fn unknown_of_peer(name: &str) -> bool {
+    name.starts_with("DOWNSTREAM_PEER_") || name.starts_with("UPSTREAM_PEER_")
+}
+
 /// Operators of Envoy that formats in use hold and that have no value here: metadata, trailers, filter state.
-const WITHOUT_VALUE: [&str; 16] = [
+const WITHOUT_VALUE: [&str; 17] = [
     "TRAILER",
     "CONNECTION_TERMINATION_DETAILS",
     "UPSTREAM_LOCAL_ADDRESS",
@@ -368,6 +373,7 @@ const WITHOUT_VALUE: [&str; 16] = [
     "FILTER_CHAIN_NAME",
     "CONNECTION_ID",
     "DOWNSTREAM_TLS_SESSION_ID",
+    "UPSTREAM_TLS_SESSION_ID",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
 ];
 

@@ -1,29 +1,42 @@
-//! The operators that tell of the client's TLS session.
+//! The operators that tell of TLS sessions: the client's, and the one with the endpoint.
 
 use std::io::Write;
 
 use super::{Scratch, Value, optional, print};
 use crate::telemetry::format::time;
 use crate::telemetry::record::Record;
+use crate::tls::Security;
 
 /// What is known of a TLS session.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fact {
+pub(super) struct Fact {
+    session: Session,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Session {
+    Downstream,
+    Upstream,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
     Version,
     Cipher,
     ServerName,
-    /// Of the client's certificate, or of ours.
+    /// Of the other end's certificate, or of ours.
     Certificate(Side, CertificateFact),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Side {
+enum Side {
     Peer,
     Own,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum CertificateFact {
+enum CertificateFact {
     UriNames,
     DnsNames,
     Addresses,
@@ -40,13 +53,34 @@ pub(super) enum CertificateFact {
 impl Fact {
     /// The fact that an operator of Envoy's prints; `None` for another operator.
     pub(super) fn parse(name: &str) -> Option<Self> {
+        if name == "REQUESTED_SERVER_NAME" {
+            return Some(Self { session: Session::Downstream, what: What::ServerName });
+        }
+        let (session, name) = match name.strip_prefix("DOWNSTREAM_") {
+            Some(rest) => (Session::Downstream, rest),
+            None => (Session::Upstream, name.strip_prefix("UPSTREAM_")?),
+        };
+        Some(Self { session, what: What::parse(name)? })
+    }
+
+    /// What it is for the record's connections.
+    pub(super) fn value<'a>(self, record: &'a Record, scratch: &'a mut Scratch) -> Value<'a> {
+        let security = match self.session {
+            Session::Downstream => record.security.as_deref(),
+            Session::Upstream => record.upstream_security.as_deref(),
+        };
+        security.map_or(Value::Missing, |security| self.what.value(security, scratch))
+    }
+}
+
+impl What {
+    fn parse(name: &str) -> Option<Self> {
         let (side, fact) = match name {
-            "DOWNSTREAM_TLS_VERSION" => return Some(Fact::Version),
-            "DOWNSTREAM_TLS_CIPHER" => return Some(Fact::Cipher),
-            "REQUESTED_SERVER_NAME" => return Some(Fact::ServerName),
-            _ => match name.strip_prefix("DOWNSTREAM_PEER_") {
+            "TLS_VERSION" => return Some(What::Version),
+            "TLS_CIPHER" => return Some(What::Cipher),
+            _ => match name.strip_prefix("PEER_") {
                 Some(fact) => (Side::Peer, fact),
-                None => (Side::Own, name.strip_prefix("DOWNSTREAM_LOCAL_")?),
+                None => (Side::Own, name.strip_prefix("LOCAL_")?),
             },
         };
         let fact = match fact {
@@ -63,17 +97,15 @@ impl Fact {
             "CERT" if matches!(side, Side::Peer) => CertificateFact::Pem,
             _ => return None,
         };
-        Some(Fact::Certificate(side, fact))
+        Some(What::Certificate(side, fact))
     }
 
-    /// What it is for the record's client.
-    pub(super) fn value<'a>(self, record: &'a Record, scratch: &'a mut Scratch) -> Value<'a> {
-        let Some(security) = record.security.as_deref() else { return Value::Missing };
+    fn value<'a>(self, security: &'a Security, scratch: &'a mut Scratch) -> Value<'a> {
         let (side, fact) = match self {
-            Fact::Version => return Value::Text(security.version.as_bytes()),
-            Fact::Cipher => return Value::Text(security.cipher.as_bytes()),
-            Fact::ServerName => return optional(security.server_name.as_deref()),
-            Fact::Certificate(side, fact) => (side, fact),
+            What::Version => return Value::Text(security.version.as_bytes()),
+            What::Cipher => return Value::Text(security.cipher.as_bytes()),
+            What::ServerName => return optional(security.server_name.as_deref()),
+            What::Certificate(side, fact) => (side, fact),
         };
         let peer = security.peer.as_ref();
         let certificate = match side {
