@@ -253,10 +253,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// SHA-256 of a certificate in PEM form, as roots are named; nothing when the text has none.
-pub fn fingerprint_of(pem: &str) -> Option<String> {
-    let certificates = pem::certificates(pem).ok()?;
-    certificates.first().map(|der| pem::fingerprint(der))
+/// SHA-256 of each certificate in a PEM text, as roots are named; nothing when it cannot be read.
+pub fn fingerprints(pem: &str) -> BTreeSet<String> {
+    let certificates = pem::certificates(pem).unwrap_or_default();
+    certificates.iter().map(|der| pem::fingerprint(der)).collect()
 }
 
 /// How often everything is looked at: with nothing under way, and while a rotation waits.

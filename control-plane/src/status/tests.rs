@@ -23,7 +23,7 @@ fn finding() -> Finding {
 fn reporter(view: View) -> (Arc<Reporter>, watch::Sender<Arc<View>>) {
     let (views, receiver) = watch::channel(Arc::new(view));
     let (_, verdicts) = watch::channel(Arc::default());
-    (Arc::new(Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default())), views)
+    (Arc::new(Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default(), None)), views)
 }
 
 async fn page(reporter: Arc<Reporter>) -> SocketAddr {
