@@ -75,6 +75,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Writes into another file from here on.
+    #[cfg(test)]
+    pub(super) fn write_to(&mut self, file: File) {
+        self.file = file;
+    }
+
     /// Adds entries and waits until they are on the disk.
     pub(super) fn add(&mut self, entries: &[Entry]) -> std::io::Result<()> {
         if self.torn {

@@ -53,14 +53,10 @@ impl Ledger {
         }
     }
 
-    /// Notes that the holder of a leaf has got another one. Says whether that is news.
-    pub(super) fn supersede(&mut self, serial: &str, identity: &str, now: u64) -> bool {
-        match self.leaves.get_mut(serial) {
-            Some(leaf) if leaf.identity == identity && leaf.superseded.is_none() => {
-                leaf.superseded = Some(now);
-                true
-            }
-            _ => false,
+    /// Notes that the holder of a leaf has got another one. Who shows an old one again still uses it, so that the time counts anew.
+    pub(super) fn supersede(&mut self, serial: &str, identity: &str, now: u64) {
+        if let Some(leaf) = self.leaves.get_mut(serial).filter(|leaf| leaf.identity == identity) {
+            leaf.superseded = Some(now);
         }
     }
 

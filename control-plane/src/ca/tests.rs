@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod given;
 mod opening;
 mod rotating;
 mod signing;
@@ -49,7 +50,7 @@ impl Scene {
 }
 
 /// November 2026.
-const START: u64 = 1_795_000_000;
+pub(super) const START: u64 = 1_795_000_000;
 
 pub(super) fn id(name: &str) -> SpiffeId {
     SpiffeId::workload("cluster.local", "shop", name).unwrap()

@@ -109,6 +109,7 @@ mod tests {
                 specifier: Some(Specifier::InlineString(roots.concat())),
                 ..DataSource::default()
             }),
+            ..TrustDomain::default()
         });
         let config =
             SpiffeCertValidatorConfig { trust_domains: trust_domains.collect(), ..Default::default() };

@@ -83,19 +83,25 @@ impl Rotation {
         })
     }
 
-    /// Holders of leaves from before the rotation of whom no proxy is known (after a restart of ours, or who use the
-    /// certificate service alone).
+    /// Holders of leaves of whom no proxy is known: after a restart of ours, or who use the certificate service alone. Each proxy has
+    /// one leaf in use, so an identity with more leaves than proxies has such a holder; it is waited for until no leaf of the
+    /// identity is from before the rotation.
     fn unknown(&self, world: &World<'_>) -> Vec<Waiting> {
-        let known: BTreeSet<&str> = world
-            .witnesses
-            .iter()
-            .map(|witness| witness.identity.as_str())
-            .chain(self.seen.values().map(|seen| seen.identity.as_str()))
-            .collect();
-        let leaves = in_use(world.leaves)
-            .filter(|leaf| leaf.issued <= self.since && !known.contains(leaf.identity.as_str()));
-        by_identity(leaves)
-            .into_iter()
+        let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for Witness { identity, proxy, .. } in world.witnesses {
+            known.entry(identity).or_default().insert(proxy);
+        }
+        for (proxy, seen) in &self.seen {
+            known.entry(&seen.identity).or_default().insert(proxy);
+        }
+        let all = by_identity(in_use(world.leaves));
+        let early = by_identity(in_use(world.leaves).filter(|leaf| leaf.issued <= self.since));
+        let more_than_known = |identity: &str| {
+            let (leaves, _) = all.get(identity).copied().unwrap_or_default();
+            leaves > known.get(identity).map_or(0, BTreeSet::len)
+        };
+        let waiting = early.into_iter().filter(|(identity, _)| more_than_known(identity));
+        waiting
             .map(|(identity, (_, until))| Waiting {
                 who: identity.to_owned(),
                 identity: Some(identity.to_owned()),
