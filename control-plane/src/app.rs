@@ -10,8 +10,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use crate::ca::rotation::Witness;
+use crate::ca::{self, Authority, CaError};
 use crate::index;
 use crate::jwks;
 use crate::model::View;
@@ -45,25 +47,35 @@ pub enum AppError {
     /// The ADS transport.
     #[error("the ADS service ended: {0}")]
     Transport(#[from] tonic::transport::Error),
+    /// The certificate authority.
+    #[error(transparent)]
+    Authority(#[from] CaError),
     /// Signals.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
 }
 
-/// Serves what a source says until a signal asks for the end.
+/// Serves what a source says until a signal asks for the end. Without options for the authority there is none.
 ///
 /// # Errors
-/// When an address cannot be taken, or the source or the transport cannot go on.
-pub async fn serve(source: impl Source, addresses: Addresses, guard: jwks::Guard) -> Result<(), AppError> {
+/// When an address cannot be taken, the authority cannot be opened, or the source or the transport cannot go on.
+pub async fn serve(
+    source: impl Source,
+    addresses: Addresses,
+    guard: jwks::Guard,
+    authority: Option<ca::Options>,
+) -> Result<(), AppError> {
     let signalled = end_signal().map_err(AppError::Signals)?;
     let listeners = Listeners::bind(addresses).await?;
+    // Nothing is served yet, so the disk may be waited for.
+    let authority = authority.map(Authority::open).transpose()?;
     // A batch is a whole change; the index takes it at once, so the source seldom waits.
     let (batch_sender, batches) = mpsc::channel(4);
     let (view_sender, views) = watch::channel(Arc::default());
     tokio::spawn(index::run(batches, view_sender));
     let (keyed_sender, keyed) = watch::channel(Arc::default());
     tokio::spawn(jwks::run(views, keyed_sender, guard));
-    let (ending, served) = start(keyed, listeners);
+    let (ending, served) = start(keyed, listeners, authority);
     tokio::pin!(served);
     tokio::select! {
         () = signalled => {
@@ -82,17 +94,31 @@ pub async fn serve(source: impl Source, addresses: Addresses, guard: jwks::Guard
 fn start(
     views: watch::Receiver<Arc<View>>,
     listeners: Listeners,
+    authority: Option<Authority>,
 ) -> (watch::Sender<bool>, impl Future<Output = Result<(), tonic::transport::Error>>) {
     let (snapshots, streams, metrics) = (Snapshots::default(), Streams::default(), Metrics::default());
     let (ending, end) = watch::channel(false);
     let (verdict_sender, verdicts) = watch::channel(Arc::default());
     announce("xds", &listeners.xds);
     announce("admin", &listeners.admin);
-    let reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics);
+    let reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics, authority.clone());
+    if let Some(authority) = authority {
+        tokio::spawn(authority.clone().run(witnesses(authority, streams.clone(), snapshots.clone())));
+    }
     tokio::spawn(findings::log(views.clone()));
     tokio::spawn(publish::run(views, snapshots.clone(), verdict_sender));
     tokio::spawn(status::serve(listeners.admin, Arc::new(reporter)));
     (ending, Service::new(snapshots, streams, metrics, end).serve(listeners.xds))
+}
+
+/// Whom a rotation of the root may ask: proxies that have proven who they are.
+fn witnesses(authority: Authority, streams: Streams, snapshots: Snapshots) -> impl Fn() -> Vec<Witness> {
+    move || {
+        let current = streams.current();
+        let domain = authority.trust_domain();
+        // Nobody can prove anything on the plaintext port.
+        xds::witness::witnesses(current, &snapshots, domain, |_| None, Instant::now())
+    }
 }
 
 struct Listeners {

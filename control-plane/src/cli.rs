@@ -1,6 +1,9 @@
 //! Flags, and one file for each command that has more to it than a call.
 
+mod admin;
 mod bootstrap;
+mod ca_folder;
+mod rotate;
 mod serve;
 mod status;
 mod validate;
@@ -31,6 +34,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Show which proxy has applied what, and what is wrong.
     Status(status::Args),
+    /// Change the root that all certificates chain to, without anybody losing trust.
+    RotateRoot(rotate::Args),
     /// Print the configuration with which a proxy finds the control plane.
     Bootstrap(bootstrap::Args),
     /// Run the data plane; takes the flags of sidegate-proxy.
@@ -53,6 +58,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Validate(args) => validate::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::RotateRoot(args) => rotate::run(&args),
         Command::Proxy { flags } => sidegate_proxy::run(flags),
         Command::SampleApp(args) => exit_code(block_on(sample::run(args))),
     }

@@ -21,6 +21,9 @@ pub mod translate; // view + scope → Envoy resources; pure
 pub mod status; // what is applied where: `/status`, metrics
 pub mod xds; // the ADS service; its delta state machine does no IO
 
+// Identity: who is who, and who says so.
+pub mod ca; // the certificate authority, and the rotation of its root
+
 // The landing and the ground floor.
 pub mod snapshot; // immutable resources of one scope, versioned
 pub mod model; // plain types of the world

@@ -1,5 +1,6 @@
 //! What is applied where: the report behind `/status`, and the page that serves it with metrics and health.
 
+mod rotate;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -13,9 +14,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::ca::{self, Authority};
 use crate::model::{Finding, Scope, Verdict, View};
 use crate::xds::stream::{TypeReport, TypeState};
 use crate::xds::{Metrics, StreamReport, Streams};
+pub use rotate::{Command, NewRoot};
 pub use server::serve;
 
 /// `GET /status`: what is served, who has applied it, what is wrong.
@@ -29,6 +32,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What is to be said about objects.
     pub conditions: Vec<Verdict>,
+    /// The certificate authority, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<ca::report::Report>,
 }
 
 /// One connected proxy.
@@ -114,6 +120,7 @@ pub struct Reporter {
     views: watch::Receiver<Arc<View>>,
     verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
     streams: Streams,
+    authority: Option<Authority>,
     registry: Registry,
     gauges: Gauges,
 }
@@ -126,14 +133,18 @@ struct Gauges {
 }
 
 impl Reporter {
-    /// A reporter over the latest view and verdicts, the open streams and what they count.
+    /// A reporter over the latest view and verdicts, the open streams and what they count, and the authority if there is one.
     pub fn new(
         views: watch::Receiver<Arc<View>>,
         verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
         streams: Streams,
         metrics: &Metrics,
+        authority: Option<Authority>,
     ) -> Self {
         let mut registry = Registry::default();
+        if let Some(authority) = &authority {
+            authority.metrics().register(&mut registry);
+        }
         let gauges = Gauges::default();
         metrics.register(&mut registry);
         registry.register("sidegate_generation", "Changes of the world so far", gauges.generation.clone());
@@ -143,7 +154,7 @@ impl Reporter {
             "Conditions of objects that are false now",
             gauges.false_conditions.clone(),
         );
-        Self { views, verdicts, streams, registry, gauges }
+        Self { views, verdicts, streams, authority, registry, gauges }
     }
 
     /// Everything, now.
@@ -157,6 +168,7 @@ impl Reporter {
             proxies,
             findings: view.findings.clone(),
             conditions: self.verdicts.borrow().to_vec(),
+            ca: self.authority.as_ref().map(Authority::report),
         }
     }
 
@@ -173,6 +185,11 @@ impl Reporter {
             tracing::error!(%error, "a metric could not be written");
         }
         page
+    }
+
+    /// The certificate authority, when there is one.
+    fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
     }
 
     /// Whether the source was read in full at least once.

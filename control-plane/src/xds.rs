@@ -6,6 +6,7 @@ mod metrics;
 mod node;
 pub mod stream;
 mod streams;
+pub mod witness;
 #[cfg(test)]
 mod tests;
 

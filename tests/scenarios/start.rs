@@ -57,7 +57,8 @@ async fn a_port_in_use_is_one_line_and_code_2() {
 async fn what_cannot_be_read_is_code_2() {
     let missing = "/nowhere/at/all";
     let (xds, admin) = (address().to_string(), address().to_string());
-    let serve = ["serve", "--manifests", missing, "--xds-address", &xds, "--admin-address", &admin];
+    let serve =
+        ["serve", "--manifests", missing, "--xds-address", &xds, "--admin-address", &admin, "--no-ca"];
     for arguments in [serve.to_vec(), vec!["validate", missing]] {
         let finished = run("sidegate", &arguments).await;
         assert_eq!(finished.code, Some(2), "{arguments:?}: {finished:?}");

@@ -143,7 +143,9 @@ fn start(sandbox: &Sandbox, folder: &std::path::Path, xds: SocketAddr, admin: So
 
 fn flags(folder: &str, xds: SocketAddr, admin: SocketAddr) -> Vec<String> {
     let (xds, admin) = (xds.to_string(), admin.to_string());
-    ["serve", "--manifests", folder, "--xds-address", &xds, "--admin-address", &admin]
+    // Beside the manifests: two control planes cannot share one.
+    let authority = format!("{folder}.ca");
+    ["serve", "--manifests", folder, "--xds-address", &xds, "--admin-address", &admin, "--ca-dir", &authority]
         .map(str::to_owned)
         .to_vec()
 }

@@ -1,5 +1,7 @@
 //! `sidegate serve`.
 
+mod authority;
+
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +26,8 @@ pub(super) struct Args {
     /// Address of /status, /metrics and /healthz.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     admin_address: SocketAddr,
+    #[command(flatten)]
+    authority: authority::Args,
     /// Addresses that keys for JWTPolicies may be fetched from although they are this machine's own or its links', and without TLS.
     #[arg(long, value_name = "BLOCK")]
     jwks_allow: Vec<jwks::Block>,
@@ -51,7 +55,12 @@ pub(super) fn run(args: Args) -> ExitCode {
         .init();
     let addresses = Addresses { xds: args.xds_address, admin: args.admin_address };
     let guard = jwks::Guard { allowed: args.jwks_allow };
-    match super::block_on(app::serve(Manifests::new(args.manifests), addresses, guard)) {
+    let authority = match args.authority.options() {
+        Ok(authority) => authority,
+        Err(reason) => return super::cannot(reason),
+    };
+    let source = Manifests::new(args.manifests);
+    match super::block_on(app::serve(source, addresses, guard, authority)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => super::cannot(error),
         Err(error) => super::cannot(error),

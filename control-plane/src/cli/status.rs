@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use http::header::HOST;
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http::StatusCode;
 use tokio::time::timeout;
 
+use super::admin::Call;
 use crate::model::{Finding, Verdict};
 use crate::status::{Proxy, Report, Role, State, TypeStatus};
+
+pub(super) mod authority;
 
 /// The flags of `sidegate status`.
 #[derive(Debug, clap::Args)]
@@ -58,29 +57,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 async fn fetch(address: &str) -> Result<Bytes, String> {
-    let with_scheme = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let uri: Uri = with_scheme.parse().map_err(|error| format!("not an address: {error}"))?;
-    if uri.scheme_str() != Some("http") {
-        return Err("only http:// is served".to_owned());
+    let (status, body) = Call::get(address, "/status").send().await?;
+    if status != StatusCode::OK {
+        return Err(format!("it answers {status}"));
     }
-    let host = uri.host().ok_or("the address has no host")?;
-    let authority = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(DEFAULT_PORT));
-    let connection = TcpStream::connect(authority).await.map_err(|error| error.to_string())?;
-    let text = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(text)?;
-    let driver = tokio::spawn(connection);
-    let request = Request::get("/status")
-        .header(HOST, uri.authority().map_or(host, |authority| authority.as_str()))
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(text)?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("it answers {}", response.status()));
-    }
-    let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
-    driver.abort();
-    Ok(body.map_err(|error| error.to_string())?.to_bytes())
+    Ok(body)
 }
 
 fn print(body: &[u8], output: Output) -> Result<String, String> {
@@ -107,6 +88,9 @@ fn table(report: &Report) -> String {
                 let _ = writeln!(text, "\n{} refuses a {}: {error}", title(proxy), status.kind);
             }
         }
+    }
+    if let Some(ca) = &report.ca {
+        authority::push(&mut text, ca);
     }
     push_list(&mut text, "Findings", report.findings.iter().map(finding_line));
     let failing = report.conditions.iter().filter(|condition| !condition.status);
@@ -195,14 +179,8 @@ fn condition_line(condition: &Verdict) -> String {
     format!("{} {}=False, {}: {}", condition.object, condition.condition, condition.reason, condition.message)
 }
 
-/// Where the control plane's admin page is when the address names no port.
-const DEFAULT_PORT: u16 = 15014;
-
 /// How long the whole exchange may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
-
-/// How large a report may be.
-const BODY_LIMIT: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -63,6 +63,8 @@ impl Mesh {
             &self.layout.xds.to_string(),
             "--admin-address",
             &self.layout.control_admin.to_string(),
+            "--ca-dir",
+            &self.root.path().join("ca").display().to_string(),
         ]
         .map(str::to_owned);
         self.processes.start(CONTROL_PLANE, &arguments)?;

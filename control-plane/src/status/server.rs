@@ -1,4 +1,4 @@
-//! The admin page: `/status`, `/metrics`, `/healthz` over HTTP/1.1.
+//! The admin page: `/status`, `/metrics`, `/healthz`, and `/rotate-root` for who may read the authority's folder, over HTTP/1.1.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Reporter;
+use super::{Reporter, rotate};
 
 /// Serves the admin page for as long as it is polled.
 pub async fn serve(listener: TcpListener, reporter: Arc<Reporter>) {
@@ -37,9 +37,14 @@ pub async fn serve(listener: TcpListener, reporter: Arc<Reporter>) {
 }
 
 async fn serve_connection(connection: TcpStream, reporter: Arc<Reporter>, _place: OwnedSemaphorePermit) {
-    let service = service_fn(move |request| {
-        let response = answer(&request, &reporter);
-        async move { Ok::<_, Infallible>(response) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let reporter = Arc::clone(&reporter);
+        async move {
+            Ok::<_, Infallible>(match request.uri().path() {
+                "/rotate-root" => rotate::answer(request, reporter.authority()).await,
+                _ => answer(&request, &reporter),
+            })
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -53,7 +58,7 @@ async fn serve_connection(connection: TcpStream, reporter: Arc<Reporter>, _place
 fn answer(request: &Request<Incoming>, reporter: &Reporter) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if !matches!(path, "/status" | "/metrics" | "/healthz") {
-        return plain(StatusCode::NOT_FOUND, "there is /status, /metrics and /healthz\n");
+        return plain(StatusCode::NOT_FOUND, "there is /status, /metrics, /healthz and /rotate-root\n");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
@@ -75,11 +80,15 @@ fn answer(request: &Request<Incoming>, reporter: &Reporter) -> Response<Full<Byt
     }
 }
 
-fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+pub(super) fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     respond(status, "text/plain; charset=utf-8", text.to_owned())
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(super) fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));

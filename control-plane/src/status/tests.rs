@@ -23,7 +23,7 @@ fn finding() -> Finding {
 fn reporter(view: View) -> (Arc<Reporter>, watch::Sender<Arc<View>>) {
     let (views, receiver) = watch::channel(Arc::new(view));
     let (_, verdicts) = watch::channel(Arc::default());
-    (Arc::new(Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default())), views)
+    (Arc::new(Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default(), None)), views)
 }
 
 async fn page(reporter: Arc<Reporter>) -> SocketAddr {
@@ -62,6 +62,60 @@ async fn the_page_answers_what_it_has() {
     assert_eq!(get(address, "POST", "/status").await.0, StatusCode::METHOD_NOT_ALLOWED);
 }
 
+#[tokio::test]
+async fn the_root_is_rotated_only_for_who_can_read_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::open(ca::Options::new(folder.path().join("ca"), "cluster.local")).unwrap();
+    let (_views, receiver) = watch::channel(Arc::default());
+    let (_, verdicts) = watch::channel(Arc::default());
+    let metrics = Metrics::default();
+    let reporter = Reporter::new(receiver, verdicts, Streams::default(), &metrics, Some(authority.clone()));
+    let address = page(Arc::new(reporter)).await;
+    let token = ca::pass(&folder.path().join("ca")).unwrap();
+    let good = format!("Bearer {token}");
+    let phase = || authority.report().rotation.phase;
+    let start = r#"{"start":{"new":null}}"#;
+    for headers in
+        [vec![], vec!["Bearer x"], vec!["Basic x"], vec![token.as_str()], vec![good.as_str(), good.as_str()]]
+    {
+        for method in ["GET", "POST"] {
+            let (status, body) = ask(address, method, &headers, start).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {headers:?}");
+            assert!(!body.contains("fingerprint"), "{body}");
+        }
+    }
+    assert_eq!(phase(), ca::rotation::Phase::Stable);
+    assert_eq!(ask(address, "PUT", &[&good], "").await.0, StatusCode::METHOD_NOT_ALLOWED);
+    for body in ["", "{}", "start", r#"{"start":{}, "cancel":null}"#, &"x".repeat(20_000)] {
+        assert_eq!(ask(address, "POST", &[&good], body).await.0, StatusCode::BAD_REQUEST, "{body:.20}");
+    }
+    assert_eq!(ask(address, "POST", &[&good], r#""cancel""#).await.0, StatusCode::CONFLICT);
+    let (status, body) = ask(address, "POST", &[&good], start).await;
+    let report: ca::report::Report = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, report.rotation.phase), (StatusCode::OK, ca::rotation::Phase::Distributing));
+    assert_eq!(ask(address, "POST", &[&good], start).await.0, StatusCode::CONFLICT);
+    assert_eq!(ask(address, "GET", &[&good], "").await.0, StatusCode::OK);
+    assert_eq!(ask(address, "POST", &[&good], r#""cancel""#).await.0, StatusCode::OK);
+    let (_, status) = get(address, "GET", "/status").await;
+    assert_eq!(serde_json::from_str::<Report>(&status).unwrap().ca.unwrap().roots.len(), 1);
+    assert!(get(address, "GET", "/metrics").await.1.contains("sidegate_ca_rotation_phase 0"));
+}
+
+async fn ask(address: SocketAddr, method: &str, headers: &[&str], body: &str) -> (StatusCode, String) {
+    let connection = TcpStream::connect(address).await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.unwrap();
+    tokio::spawn(driver);
+    let mut request = Request::builder().method(method).uri("/rotate-root").header("host", "x");
+    for header in headers {
+        request = request.header("authorization", *header);
+    }
+    let request = request.body(http_body_util::Full::new(bytes::Bytes::copy_from_slice(body.as_bytes())));
+    let response = sender.send_request(request.unwrap()).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
 #[test]
 fn the_json_has_the_agreed_names() {
     let report = Report {
@@ -93,6 +147,7 @@ fn the_json_has_the_agreed_names() {
             reason: "BackendNotFound".to_owned(),
             message: "m".to_owned(),
         }],
+        ca: None,
     };
     let expected = serde_json::json!({
         "generation": 7,

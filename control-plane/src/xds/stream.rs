@@ -91,8 +91,19 @@ pub struct TypeReport {
     pub state: TypeState,
     /// Why resources are refused.
     pub error: Option<String>,
+    /// Of secrets: what the client has confirmed of the one that says whom it trusts.
+    pub roots: Option<Holding>,
     /// Since when the state and the versions are these.
     pub since: Instant,
+}
+
+/// What a client has confirmed of one resource that it asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The version that it has confirmed and that nothing else was sent after.
+    pub confirmed: Option<Arc<str>>,
+    /// Why it refuses the one that it should hold.
+    pub refused: Option<String>,
 }
 
 /// The delta state of one ADS stream.
@@ -122,6 +133,7 @@ impl Stream {
             accepted: None,
             state: TypeState::NotRequested,
             error: None,
+            roots: None,
             since: now,
         };
         Self {
@@ -240,6 +252,9 @@ impl Stream {
             report.accepted.clone_from(&ledger.accepted);
             report.resources = ledger.live_count();
             report.error = ledger.error();
+            if report.kind == ResourceType::Secret {
+                report.roots = ledger.holding(ROOTS);
+            }
         }
         &self.reports
     }
@@ -389,3 +404,6 @@ const ROUTE_HOLD_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a client is expected to ask for the endpoints of a cluster or the routes of a listener.
 const AWAIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The secret that says whom a proxy trusts.
+const ROOTS: &str = "ROOTCA";

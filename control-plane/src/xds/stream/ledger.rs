@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::flight::{Flight, Part};
 use super::rejection;
 use super::subscription::{Asked, Subscription};
-use super::{ACK_LIMIT, AWAIT_LIMIT};
+use super::{ACK_LIMIT, AWAIT_LIMIT, Holding};
 use crate::snapshot::{Resource, Resources};
 
 /// Resources of one type, by name.
@@ -415,6 +415,15 @@ impl Ledger {
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let unanswered = self.flight.as_ref().filter(|_| self.stale).map(|flight| flight.since + ACK_LIMIT);
         unanswered.into_iter().chain(self.awaited_since.map(|since| since + AWAIT_LIMIT))
+    }
+
+    /// What the client has confirmed of one name; nothing when it did not ask for it.
+    pub(super) fn holding(&self, name: &str) -> Option<Holding> {
+        let asked = self.subscription.is_requested() && self.subscription.covers(name);
+        asked.then(|| Holding {
+            confirmed: self.held.get(name).and_then(|held| held.version.clone()),
+            refused: self.refused.get(name).map(|refused| refused.text.clone()),
+        })
     }
 
     /// How many resources the client has confirmed.
