@@ -332,8 +332,19 @@ mod tests {
     use super::*;
     use crate::telemetry::Metrics;
 
+    #[test]
+    fn d3_what_says_something_about_one_connection_needs_no_pause() {
+        let about_one = |number| is_about_one_connection(&io::Error::from_raw_os_error(number));
+        for number in [libc::ECONNABORTED, libc::ECONNRESET, libc::EINTR] {
+            assert!(about_one(number), "{}", io::Error::from_raw_os_error(number));
+        }
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, libc::EINVAL] {
+            assert!(!about_one(number), "{}", io::Error::from_raw_os_error(number));
+        }
+    }
+
     #[tokio::test(flavor = "local")]
-    async fn a_panic_ends_one_connection_and_gives_back_what_it_held() {
+    async fn h6_a_panic_ends_one_connection_and_gives_back_what_it_held() {
         let metrics = Metrics::new(1);
         let recorder = metrics.recorder(0);
         let balance = Arc::new(Balance::new(vec![mpsc::channel(1).0], 10));
