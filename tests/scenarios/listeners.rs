@@ -700,6 +700,64 @@ async fn e2_another_endpoint_is_dialled_and_a_connection_ends_in_time() {
     assert!(page.contains("istio_tcp_connections_opened_total{"), "{page}");
 }
 
+#[tokio::test]
+async fn tcp_connections_are_shared_out_by_weight_and_end_when_idle() {
+    let sandbox = Sandbox::new();
+    let (one, two) = (Raw::start("one", true).await, Raw::start("two", true).await);
+    let tcp = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp",
+        "weighted_clusters": {"clusters": [{"name": "one", "weight": 1}, {"name": "two", "weight": 3}]},
+        "idle_timeout": "0.4s",
+    });
+    let chains = json!({"filter_chains": [{"filters": [{"name": "tcp", "typed_config": tcp}]}]});
+    let gateway = Gateway::new().cluster("one", &[one.address]).cluster("two", &[two.address]);
+    let proxy = gateway.listener(&chains.to_string()).start(&sandbox).await;
+    let mut twos = 0;
+    let mut last = None;
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        twos += usize::from(word(&mut stream, 3).await == "two");
+        last = Some((stream, Instant::now()));
+    }
+    // Three quarters of them, and five standard deviations to either side.
+    assert!((120..=180).contains(&twos), "{twos} of 200");
+    let (mut stream, begun) = last.unwrap();
+    let _ = wait::within("the end of silence", stream.read_to_end(&mut Vec::new())).await;
+    assert!(begun.elapsed() >= Duration::from_millis(350), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn the_version_that_is_spoken_chooses_the_chain() {
+    let sandbox = Sandbox::new();
+    let (one, two, rest) =
+        (Raw::start("1.1", false).await, Raw::start("two", false).await, Raw::start("bin", false).await);
+    let inspector = "listener_filters: [{name: h, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]";
+    let proxy = Gateway::new()
+        .cluster("one", &[one.address])
+        .cluster("two", &[two.address])
+        .cluster("rest", &[rest.address])
+        .listener(inspector)
+        .opaque_chain("{application_protocols: ['http/1.1']}", "one")
+        .opaque_chain("{application_protocols: [h2c]}", "two")
+        .listener(&json!({"default_filter_chain": {"filters": [tcp_proxy("rest")]}}).to_string())
+        .start(&sandbox)
+        .await;
+    for (first, expected) in [
+        (&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], "1.1"),
+        (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], "two"),
+        (&b"\x00\x01\x02 something else\r\n"[..], "bin"),
+    ] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        // However it is cut.
+        for piece in first.chunks(5) {
+            stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(word(&mut stream, 3).await, expected);
+    }
+}
+
 /// Runs a program; whether it succeeded, and what it wrote.
 fn run(line: &str) -> (bool, String) {
     let words: Vec<&str> = line.split(' ').collect();
