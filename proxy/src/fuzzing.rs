@@ -12,13 +12,14 @@ use crate::http1::{
     self, BodyDecoder, CHUNK_END, Decoded, Expect, Fault, Framing, Limits, ParseError, RequestEvent,
     RequestOptions, RequestParser, ResponseEvent, ResponseOptions, ResponseParser,
 };
-use crate::http2::{Budgets, Cut, Guard};
 use crate::message::{EscapedSlashes, Headers, PathError, PathOptions, Version, normalize};
 use crate::proxy_header::{self, Header};
 
+mod frames;
 pub mod strict;
 mod whole;
 
+pub use frames::http2_frames;
 pub use whole::whole_request;
 
 #[cfg(test)]
@@ -74,28 +75,6 @@ pub fn chunked(data: &[u8]) {
         (second.data, second.trailers, second.end, second.rest),
         (whole.data, whole.trailers, whole.end, 0)
     );
-}
-
-/// The frames of HTTP/2, in either direction: the guard decides the same whatever pieces they come in, and passes on what it does not cut.
-pub fn http2_frames(data: &[u8]) {
-    let whole = guarded([data]);
-    for piece in [1, 2, 7] {
-        assert_eq!(whole, guarded(data.chunks(piece)), "pieces of {piece}");
-    }
-}
-
-/// What a guard makes of a client's bytes, and of the same bytes when we send them.
-fn guarded<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Option<Cut>, Option<Cut>) {
-    let [inbound, outbound] = [true, false].map(|server| Guard::new(Budgets::default(), server));
-    for piece in pieces {
-        if inbound.cut().is_none() {
-            let passed = inbound.received(piece);
-            assert!(passed <= piece.len() && (passed == piece.len() || inbound.cut().is_some()));
-        }
-        outbound.sent(piece);
-        outbound.flushed();
-    }
-    (inbound.cut(), outbound.cut())
 }
 
 /// A path under every option: never a dot segment or a lower-case escape left, and doing it twice changes nothing.

@@ -360,8 +360,37 @@ mod tests {
     use super::*;
     use crate::telemetry::Metrics;
 
+    #[test]
+    fn connections_go_to_a_worker_that_has_clearly_fewer() {
+        let balance = Arc::new(Balance::new((0..3).map(|_| mpsc::channel(1).0).collect(), 100));
+        let take = |worker, count| (0..count).map(|_| Load::new(&balance, worker)).collect::<Vec<_>>();
+        let mut held = [take(0, 2), take(1, 1), take(2, 0)];
+        assert_eq!(balance.lighter(0), None, "two more are not clearly more");
+        held[0].extend(take(0, 1));
+        assert_eq!(balance.lighter(0), Some(2));
+        assert_eq!((balance.lighter(1), balance.lighter(2)), (None, None));
+        // The more there are, the more it takes: past 16 it is two, and an eighth of them.
+        held = [take(0, 20), take(1, 16), take(2, 16)];
+        assert_eq!(balance.lighter(0), None);
+        held[0].extend(take(0, 1));
+        assert_eq!(balance.lighter(0), Some(1));
+        drop(held);
+        assert_eq!(balance.connections(), 0);
+    }
+
+    #[test]
+    fn d3_what_says_something_about_one_connection_needs_no_pause() {
+        let about_one = |number| is_about_one_connection(&io::Error::from_raw_os_error(number));
+        for number in [libc::ECONNABORTED, libc::ECONNRESET, libc::EINTR] {
+            assert!(about_one(number), "{}", io::Error::from_raw_os_error(number));
+        }
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, libc::EINVAL] {
+            assert!(!about_one(number), "{}", io::Error::from_raw_os_error(number));
+        }
+    }
+
     #[tokio::test(flavor = "local")]
-    async fn a_panic_ends_one_connection_and_gives_back_what_it_held() {
+    async fn h6_a_panic_ends_one_connection_and_gives_back_what_it_held() {
         let metrics = Metrics::new(1);
         let recorder = metrics.recorder(0);
         let balance = Arc::new(Balance::new(vec![mpsc::channel(1).0], 10));

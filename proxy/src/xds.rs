@@ -63,7 +63,7 @@ impl Client {
             compiler,
             ads,
             subscriptions: Subscriptions::new(node, clusters, listeners),
-            resolver: Resolver::new(resolver::system()),
+            resolver: Resolver::new(resolver::system(), rand::random),
             next_look: Instant::now() + FILES,
             outbox: VecDeque::new(),
             status: Status::default(),

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
+mod clock; // H4: steps of the wall clock
+
 fn log_to(path: &str) -> String {
     let config =
         json!({"path": path, "log_format": {"text_format_source": {"inline_string": "%RESPONSE_CODE%\n"}}});

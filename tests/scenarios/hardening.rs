@@ -4,6 +4,7 @@
 //! hold after any case.
 
 mod audit; // E5, E8, E11: nothing lost, nothing twice
+mod balance; // E7, E10: names that do not resolve, endpoints that are slow or gone
 mod bodies; // A2, A11, A12, A22: content and its end
 mod framing; // A1, A3, A4, A6, A7: how long a message is
 mod headers; // I1, I2, I5: what is written to be traced, counted or routed otherwise

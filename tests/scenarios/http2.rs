@@ -12,8 +12,10 @@ use sidegate_tests::origin::{Answer, Origin};
 use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::wait;
 
+mod grpc; // B17: calls and how they end
 mod floods; // B3 to B8: what costs much and serves nobody
-mod suites; // B1: h2spec
+mod streams; // B16: streams without number, and the last one
+mod suites; // B1, B2: h2spec, httpwg
 mod upstreams; // B15: endpoints that refuse, go away, fall silent
 mod windows; // B9: clients and endpoints that do not read
 mod heads; // B10 to B14: what is malformed, and what becomes of the rest

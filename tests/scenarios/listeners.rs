@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use sidegate_tests::certificates::{Authority, Leaf};
-use sidegate_tests::gateway::{Gateway, Proxy, socket, tcp_proxy};
+use sidegate_tests::gateway::{Gateway, Proxy, socket, tcp_proxy, typed};
 use sidegate_tests::message::Call;
 use sidegate_tests::origin::Origin;
 use sidegate_tests::process::Process;
@@ -489,8 +489,9 @@ fn ticks(id: u32) -> u64 {
     fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("loopback works")).sum()
 }
 
-fn limit_files(id: u32, most: usize) {
-    let limit = format!("--nofile={most}:{most}");
+/// Sets the soft and the hard limit of a running process.
+fn limit_files(id: u32, limits: &str) {
+    let limit = format!("--nofile={limits}");
     let status = std::process::Command::new("prlimit").args(["--pid", &id.to_string(), &limit]).status();
     assert!(status.is_ok_and(|status| status.success()), "prlimit failed");
 }
@@ -510,7 +511,7 @@ async fn d3_without_descriptors_admin_answers_and_service_comes_back() {
     assert_eq!(kept.call(&Call::get("/")).await.unwrap().text(), "app");
     let id = proxy.process.id();
     let used = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
-    limit_files(id, used + 20);
+    limit_files(id, &format!("{0}:{0}", used + 20));
     let mut crowd = Vec::new();
     for _ in 0..500 {
         crowd.push(TcpStream::connect(proxy.address).await.unwrap());
@@ -536,6 +537,47 @@ async fn d3_without_descriptors_admin_answers_and_service_comes_back() {
     let gone = Instant::now();
     assert_eq!(proxy.get("/").await.text(), "app");
     assert!(gone.elapsed() < Duration::from_secs(3), "it came back after {:?}", gone.elapsed());
+}
+
+/// The log's file is opened anew just when there is no descriptor for it.
+#[tokio::test]
+async fn d3_without_descriptors_lines_are_lost_and_counted_and_requests_are_not() {
+    let sandbox = Sandbox::new();
+    let origin = Origin::named("app").await;
+    let path = sandbox.path().join("access.log");
+    let config =
+        json!({"path": path, "log_format": {"text_format_source": {"inline_string": "%REQ(:PATH)%\n"}}});
+    let log = typed("log", "envoy.extensions.access_loggers.file.v3.FileAccessLog", config);
+    let gateway = Gateway::to(&[origin.address()]).http(&json!({"access_log": [log]}).to_string());
+    let proxy = gateway.with_admin().start(&sandbox).await;
+    let mut kept = client::Http1::connect(proxy.address).await.unwrap();
+    assert_eq!(kept.call(&Call::get("/before")).await.unwrap().text(), "app");
+    let logged = async |path: &std::path::Path, target: &str| {
+        wait::until(target, async || std::fs::read_to_string(path).ok()?.contains(target).then_some(()))
+            .await;
+    };
+    logged(&path, "/before").await;
+    std::fs::rename(&path, sandbox.path().join("moved.log")).unwrap();
+    let admin = proxy.admin_address();
+    let mut operator = client::Http1::connect(admin).await.unwrap();
+    let mut ask = async |call: Call| operator.call(&call.host(&admin.to_string())).await.unwrap();
+    assert_eq!(ask(Call::get("/ready")).await.status, 200);
+    // What is open stays, and nothing can be opened.
+    limit_files(proxy.process.id(), "3:1024");
+    assert_eq!(ask(Call::post("/reopen_logs", "")).await.status, 200);
+    wait::until("a line that is lost", async || {
+        assert_eq!(kept.call(&Call::get("/during")).await.unwrap().text(), "app");
+        let stats = ask(Call::get("/stats?filter=access_log_lines_failed")).await.text();
+        (!stats.contains("access_log_lines_failed: 0")).then_some(())
+    })
+    .await;
+    limit_files(proxy.process.id(), "1024:1024");
+    wait::until("a line again", async || {
+        assert_eq!(kept.call(&Call::get("/after")).await.unwrap().text(), "app");
+        std::fs::read_to_string(&path).ok()?.contains("/after").then_some(())
+    })
+    .await;
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("/before"));
 }
 
 #[tokio::test]
@@ -656,6 +698,64 @@ async fn e2_another_endpoint_is_dialled_and_a_connection_ends_in_time() {
     }
     let page = proxy.admin("/stats/prometheus").await.text();
     assert!(page.contains("istio_tcp_connections_opened_total{"), "{page}");
+}
+
+#[tokio::test]
+async fn tcp_connections_are_shared_out_by_weight_and_end_when_idle() {
+    let sandbox = Sandbox::new();
+    let (one, two) = (Raw::start("one", true).await, Raw::start("two", true).await);
+    let tcp = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp",
+        "weighted_clusters": {"clusters": [{"name": "one", "weight": 1}, {"name": "two", "weight": 3}]},
+        "idle_timeout": "0.4s",
+    });
+    let chains = json!({"filter_chains": [{"filters": [{"name": "tcp", "typed_config": tcp}]}]});
+    let gateway = Gateway::new().cluster("one", &[one.address]).cluster("two", &[two.address]);
+    let proxy = gateway.listener(&chains.to_string()).start(&sandbox).await;
+    let mut twos = 0;
+    let mut last = None;
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        twos += usize::from(word(&mut stream, 3).await == "two");
+        last = Some((stream, Instant::now()));
+    }
+    // Three quarters of them, and five standard deviations to either side.
+    assert!((120..=180).contains(&twos), "{twos} of 200");
+    let (mut stream, begun) = last.unwrap();
+    let _ = wait::within("the end of silence", stream.read_to_end(&mut Vec::new())).await;
+    assert!(begun.elapsed() >= Duration::from_millis(350), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn the_version_that_is_spoken_chooses_the_chain() {
+    let sandbox = Sandbox::new();
+    let (one, two, rest) =
+        (Raw::start("1.1", false).await, Raw::start("two", false).await, Raw::start("bin", false).await);
+    let inspector = "listener_filters: [{name: h, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]";
+    let proxy = Gateway::new()
+        .cluster("one", &[one.address])
+        .cluster("two", &[two.address])
+        .cluster("rest", &[rest.address])
+        .listener(inspector)
+        .opaque_chain("{application_protocols: ['http/1.1']}", "one")
+        .opaque_chain("{application_protocols: [h2c]}", "two")
+        .listener(&json!({"default_filter_chain": {"filters": [tcp_proxy("rest")]}}).to_string())
+        .start(&sandbox)
+        .await;
+    for (first, expected) in [
+        (&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], "1.1"),
+        (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], "two"),
+        (&b"\x00\x01\x02 something else\r\n"[..], "bin"),
+    ] {
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        // However it is cut.
+        for piece in first.chunks(5) {
+            stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(word(&mut stream, 3).await, expected);
+    }
 }
 
 /// Runs a program; whether it succeeded, and what it wrote.

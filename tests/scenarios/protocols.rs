@@ -349,28 +349,66 @@ async fn a_goaway_loses_nothing() {
 }
 
 #[tokio::test]
-async fn tcp_is_passed_on_with_each_direction_ending_by_itself() {
-    let sandbox = Sandbox::new();
-    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(async move {
-        // The first connection only asks whether anybody listens.
-        for _ in 0..2 {
+async fn e4_tcp_is_passed_on_with_each_direction_ending_by_itself() {
+    for server_first in [false, true] {
+        let sandbox = Sandbox::new();
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            // The first connection only asks whether anybody listens.
+            drop(listener.accept().await.unwrap());
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut all = Vec::new();
-            // The answer begins only when the question has ended.
-            socket.read_to_end(&mut all).await.unwrap();
-            all.reverse();
-            socket.write_all(&all).await.unwrap();
+            if server_first {
+                socket.write_all(b"nothing more from here").await.unwrap();
+                socket.shutdown().await.unwrap();
+                socket.read_to_end(&mut all).await.unwrap();
+            } else {
+                // The answer begins only when the question has ended.
+                socket.read_to_end(&mut all).await.unwrap();
+                socket.write_all(&all.iter().rev().copied().collect::<Vec<_>>()).await.unwrap();
+            }
+            all
+        });
+        let proxy = Gateway::opaque(&[address]).with_admin().start(&sandbox).await;
+        let mut client = Http1::connect(proxy.address).await.unwrap();
+        if server_first {
+            let heard = wait::within("all that the server says", client.rest()).await.unwrap();
+            assert_eq!(heard, b"nothing more from here");
         }
-    });
-    let proxy = Gateway::opaque(&[address]).start(&sandbox).await;
+        // What is said after the other side's end still arrives.
+        let question = b"not http at all ".repeat(20_000);
+        client.send(&question).await.unwrap();
+        client.finish().await.unwrap();
+        if !server_first {
+            let mut answer = wait::within("the answer", client.rest()).await.unwrap();
+            answer.reverse();
+            assert!(answer == question, "{} bytes came back", answer.len());
+        }
+        assert!(server.await.unwrap() == question);
+        wait::until_equal("connections open", 0, async || {
+            proxy.stat("listener.main.downstream_cx_active").await
+        })
+        .await;
+    }
+}
+
+/// Over HTTP/1.1 nobody can tell a client that has said all from one that has left: the end of its side is taken for leaving, as most do.
+#[tokio::test]
+async fn e4_a_client_over_http1_that_ends_its_side_has_left_and_leaves_nothing_behind() {
+    let sandbox = Sandbox::new();
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::http1(move |_| Answer::text("late").after(&held)).await;
+    let proxy = Gateway::to(&[origin.address()]).with_admin().start(&sandbox).await;
     let mut client = Http1::connect(proxy.address).await.unwrap();
-    client.send(b"not http at all").await.unwrap();
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    wait::until_equal("requests at the origin", 1, async || origin.count()).await;
     client.finish().await.unwrap();
-    let answer = wait::within("the answer", client.rest()).await.unwrap();
-    assert_eq!(String::from_utf8(answer).unwrap(), "lla ta ptth ton");
-    server.await.unwrap();
+    wait::until_equal("abandoned requests", 1, async || origin.abandoned()).await;
+    for name in ["listener.main.downstream_cx_active", "cluster.app.upstream_rq_active"] {
+        wait::until_equal(name, 0, async || proxy.stat(name).await).await;
+    }
 }
 
 /// A listener that serves as its clients' HTTP proxy.

@@ -1,4 +1,4 @@
-//! A mixed load for a while, with clients that reset, peers that are slow and origins that are restarted: whatever failed was the doing of
+//! H8: a mixed load for a while, with clients that reset, peers that are slow and origins that are restarted: whatever failed was the doing of
 //! an upstream and could not be tried again, and nothing is left behind. `cargo xtask soak` runs it for longer.
 
 use std::collections::BTreeMap;
@@ -10,14 +10,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sidegate_tests::client::{Http1, Http2};
 use sidegate_tests::fountain::{Fountain, narrow};
-use sidegate_tests::gateway::{Gateway, Proxy, typed};
+use sidegate_tests::gateway::{Gateway, Proxy, socket, tcp_proxy, typed};
 use sidegate_tests::message::{Call, Received, Response};
 use sidegate_tests::origin::{Answer, Origin};
 use sidegate_tests::resources::{Usage, mebibytes};
 use sidegate_tests::sandbox::{Sandbox, address};
 use sidegate_tests::switch::Switch;
 use sidegate_tests::wait;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -42,12 +43,14 @@ fn answer(received: &Received) -> Answer {
 }
 
 #[tokio::test]
-async fn soak() {
+async fn h8_soak() {
     let seconds =
         std::env::var("SIDEGATE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     let until = Instant::now() + Duration::from_secs(seconds);
     let sandbox = Sandbox::new();
-    let (slow, sockets) = (Fountain::start(0).await, Switch::agreeing().await);
+    let (slow, sockets, echo) = (Fountain::start(0).await, Switch::agreeing().await, echo().await);
+    let opaque = address();
+    let unread = json!({"name": "unread", "address": socket(opaque), "filter_chains": [{"filters": [tcp_proxy("echo")]}]});
     let apps = [address(), address(), address()];
     let log = sandbox.path().join("access.log");
     let config = json!({"path": log, "log_format": {"json_format": {"id": "%REQ(X-ID)%", "reason": "%SIDEGATE_REASON%"}}});
@@ -60,6 +63,8 @@ async fn soak() {
         .cluster_with("app", &apps, BUDGET)
         .cluster("slow", &[slow.address()])
         .cluster("sockets", &[sockets.address()])
+        .cluster("echo", &[echo])
+        .other_listener(unread)
         .routes(ROUTES)
         .http("{stream_idle_timeout: 2s, upgrade_configs: [{upgrade_type: websocket}]}")
         .http(&json!({"access_log": [logs]}).to_string())
@@ -74,6 +79,7 @@ async fn soak() {
         crowd.spawn(over_http2(client, proxy.address, until, ledger.clone()));
         crowd.spawn(rude(proxy.address, until));
         crowd.spawn(websocket(proxy.address, until));
+        crowd.spawn(unread_bytes(opaque, until));
     }
     let mut samples = Vec::new();
     let mut delivered = BTreeMap::<String, usize>::new();
@@ -188,6 +194,48 @@ async fn websocket(address: SocketAddr, until: Instant) {
     }
 }
 
+/// Sends back what comes, to its end.
+async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind(address()).await.expect("an address for an origin");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut reading, mut writing) = socket.split();
+                let _ = tokio::io::copy(&mut reading, &mut writing).await;
+                let _ = writing.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+/// Bytes of no protocol: small and large, ended in order, and every fourth time broken off.
+async fn unread_bytes(address: SocketAddr, until: Instant) {
+    for number in 0_usize.. {
+        if Instant::now() >= until {
+            return;
+        }
+        let mut socket = TcpStream::connect(address).await.expect("the proxy listens");
+        let bytes: Vec<u8> = (0..1 + number % 5 * 60_000).map(|index| index as u8).collect();
+        if number % 4 == 3 {
+            let _ = socket.try_write(&bytes);
+            continue;
+        }
+        let (mut reading, mut writing) = socket.split();
+        let mut rest = Vec::new();
+        // What comes back is read meanwhile: nobody holds it.
+        let sending = async {
+            writing.write_all(&bytes).await?;
+            writing.shutdown().await
+        };
+        let (read, sent) = tokio::join!(reading.read_to_end(&mut rest), sending);
+        read.and(sent).expect("a connection that ends in order");
+        assert!(rest == bytes, "{} of {} bytes came back", rest.len(), bytes.len());
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Every failure is told by the log to be an upstream's doing, and was none that could be tried again.
 fn audit(ledger: &[(String, Result<Response, String>)], log: &Path) {
     let text = std::fs::read_to_string(log).unwrap_or_default();
@@ -198,7 +246,7 @@ fn audit(ledger: &[(String, Result<Response, String>)], log: &Path) {
         .collect();
     let mut failed = 0;
     for (id, outcome) in ledger {
-        if matches!(outcome, Ok(response) if response.status == 200 && response.complete && response.header("grpc-status").is_none_or(|s| s == "0"))
+        if matches!(outcome, Ok(response) if response.status == 200 && response.complete && response.header("grpc-status").is_none_or(|status| status == "0"))
         {
             continue;
         }
@@ -229,6 +277,7 @@ fn flat(samples: &[Usage]) {
 async fn settled(proxy: &Proxy) {
     for name in [
         "listener.main.downstream_cx_active",
+        "listener.unread.downstream_cx_active",
         "http.main.downstream_rq_active",
         "cluster.app.upstream_rq_active",
     ] {

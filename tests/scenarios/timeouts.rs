@@ -193,3 +193,40 @@ async fn a_connection_that_has_lasted_long_is_asked_to_end() {
     assert!(!wait::within("the idle connection's end", idle.readable()).await.unwrap_or(false));
     wait::until("GOAWAY", async || streams.is_closed().then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_connection_serves_so_many_requests_and_no_more() {
+    let origin = Origin::named("app").await;
+    let sandbox = Sandbox::new();
+    let http = "{common_http_protocol_options: {max_requests_per_connection: 3}, drain_timeout: 0.2s}";
+    let proxy = bounded(&sandbox, origin.address(), "timeout: 15s", http).await;
+    let mut client = Http1::connect(proxy.address).await.unwrap();
+    let streams = Http2::connect(proxy.address).await.unwrap();
+    for number in 1..=3 {
+        let answer = client.call(&Call::get("/")).await.unwrap();
+        let close = (number == 3).then_some("close");
+        assert_eq!((answer.status, answer.header("connection")), (200, close), "request {number}");
+        assert_eq!(streams.call(&Call::get("/")).await.unwrap().status, 200, "stream {number}");
+    }
+    assert_eq!(wait::within("the end", client.rest()).await.unwrap(), b"");
+    wait::until("GOAWAY", async || streams.is_closed().then_some(())).await;
+    assert_eq!(origin.count(), 6);
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends() {
+    let origin = Origin::named("app").await;
+    let sandbox = Sandbox::new();
+    let http = "{common_http_protocol_options: {idle_timeout: 0.4s}, drain_timeout: 0.2s}";
+    let proxy = bounded(&sandbox, origin.address(), "timeout: 15s", http).await;
+    let begun = Instant::now();
+    let mut used = Http1::connect(proxy.address).await.unwrap();
+    let mut fresh = Http1::connect(proxy.address).await.unwrap();
+    let streams = Http2::connect(proxy.address).await.unwrap();
+    assert_eq!(used.call(&Call::get("/")).await.unwrap().header("connection"), None);
+    assert_eq!(streams.call(&Call::get("/")).await.unwrap().status, 200);
+    assert_eq!(wait::within("the end of one that was used", used.rest()).await.unwrap(), b"");
+    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+    wait::within("the end of one that never was", fresh.rest()).await.unwrap();
+    wait::until("GOAWAY", async || streams.is_closed().then_some(())).await;
+}

@@ -350,6 +350,14 @@ impl Proxy {
         self.ask_admin(Call::get(target)).await
     }
 
+    /// Where the admin page listens.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.expect("a proxy started with_admin")
+    }
+
     /// A number of `/stats`, by its whole name.
     ///
     /// # Panics
@@ -366,7 +374,7 @@ impl Proxy {
     }
 
     async fn ask_admin(&self, call: Call) -> Response {
-        let admin = self.admin.expect("a proxy started with_admin");
+        let admin = self.admin_address();
         // By its own name: the page answers to no other, lest a browser be led to it.
         client::call(admin, &call.host(&admin.to_string())).await
     }

@@ -24,6 +24,7 @@ pub mod frames; // HTTP/2 frames by hand, to break every rule
 mod wire; // HTTP/1.1 bytes, read without mercy and without judgement
 pub mod message; // requests and responses as scenarios see them
 
+pub mod clock; // the time of day as one process sees it
 pub mod resources; // what a process takes of the machine
 pub mod process; // children, their logs, their ends
 pub mod sandbox; // a folder and addresses of a scenario's own

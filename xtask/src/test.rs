@@ -1,5 +1,7 @@
 //! `cargo xtask test`: builds the programs, fetches the peers, runs every test.
 
+use std::path::PathBuf;
+
 use crate::peers;
 use crate::stage::{cargo, execute, in_ci, stage};
 use crate::workspace::root;
@@ -10,16 +12,14 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     stage("build the tests", || execute(workspace("test")?.arg("--no-run")))?;
     let envoy =
         stage("peers", peers::envoy).or_else(|error| if in_ci() { Err(error) } else { skipped(&error) })?;
-    let h2spec = stage("h2spec", peers::h2spec).inspect_err(|error| {
-        eprintln!("   {error:#}\n   The suite of h2spec is SKIPPED. With CI=true this would be a failure.");
-    });
-    if in_ci() {
-        h2spec.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-    }
+    let suites = [
+        (peers::H2SPEC_VARIABLE, suite("h2spec", peers::h2spec)?),
+        (peers::HTTPWG_VARIABLE, suite("httpwg", peers::httpwg)?),
+    ];
     stage("tests", || {
         let mut command = workspace("test")?;
-        if let Ok(h2spec) = &h2spec {
-            command.env(peers::H2SPEC_VARIABLE, h2spec);
+        for (variable, program) in &suites {
+            command.envs(program.as_ref().map(|program| (variable, program)));
         }
         if let Some(envoy) = &envoy {
             command.env(peers::ENVOY_VARIABLE, envoy);
@@ -32,7 +32,19 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn skipped(error: &anyhow::Error) -> anyhow::Result<Option<std::path::PathBuf>> {
+/// The program of a suite that nobody here wrote; on a developer's machine the suite may be missing.
+fn suite(name: &str, fetch: fn() -> anyhow::Result<Option<PathBuf>>) -> anyhow::Result<Option<PathBuf>> {
+    match stage(name, fetch) {
+        Err(error) if !in_ci() => {
+            eprintln!("   {error:#}");
+            eprintln!("   The suite of {name} is SKIPPED. With CI=true this would be a failure.");
+            Ok(None)
+        }
+        fetched => fetched,
+    }
+}
+
+fn skipped(error: &anyhow::Error) -> anyhow::Result<Option<PathBuf>> {
     eprintln!("   {error:#}");
     eprintln!("   The interop tests against Envoy are SKIPPED. With CI=true this would be a failure.");
     Ok(None)

@@ -70,6 +70,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_longest_is_taken_and_one_byte_more_is_not() {
+        let longest = |bytes| ("a".repeat(bytes) + ":65535", "a".repeat(bytes + 1) + ":65535");
+        let (good, bad) = longest(255);
+        assert!(is_authority(good.as_bytes()) && !is_authority(bad.as_bytes()));
+    }
+
+    #[test]
     fn takes_hosts_and_ports() {
         for good in ["a", "a.test", "A.Test.", "a_b.test:80", "10.0.0.1:65535", "[::1]", "[2001:db8::1]:443"]
         {

@@ -273,11 +273,36 @@ mod tests {
     }
 
     #[test]
+    fn text_is_what_is_utf8() {
+        let mut headers = Headers::default();
+        headers.append(Name::Static("x-text"), Value::Static("one"));
+        headers.append(Name::Static("x-bytes"), Value::Http(HeaderValue::from_bytes(b"\xff").unwrap()));
+        assert_eq!((headers.get_str("x-text"), headers.get_str("x-bytes")), (Some("one"), None));
+        assert_eq!((headers.contains("x-bytes"), headers.contains("x-none")), (true, false));
+    }
+
+    #[test]
     fn insert_replaces_all_and_keeps_the_first_place() {
         let mut headers = sample();
         headers.insert(Name::Static("x-one"), Value::Static("3"));
         let fields: Vec<_> = headers.iter().collect();
         assert_eq!(fields, [(&b"Host"[..], &b"a"[..]), (b"X-One", b"3")]);
+    }
+
+    #[test]
+    fn a_section_knows_its_size_and_both_maps_say_the_same() {
+        let mut headers = sample();
+        assert_eq!(headers.wire_len(), "Host: a\r\nX-One: 1\r\nx-one: 2\r\n".len());
+        headers.append(Name::Static("x-ours"), Value::Static("3"));
+        headers.set("x-built", HeaderValue::from_static("4"));
+        assert_eq!((headers.len(), headers.is_empty(), Headers::new().is_empty()), (5, false, true));
+        let map = headers.to_map();
+        let of =
+            |name: &str| map.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().concat();
+        assert_eq!((of("host"), of("x-one")), (b"a".to_vec(), b"12".to_vec()));
+        assert_eq!((of("x-ours"), of("x-built")), (b"3".to_vec(), b"4".to_vec()));
+        assert!(map.capacity() >= headers.len() + 2, "room for what a codec adds");
+        assert_eq!(headers.into_map(), map);
     }
 
     #[test]

@@ -43,7 +43,11 @@ impl Resolver {
         let (host, port) = split(authority, default_port);
         let address = match host.parse::<IpAddr>() {
             Ok(address) => SocketAddr::new(address, port),
-            Err(_) => resolve(host, port, time_limit).await?,
+            Err(_) => match resolve(host, port, time_limit).await {
+                Ok(address) => address,
+                // A resolver that fails for a while must not take along what was good a moment ago.
+                Err(error) => self.last(authority).ok_or(error)?,
+            },
         };
         Ok(self.remember(authority, address, now))
     }
@@ -55,6 +59,11 @@ impl Resolver {
             return endpoint.clone();
         }
         self.remember(&address.to_string(), address, Instant::now())
+    }
+
+    /// The last good answer for a name, however old.
+    fn last(&self, authority: &str) -> Option<SocketAddr> {
+        self.known.borrow().get(authority).map(|known| known.endpoint.address)
     }
 
     fn remember(&self, authority: &str, address: SocketAddr, now: Instant) -> Arc<Endpoint> {
@@ -116,6 +125,19 @@ mod tests {
         assert_eq!(split("[::1]:8080", 80), ("::1", 8080));
         assert_eq!(split("[::1]", 443), ("::1", 443));
         assert_eq!(split("::1", 80), ("::1", 80));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn e7_the_last_good_answer_stays_while_a_name_does_not_resolve() {
+        let resolver = Resolver::default();
+        let limit = Duration::from_secs(1);
+        // A label has 63 bytes at most: nobody is asked.
+        let name = format!("{}.test", "a".repeat(64));
+        let error = resolver.endpoint(&name, 80, limit).await.expect_err("no such name");
+        assert_eq!(error.reason, Reason::DnsFailure);
+        let good = resolver.remember(&name, "127.0.0.1:81".parse().unwrap(), Instant::now());
+        tokio::time::advance(KEEP * 2).await;
+        assert!(Arc::ptr_eq(&good, &resolver.endpoint(&name, 80, limit).await.unwrap()));
     }
 
     #[tokio::test]

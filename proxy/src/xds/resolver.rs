@@ -16,6 +16,9 @@ use crate::compile::{Dns, Resolvable};
 pub(crate) type Lookup =
     Arc<dyn Fn(Arc<str>) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync>;
 
+/// A random number from 0 to 1.
+pub(crate) type Roll = fn() -> f64;
+
 /// The system's resolver (`getaddrinfo`, on a thread of the runtime's pool).
 pub(crate) fn system() -> Lookup {
     Arc::new(|host| {
@@ -44,6 +47,7 @@ impl Answers {
 /// One task for each DNS cluster.
 pub(crate) struct Resolver {
     lookup: Lookup,
+    roll: Roll,
     tasks: BTreeMap<Arc<str>, Task>,
     sender: mpsc::Sender<Answers>,
     receiver: mpsc::Receiver<Answers>,
@@ -62,9 +66,9 @@ impl Drop for Task {
 
 impl Resolver {
     /// A resolver with nothing to do.
-    pub(crate) fn new(lookup: Lookup) -> Self {
+    pub(crate) fn new(lookup: Lookup, roll: Roll) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        Self { lookup, tasks: BTreeMap::new(), sender, receiver }
+        Self { lookup, roll, tasks: BTreeMap::new(), sender, receiver }
     }
 
     /// Resolves these clusters' names from now on, and no others.
@@ -75,7 +79,8 @@ impl Resolver {
             if self.tasks.get(&cluster).is_some_and(same) {
                 continue;
             }
-            let work = resolve(cluster.clone(), dns.clone(), self.lookup.clone(), self.sender.clone());
+            let answers = self.sender.clone();
+            let work = resolve(cluster.clone(), dns.clone(), self.lookup.clone(), self.roll, answers);
             self.tasks.insert(cluster, Task { dns, handle: tokio::spawn(work) });
         }
     }
@@ -90,13 +95,23 @@ impl Resolver {
     }
 }
 
-async fn resolve(cluster: Arc<str>, dns: Arc<Dns>, lookup: Lookup, answers: mpsc::Sender<Answers>) {
+async fn resolve(
+    cluster: Arc<str>,
+    dns: Arc<Dns>,
+    lookup: Lookup,
+    roll: Roll,
+    answers: mpsc::Sender<Answers>,
+) {
     let mut known: HashMap<Arc<str>, Vec<IpAddr>> = HashMap::new();
     loop {
         let mut failed = false;
         for (host, _) in dns.template.names() {
             match tokio::time::timeout(LOOKUP_TIME, lookup(host.clone())).await {
-                Ok(Ok(addresses)) => drop(known.insert(host, addresses)),
+                Ok(Ok(addresses)) if !addresses.is_empty() => drop(known.insert(host, addresses)),
+                Ok(Ok(_)) => {
+                    failed = true;
+                    tracing::warn!(cluster = &*cluster, host = &*host, "no addresses; the last ones stay");
+                }
                 Ok(Err(error)) => {
                     failed = true;
                     tracing::warn!(cluster = &*cluster, host = &*host, %error, "cannot resolve; the last answer stays");
@@ -118,7 +133,8 @@ async fn resolve(cluster: Arc<str>, dns: Arc<Dns>, lookup: Lookup, answers: mpsc
             }
         }
         let pause = if failed { dns.refresh.min(AFTER_FAILURE) } else { dns.refresh };
-        tokio::time::sleep(pause).await;
+        // Clusters that came together must not ask together for ever.
+        tokio::time::sleep(pause + pause.mul_f64(JITTER * roll())).await;
     }
 }
 
@@ -130,6 +146,9 @@ const LOOKUP_TIME: Duration = Duration::from_secs(10);
 
 /// When to ask again after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// The part of a pause that it may last longer.
+const JITTER: f64 = 0.1;
 
 #[cfg(test)]
 mod tests;

@@ -19,14 +19,14 @@ use tokio::task::JoinSet;
 use super::Stage;
 
 /// An endpoint played by hand: each connection, from 1, by script.
-struct Played {
-    address: std::net::SocketAddr,
+pub(super) struct Played {
+    pub(super) address: std::net::SocketAddr,
     task: tokio::task::JoinHandle<()>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Played {
-    async fn start<F, P>(settings: &'static [(u16, u32)], play: F) -> Self
+    pub(super) async fn start<F, P>(settings: &'static [(u16, u32)], play: F) -> Self
     where
         F: Fn(usize, Raw) -> P + Send + 'static,
         P: Future<Output = Option<()>> + Send + 'static,
@@ -59,7 +59,7 @@ impl Drop for Played {
 }
 
 /// The next frame that ends a request; pings are answered on the way.
-async fn request_end(raw: &mut Raw) -> Option<Frame> {
+pub(super) async fn request_end(raw: &mut Raw) -> Option<Frame> {
     loop {
         let next = raw.next().await?;
         match next.kind {

@@ -237,7 +237,7 @@ fn sclient(address: SocketAddr, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn openssl_is_a_peer_of_the_mesh_on_either_side() {
     let sandbox = Sandbox::new();
     let authority = Authority::new("mesh");

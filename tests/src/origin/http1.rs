@@ -105,7 +105,16 @@ async fn write(wire: &mut Wire, answer: &Answer, is_head: bool) -> io::Result<()
         if index > 0 {
             sleep(pause).await;
         }
-        wire.write(piece).await?;
+        if answer.framing == Framing::Chunked {
+            wire.write(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()).await?;
+        } else {
+            wire.write(piece).await?;
+        }
+    }
+    if answer.framing == Framing::Chunked {
+        let mut end = Vec::new();
+        push_chunked(&[], &answer.trailers, &mut end);
+        wire.write(&end).await?;
     }
     Ok(())
 }

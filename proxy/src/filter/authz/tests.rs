@@ -209,9 +209,9 @@ fn callers_are_known_by_their_certificates_alone() {
     let (head, attributes) = (request("GET", "a.test", "/", &[]), Attributes::default());
     let text = |text| Some(Box::new(Text::exact(text, false)));
     let say = |rule: &Rule, peer| rule.judge(&facts(&head, &attributes, peer));
-    let one = [Box::from("spiffe://td/ns/a/sa/b")];
-    let two = [one[0].clone(), Box::from("spiffe://td/ns/a/sa/c")];
-    let dns = [Box::from("b.test")];
+    let one: [Box<str>; 1] = [Box::from("spiffe://td/ns/a/sa/b")];
+    let two: [Box<str>; 2] = [one[0].clone(), Box::from("spiffe://td/ns/a/sa/c")];
+    let dns: [Box<str>; 1] = [Box::from("b.test")];
     let peer = Peer { uris: &one, dns: &dns, emails: &[], subject: "CN=b", doubtful: false };
     for (rule, nobody, known) in [
         (Rule::Peer(None), No, Yes),

@@ -22,9 +22,9 @@ fn scripted(answers: Vec<Option<&'static str>>) -> (Lookup, Arc<Mutex<usize>>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn asks_again_and_keeps_the_last_good_answer() {
+async fn e7_asks_again_and_keeps_the_last_good_answer() {
     let (lookup, asked) = scripted(vec![Some("10.0.0.1"), Some("10.0.0.2"), None]);
-    let mut resolver = Resolver::new(lookup);
+    let mut resolver = Resolver::new(lookup, || 0.0);
     resolver.follow(resolvable(&dns_cluster("a", "web", "7s")));
     let mut addresses = Vec::new();
     let start = tokio::time::Instant::now();
@@ -37,9 +37,9 @@ async fn asks_again_and_keeps_the_last_good_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_cannot_be_resolved_is_asked_again_soon_and_says_nothing() {
+async fn e7_a_name_that_cannot_be_resolved_is_asked_again_soon_and_says_nothing() {
     let (lookup, _) = scripted(vec![None, None, Some("10.0.0.1")]);
-    let mut resolver = Resolver::new(lookup);
+    let mut resolver = Resolver::new(lookup, || 0.0);
     let start = tokio::time::Instant::now();
     resolver.follow(resolvable(&dns_cluster("a", "web", "60s")));
     assert_eq!(resolver.answers().await.of("web").len(), 1);
@@ -47,9 +47,9 @@ async fn a_name_that_cannot_be_resolved_is_asked_again_soon_and_says_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn follows_the_clusters_that_are_there() {
+async fn e7_follows_the_clusters_that_are_there() {
     let (lookup, asked) = scripted(vec![Some("10.0.0.1"); 100]);
-    let mut resolver = Resolver::new(lookup);
+    let mut resolver = Resolver::new(lookup, || 0.0);
     let clusters = resolvable(&dns_cluster("a", "web", "5s"));
     resolver.follow(clusters.clone());
     resolver.answers().await;
@@ -61,4 +61,32 @@ async fn follows_the_clusters_that_are_there() {
     assert!(!resolver.answers().await.of("other").is_empty());
     resolver.follow(Vec::new());
     assert!(resolver.tasks.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn e7_an_answer_without_addresses_is_none_and_silence_is_cut() {
+    let asked = Arc::new(Mutex::new(0));
+    let lookup: Lookup = Arc::new(move |_| {
+        let mut count = asked.lock().unwrap();
+        *count += 1;
+        let number = *count;
+        Box::pin(async move {
+            match number {
+                1 => Ok((1..=1_000_u32).map(|number| std::net::Ipv4Addr::from(number).into()).collect()),
+                2 => Ok(Vec::new()),
+                3 => std::future::pending().await,
+                _ => Ok(vec!["10.0.0.2".parse().unwrap()]),
+            }
+        })
+    });
+    let mut resolver = Resolver::new(lookup, || 0.5);
+    resolver.follow(resolvable(&dns_cluster("a", "web", "100s")));
+    let start = tokio::time::Instant::now();
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        let answer = resolver.answers().await;
+        answers.push((answer.of("web").len(), start.elapsed().as_millis()));
+    }
+    // A twentieth longer each: half of the most. After failures soon again, and a lookup has ten seconds.
+    assert_eq!(answers, [(1_000, 0), (1_000, 105_000), (1_000, 116_050), (1, 117_100)]);
 }
