@@ -18,7 +18,7 @@ use crate::cluster::{Cluster, Endpoint, EndpointId};
 use crate::drain::Phase;
 use crate::error::Reason;
 use crate::filter::authz::Gate;
-use crate::filter::{self, Attributes, GrpcWeb};
+use crate::filter::{self, GrpcWeb};
 use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Tunnel, Version};
 use crate::route::{Action, HeaderChanges, Route, Silent};
 use crate::snapshot::{Http, Loaded, Snapshot};
@@ -34,6 +34,7 @@ mod certificate;
 mod bounds;
 mod deadline;
 mod explain;
+mod filters;
 mod forwarded;
 mod gate;
 mod mirror;
@@ -248,19 +249,7 @@ impl<'a> Exchange<'a> {
     async fn run(&mut self, http: &Http, request: &mut Request) -> Result<Response, Reply> {
         self.prepare(http, &mut request.head)?;
         let route = self.select_route(http, request)?;
-        self.route = Some(route.clone());
-        for changes in &route.response_headers {
-            // What a response's header is to tell of the request is kept for it.
-            let record = self.ending.record();
-            for name in changes.wanted_request_headers() {
-                prepare::collect(
-                    &request.head.headers,
-                    std::slice::from_ref(name),
-                    &mut record.request_headers,
-                );
-            }
-        }
-        self.run_filters(http, &route, request)?;
+        let route = self.run_filters(http, route, request).await?;
         if !http.filters.is_empty() && filter::translates_grpc_web(&http.filters, &route.filters) {
             self.grpc_web = GrpcWeb::translate(request);
             self.ending.record().grpc |= self.grpc_web.is_some();
@@ -290,37 +279,20 @@ impl<'a> Exchange<'a> {
         if let Some(tunnel) = &request.tunnel {
             tunnel::check(tunnel, http, route)?;
         }
-        Ok(route.clone())
-    }
-
-    fn run_filters(&mut self, http: &Http, route: &Route, request: &mut Request) -> Result<(), Reply> {
-        let mut attributes = Attributes::default();
-        let mut notes = Vec::new();
-        let record = self.ending.record();
-        let mut context = filter::Context {
-            now: record.start,
-            connection: &self.downstream.connection,
-            direct: self.downstream.direct_source.ip(),
-            client: record.peer.ip(),
-            head: &mut request.head,
-            attributes: &mut attributes,
-            recorder: &self.worker.recorder,
-            notes: &mut notes,
-        };
-        match filter::on_request(&http.filters, &route.filters, &mut context) {
-            None => {
-                if !notes.is_empty() {
-                    self.ending.record().detail = Some(notes.join("; "));
-                }
-                Ok(())
-            }
-            Some(filtered) => {
-                if filtered.reason == Reason::RateLimited {
-                    self.worker.recorder.rate_limited(&http.stat_prefix);
-                }
-                Err(Reply::from_filter(filtered))
+        let route = route.clone();
+        self.route = Some(route.clone());
+        for changes in &route.response_headers {
+            // What a response's header is to tell of the request is kept for it.
+            let record = self.ending.record();
+            for name in changes.wanted_request_headers() {
+                prepare::collect(
+                    &request.head.headers,
+                    std::slice::from_ref(name),
+                    &mut record.request_headers,
+                );
             }
         }
+        Ok(route)
     }
 
     /// Turns the outcome into what the codec sends, and notes it.

@@ -1,7 +1,8 @@
 //! What runs around an exchange, between routing and the upstream.
 //!
 //! Cardinality: `on_request` runs exactly once per request, after the route is chosen and before the first attempt, in the chain's order;
-//! never again for a retry. A filter may answer; then later filters and the upstream see nothing.
+//! never again for a retry. A filter may answer; then later filters and the upstream see nothing. A filter that must wait for something
+//! asks: the exchange finds the answer, which [`resume`] hands to it, and the chain goes on after it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -83,6 +84,33 @@ pub(crate) struct Context<'a> {
     pub(crate) notes: &'a mut Vec<String>,
 }
 
+/// What the chain says of a request so far.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// It goes on.
+    Continue,
+    /// It goes on, by the route that it has now: a filter has changed what routes look at.
+    Reroute,
+    /// It is answered.
+    Reply(Reply),
+    /// A filter must know something first. The answer goes to [`resume`], and the chain then on.
+    Ask(Box<Question>),
+}
+
+impl From<Option<Reply>> for Verdict {
+    fn from(reply: Option<Reply>) -> Self {
+        reply.map_or(Self::Continue, Self::Reply)
+    }
+}
+
+/// What a filter waits for.
+#[derive(Debug)]
+pub(crate) enum Question {}
+
+/// What was found out.
+#[derive(Debug)]
+pub(crate) enum Answer {}
+
 /// What filters have found out about a request: Envoy's dynamic metadata, by the name of the filter that says it.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes(Vec<(Arc<str>, Value)>);
@@ -124,19 +152,37 @@ pub(crate) fn in_force<'a>(
     })
 }
 
-/// Runs the chain for one request; the first reply ends it.
-pub(crate) fn on_request(chain: &Chain, overrides: &Overrides, context: &mut Context<'_>) -> Option<Reply> {
-    for (name, kind) in in_force(chain, overrides) {
-        let reply = match kind {
-            Kind::LocalRateLimit(limit) => limit.on_request(context.now),
-            Kind::Rbac(rbac) => rbac.on_request(name, context),
-            Kind::GrpcWeb | Kind::Inert => None,
+/// Runs the chain for one request, from its `next` filter on; whatever is not to continue ends it, for now or for good.
+pub(crate) fn on_request(
+    chain: &Chain,
+    overrides: &Overrides,
+    next: &mut usize,
+    context: &mut Context<'_>,
+) -> Verdict {
+    while let Some(entry) = chain.get(*next) {
+        *next += 1;
+        let own = overrides.iter().find(|(name, _)| *name == entry.name);
+        let kind = match own {
+            // An override of `None` disables the filter on this route.
+            Some((_, None)) => continue,
+            Some((_, Some(kind))) => kind,
+            None => &entry.kind,
         };
-        if reply.is_some() {
-            return reply;
+        let verdict = match kind {
+            Kind::LocalRateLimit(limit) => limit.on_request(context.now).into(),
+            Kind::Rbac(rbac) => rbac.on_request(&entry.name, context).into(),
+            Kind::GrpcWeb | Kind::Inert => Verdict::Continue,
+        };
+        if !matches!(verdict, Verdict::Continue) {
+            return verdict;
         }
     }
-    None
+    Verdict::Continue
+}
+
+/// Gives a filter the answer that it asked for.
+pub(crate) fn resume(question: Question, _answer: Answer, _context: &mut Context<'_>) -> Verdict {
+    match question {}
 }
 
 /// Whether gRPC-Web is translated on this route.
