@@ -37,6 +37,7 @@ mod filter;
 mod header;
 mod http;
 mod http2;
+mod jwt;
 mod ledger;
 mod listener;
 mod patience;

@@ -30,6 +30,7 @@ use crate::worker::{Member, Worker};
 mod asked;
 mod attempts;
 mod bodies;
+mod call;
 mod certificate;
 mod bounds;
 mod deadline;
@@ -37,6 +38,7 @@ mod explain;
 mod filters;
 mod forwarded;
 mod gate;
+mod jwks;
 mod mirror;
 mod prepare;
 mod reply;
@@ -45,6 +47,7 @@ mod tunnel;
 
 pub(crate) use bounds::Bounds;
 pub(crate) use explain::{Question, explain};
+pub(crate) use jwks::refresh as refresh_keys;
 pub(crate) use reply::Reply;
 
 /// The connection that requests come from.

@@ -13,14 +13,17 @@ use tokio::time::Instant;
 
 use crate::error::Reason;
 use crate::message::RequestHead;
-use crate::telemetry::{Downstream, Recorder};
+use crate::telemetry::{Downstream, FilterEvent, Recorder};
 
 pub(crate) mod authz;
 mod grpc_web;
+pub(crate) mod jwt;
+mod predicate;
 mod ratelimit;
 
 pub(crate) use authz::Rbac;
 pub(crate) use grpc_web::GrpcWeb;
+pub(crate) use predicate::Predicate;
 pub(crate) use ratelimit::LocalRateLimit;
 
 /// The filters of a connection manager, in order, router left out.
@@ -47,6 +50,10 @@ pub(crate) enum Kind {
     Rbac(Arc<Rbac>),
     /// `envoy.filters.http.grpc_web`: see [`GrpcWeb`].
     GrpcWeb,
+    /// `envoy.filters.http.jwt_authn`.
+    Jwt(Arc<jwt::Jwt>),
+    /// What a route says for it.
+    JwtRoute(jwt::JwtRoute),
     /// Present in the configuration but with no effect here (e.g. a rate limit without a bucket: per-route only).
     Inert,
 }
@@ -105,22 +112,32 @@ impl From<Option<Reply>> for Verdict {
 
 /// What a filter waits for.
 #[derive(Debug)]
-pub(crate) enum Question {}
+pub(crate) enum Question {
+    /// Keys that tokens are verified by.
+    Keys(jwt::Waiting),
+}
 
 /// What was found out.
 #[derive(Debug)]
-pub(crate) enum Answer {}
+pub(crate) enum Answer {
+    /// The keys are there, or will not be.
+    Keys,
+}
 
 /// What filters have found out about a request: Envoy's dynamic metadata, by the name of the filter that says it.
 #[derive(Debug, Default)]
-pub(crate) struct Attributes(Vec<(Arc<str>, Value)>);
+pub(crate) struct Attributes {
+    said: Vec<(Arc<str>, Value)>,
+    /// What is to be counted, as bits.
+    events: u32,
+}
 
 impl Attributes {
     /// Notes what a filter says; another word under the same name replaces it.
     pub(crate) fn set(&mut self, filter: Arc<str>, value: Value) {
-        match self.0.iter_mut().find(|(name, _)| *name == filter) {
+        match self.said.iter_mut().find(|(name, _)| *name == filter) {
             Some((_, known)) => *known = value,
-            None => self.0.push((filter, value)),
+            None => self.said.push((filter, value)),
         }
     }
 
@@ -135,7 +152,23 @@ impl Attributes {
 
     /// What a filter said.
     pub(crate) fn get(&self, filter: &str) -> Option<&Value> {
-        self.0.iter().find(|(name, _)| &**name == filter).map(|(_, value)| value)
+        self.said.iter().find(|(name, _)| &**name == filter).map(|(_, value)| value)
+    }
+
+    /// Notes something to count.
+    pub(crate) fn note(&mut self, event: FilterEvent) {
+        self.events |= 1 << event as u32;
+    }
+
+    /// The same, if it is so.
+    pub(crate) fn note_if(&mut self, is_so: bool, event: FilterEvent) {
+        self.events |= u32::from(is_so) << event as u32;
+    }
+
+    /// What is to be counted; nothing is afterwards.
+    pub(crate) fn take_events(&mut self) -> impl Iterator<Item = FilterEvent> + use<> {
+        let events = std::mem::take(&mut self.events);
+        FilterEvent::ALL.into_iter().filter(move |event| events & (1 << *event as u32) != 0)
     }
 }
 
@@ -162,16 +195,18 @@ pub(crate) fn on_request(
     while let Some(entry) = chain.get(*next) {
         *next += 1;
         let own = overrides.iter().find(|(name, _)| *name == entry.name);
-        let kind = match own {
+        let own = match own {
             // An override of `None` disables the filter on this route.
             Some((_, None)) => continue,
-            Some((_, Some(kind))) => kind,
-            None => &entry.kind,
+            Some((_, Some(kind))) => Some(kind),
+            None => None,
         };
-        let verdict = match kind {
-            Kind::LocalRateLimit(limit) => limit.on_request(context.now).into(),
-            Kind::Rbac(rbac) => rbac.on_request(&entry.name, context).into(),
-            Kind::GrpcWeb | Kind::Inert => Verdict::Continue,
+        let verdict = match (&entry.kind, own) {
+            (Kind::Jwt(jwt), Some(Kind::JwtRoute(route))) => jwt.on_request(Some(route), context),
+            // A route's word for another kind of filter says nothing of this one, and must not switch it off.
+            (Kind::Jwt(jwt), _) => jwt.on_request(None, context),
+            (kind, None | Some(Kind::JwtRoute(_))) => run(kind, &entry.name, context),
+            (_, Some(kind)) => run(kind, &entry.name, context),
         };
         if !matches!(verdict, Verdict::Continue) {
             return verdict;
@@ -180,9 +215,20 @@ pub(crate) fn on_request(
     Verdict::Continue
 }
 
+/// One filter that decides at once.
+fn run(kind: &Kind, name: &Arc<str>, context: &mut Context<'_>) -> Verdict {
+    match kind {
+        Kind::LocalRateLimit(limit) => limit.on_request(context.now).into(),
+        Kind::Rbac(rbac) => rbac.on_request(name, context).into(),
+        _ => Verdict::Continue,
+    }
+}
+
 /// Gives a filter the answer that it asked for.
-pub(crate) fn resume(question: Question, _answer: Answer, _context: &mut Context<'_>) -> Verdict {
-    match question {}
+pub(crate) fn resume(question: Question, answer: Answer, context: &mut Context<'_>) -> Verdict {
+    match (question, answer) {
+        (Question::Keys(waiting), Answer::Keys) => waiting.resume(context),
+    }
 }
 
 /// Whether gRPC-Web is translated on this route.

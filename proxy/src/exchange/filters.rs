@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Exchange, Reply};
+use super::{Exchange, Reply, jwks};
 use crate::error::Reason;
 use crate::filter::{self, Answer, Attributes, Context, Question, Verdict};
 use crate::message::Request;
@@ -34,7 +34,7 @@ impl Exchange<'_> {
         let mut walk = Walk::default();
         let mut asked = self.walk(http, &mut route, request, &mut walk, None)?;
         while let Some(question) = asked {
-            let answer = Box::pin(self.ask(&question, request)).await;
+            let answer = Box::pin(self.ask(http, &question)).await;
             asked = self.walk(http, &mut route, request, &mut walk, Some((question, answer)))?;
         }
         if !walk.notes.is_empty() {
@@ -68,6 +68,9 @@ impl Exchange<'_> {
                 Some((question, answer)) => filter::resume(*question, answer, &mut context),
                 None => filter::on_request(&http.filters, &route.filters, &mut walk.next, &mut context),
             };
+            for event in walk.attributes.take_events() {
+                self.worker.recorder.filtered(&http.stat_prefix, event);
+            }
             match verdict {
                 Verdict::Continue if walk.next >= http.filters.len() => return Ok(None),
                 Verdict::Continue => {}
@@ -84,7 +87,14 @@ impl Exchange<'_> {
     }
 
     /// Finds the answer to what a filter asks.
-    async fn ask(&mut self, question: &Question, _request: &mut Request) -> Answer {
-        match *question {}
+    async fn ask(&mut self, http: &Http, question: &Question) -> Answer {
+        match question {
+            Question::Keys(waiting) => {
+                if let Some(remote) = waiting.remote() {
+                    jwks::arrive(self.worker, self.snapshot, &http.stat_prefix, remote).await;
+                }
+                Answer::Keys
+            }
+        }
     }
 }

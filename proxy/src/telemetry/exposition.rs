@@ -12,7 +12,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counter::{BOUNDS, HistogramTotal};
-use super::families::{AUTHORIZATION, CLASSES, CLUSTER, CLUSTER_STATE, LISTENER, MANAGER, RATE_LIMIT, Stat};
+use super::families::{
+    AUTHORIZATION, CLASSES, CLUSTER, CLUSTER_STATE, EXT_AUTHZ, JWT, LISTENER, MANAGER, RATE_LIMIT, Stat,
+};
 use super::labels::IstioLabels;
 use super::process;
 use super::request::Protocol;
@@ -229,6 +231,11 @@ impl Totals {
         for stat in &RATE_LIMIT {
             let label = "envoy_local_http_ratelimit_prefix";
             page.stat("envoy_http_local_rate_limit_", stat, label, managers())?;
+        }
+        for (prefix, stats) in [("jwt_authn", &JWT[..]), ("ext_authz", &EXT_AUTHZ[..])] {
+            for stat in stats {
+                page.stat(&format!("envoy_http_{prefix}_"), stat, LABEL, managers())?;
+            }
         }
         page.family("envoy_http_downstream_rq_xx", "Responses by class", MetricType::Unknown, |metric| {
             for (name, blocks) in &self.managers {
