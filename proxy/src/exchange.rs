@@ -14,6 +14,7 @@ use http::Method;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
+use crate::authorization::HeaderChange;
 use crate::cluster::{Cluster, Endpoint, EndpointId};
 use crate::drain::Phase;
 use crate::error::Reason;
@@ -40,6 +41,7 @@ mod forwarded;
 mod gate;
 mod jwks;
 mod mirror;
+mod peek;
 mod prepare;
 mod reply;
 mod retry;
@@ -207,6 +209,8 @@ struct Exchange<'a> {
     route: Option<Arc<Route>>,
     /// The weighted cluster's own changes to the response; they come before the route's.
     response_changes: Option<Arc<HeaderChanges>>,
+    /// What filters add to the response; it comes before the route's.
+    filtered: Vec<HeaderChange>,
     /// The caller may steer us (`x-envoy-*`).
     inside: bool,
     /// The virtual host wants `x-envoy-attempt-count`.
@@ -244,6 +248,7 @@ impl<'a> Exchange<'a> {
             grpc_web: None,
             route: None,
             response_changes: None,
+            filtered: Vec::new(),
             inside: false,
             attempt_count: false,
         }
@@ -307,6 +312,9 @@ impl<'a> Exchange<'a> {
                 reply.into_response(self.ending.record(), http, || worker.recorder.next_reason_id())
             }
         };
+        for change in &self.filtered {
+            change.apply(&mut response.head.headers);
+        }
         if let Some(changes) = &self.response_changes {
             let record = self.ending.record();
             changes.apply(&mut response.head.headers, |format, headers| format.of_response(record, headers));

@@ -7,15 +7,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::authorization::HeaderChange;
 use crate::error::Reason;
-use crate::message::RequestHead;
+use crate::message::{Headers, RequestHead, ResponseHead};
 use crate::telemetry::{Downstream, FilterEvent, Recorder};
 
 pub(crate) mod authz;
+pub(crate) mod ext_authz;
 mod grpc_web;
 pub(crate) mod jwt;
 mod predicate;
@@ -54,6 +57,10 @@ pub(crate) enum Kind {
     Jwt(Arc<jwt::Jwt>),
     /// What a route says for it.
     JwtRoute(jwt::JwtRoute),
+    /// `envoy.filters.http.ext_authz`.
+    ExternalAuthorization(Arc<ext_authz::ExternalAuthorization>),
+    /// What a route says for it.
+    ExternalAuthorizationRoute(Arc<ext_authz::RouteCheck>),
     /// Present in the configuration but with no effect here (e.g. a rate limit without a bucket: per-route only).
     Inert,
 }
@@ -100,6 +107,8 @@ pub(crate) enum Verdict {
     Reroute,
     /// It is answered.
     Reply(Reply),
+    /// It is answered, with this content.
+    ReplyWith(Reply, Bytes),
     /// A filter must know something first. The answer goes to [`resume`], and the chain then on.
     Ask(Box<Question>),
 }
@@ -115,6 +124,8 @@ impl From<Option<Reply>> for Verdict {
 pub(crate) enum Question {
     /// Keys that tokens are verified by.
     Keys(jwt::Waiting),
+    /// What another service says of the request.
+    Check(ext_authz::Waiting),
 }
 
 /// What was found out.
@@ -122,6 +133,19 @@ pub(crate) enum Question {
 pub(crate) enum Answer {
     /// The keys are there, or will not be.
     Keys,
+    /// What the service answered, or why it did not.
+    Check(Result<Answered, ext_authz::Trouble>),
+}
+
+/// The whole of a response to the proxy itself.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// The head.
+    pub(crate) head: ResponseHead,
+    /// The content.
+    pub(crate) body: Bytes,
+    /// The trailers; none is empty.
+    pub(crate) trailers: Headers,
 }
 
 /// What filters have found out about a request: Envoy's dynamic metadata, by the name of the filter that says it.
@@ -130,6 +154,8 @@ pub(crate) struct Attributes {
     said: Vec<(Arc<str>, Value)>,
     /// What is to be counted, as bits.
     events: u32,
+    /// What the response gets.
+    response: Vec<HeaderChange>,
 }
 
 impl Attributes {
@@ -153,6 +179,16 @@ impl Attributes {
     /// What a filter said.
     pub(crate) fn get(&self, filter: &str) -> Option<&Value> {
         self.said.iter().find(|(name, _)| &**name == filter).map(|(_, value)| value)
+    }
+
+    /// The response gets these headers too, whoever makes it.
+    pub(crate) fn change_response(&mut self, changes: Vec<HeaderChange>) {
+        self.response.extend(changes);
+    }
+
+    /// What the response gets.
+    pub(crate) fn take_response_changes(&mut self) -> Vec<HeaderChange> {
+        std::mem::take(&mut self.response)
     }
 
     /// Notes something to count.
@@ -203,9 +239,15 @@ pub(crate) fn on_request(
         };
         let verdict = match (&entry.kind, own) {
             (Kind::Jwt(jwt), Some(Kind::JwtRoute(route))) => jwt.on_request(Some(route), context),
-            // A route's word for another kind of filter says nothing of this one, and must not switch it off.
+            (Kind::ExternalAuthorization(check), Some(Kind::ExternalAuthorizationRoute(route))) => {
+                check.on_request(Some(route), context)
+            }
+            // A route's word for another kind of filter says nothing of these, and must not switch them off.
             (Kind::Jwt(jwt), _) => jwt.on_request(None, context),
-            (kind, None | Some(Kind::JwtRoute(_))) => run(kind, &entry.name, context),
+            (Kind::ExternalAuthorization(check), _) => check.on_request(None, context),
+            (kind, None | Some(Kind::JwtRoute(_) | Kind::ExternalAuthorizationRoute(_))) => {
+                run(kind, &entry.name, context)
+            }
             (_, Some(kind)) => run(kind, &entry.name, context),
         };
         if !matches!(verdict, Verdict::Continue) {
@@ -228,7 +270,27 @@ fn run(kind: &Kind, name: &Arc<str>, context: &mut Context<'_>) -> Verdict {
 pub(crate) fn resume(question: Question, answer: Answer, context: &mut Context<'_>) -> Verdict {
     match (question, answer) {
         (Question::Keys(waiting), Answer::Keys) => waiting.resume(context),
+        (Question::Check(waiting), Answer::Check(answer)) => waiting.resume(answer, context),
+        // The exchange answers what it was asked; anything else would be a way around the filter.
+        (Question::Keys(_), Answer::Check(_)) | (Question::Check(_), Answer::Keys) => Verdict::Reply(Reply {
+            reason: Reason::Internal,
+            status: Reason::Internal.status(),
+            headers: Vec::new(),
+            detail: Some("a filter was given the answer to another question".to_owned()),
+        }),
     }
+}
+
+/// The clusters that the filters of a chain send requests of their own to.
+pub(crate) fn clusters(chain: &Chain) -> impl Iterator<Item = &Arc<str>> {
+    chain.iter().flat_map(|entry| {
+        let (jwt, check) = match &entry.kind {
+            Kind::Jwt(jwt) => (Some(jwt), None),
+            Kind::ExternalAuthorization(check) => (None, Some(&check.cluster)),
+            _ => (None, None),
+        };
+        jwt.into_iter().flat_map(|jwt| jwt.remotes()).map(|remote| &remote.cluster).chain(check)
+    })
 }
 
 /// Whether gRPC-Web is translated on this route.

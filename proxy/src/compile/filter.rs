@@ -14,6 +14,7 @@ use sidegate_xds::resource::from_any;
 use tokio::time::Instant;
 
 use super::authz;
+use super::ext_authz;
 use super::extension;
 use super::header;
 use super::jwt;
@@ -31,6 +32,7 @@ const FORWARD_PROXY_ROUTE: &str = "envoy.extensions.filters.http.dynamic_forward
 const JWT: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
 const JWT_ROUTE: &str = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
 const EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+const EXT_AUTHZ_ROUTE: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
 const ROUTE_WRAPPER: &str = "envoy.config.route.v3.FilterConfig";
 
 /// The token buckets of one resource, by their place in it, so that an update of the resource that leaves a bucket's
@@ -153,6 +155,7 @@ fn entry(filter: &wire::HttpFilter, context: &mut Context<'_>) -> Result<Option<
             return fail("disabled, for routes to enable, is not supported yet");
         }
         JWT => Kind::Jwt(Arc::new(jwt::compile(any, context.buckets)?)),
+        EXT_AUTHZ => Kind::ExternalAuthorization(Arc::new(ext_authz::compile(any)?)),
         // The cluster resolves the request's authority; the filter adds nothing to that.
         FORWARD_PROXY => Kind::Inert,
         GRPC_WEB if !filter.disabled => Kind::GrpcWeb,
@@ -210,6 +213,9 @@ fn per_route(any: &Any, place: &str, context: &mut Context<'_>) -> Result<Option
         LOCAL_RATE_LIMIT => Ok(Some(Some(context.buckets.take(place, &any, context.now)?))),
         authz::PER_ROUTE => Ok(Some(authz::per_route(&any)?.map(|rbac| Kind::Rbac(Arc::new(rbac))))),
         JWT_ROUTE => Ok(Some(Some(Kind::JwtRoute(jwt::per_route(&any)?)))),
+        EXT_AUTHZ_ROUTE => {
+            Ok(Some(Some(Kind::ExternalAuthorizationRoute(Arc::new(ext_authz::per_route(&any)?)))))
+        }
         FORWARD_PROXY_ROUTE => fail("per-route host rewriting is not supported yet"),
         _ if optional || extension::is_telemetry(&any) => Ok(None),
         name => fail(format!("{name} is not supported by this proxy")),

@@ -9,20 +9,10 @@ use bytes::{Bytes, BytesMut};
 use super::retry;
 use crate::cluster::{Cluster, Discovery, Endpoint, Lease, now_millis, pick};
 use crate::error::Reason;
+use crate::filter::Answered;
 use crate::message::{Body, Frame, Headers, RequestHead, ResponseHead};
 use crate::upstream::{Attempt, Destination};
 use crate::worker::Worker;
-
-/// What came back, all of it.
-#[derive(Debug)]
-pub(crate) struct Answered {
-    /// The head.
-    pub(crate) head: ResponseHead,
-    /// The content.
-    pub(crate) body: Bytes,
-    /// The trailers, if there were any.
-    pub(crate) trailers: Headers,
-}
 
 /// What is asked.
 pub(super) struct Call {

@@ -4,9 +4,12 @@
 
 use std::sync::Arc;
 
+use super::call::{Call, call};
+use super::peek::{Patience, peek};
 use super::{Exchange, Reply, jwks};
 use crate::error::Reason;
-use crate::filter::{self, Answer, Attributes, Context, Question, Verdict};
+use crate::filter::ext_authz::{Check, Seen, Trouble, Waiting};
+use crate::filter::{self, Answer, Answered, Attributes, Context, Question, Verdict};
 use crate::message::Request;
 use crate::route::Route;
 use crate::snapshot::Http;
@@ -34,12 +37,13 @@ impl Exchange<'_> {
         let mut walk = Walk::default();
         let mut asked = self.walk(http, &mut route, request, &mut walk, None)?;
         while let Some(question) = asked {
-            let answer = Box::pin(self.ask(http, &question)).await;
+            let answer = Box::pin(self.ask(http, &question, request, &walk.attributes)).await;
             asked = self.walk(http, &mut route, request, &mut walk, Some((question, answer)))?;
         }
         if !walk.notes.is_empty() {
             self.ending.record().detail = Some(walk.notes.join("; "));
         }
+        self.filtered = walk.attributes.take_response_changes();
         Ok(route)
     }
 
@@ -76,6 +80,7 @@ impl Exchange<'_> {
                 Verdict::Continue => {}
                 Verdict::Reroute => *route = self.select_route(http, request)?,
                 Verdict::Ask(question) => return Ok(Some(question)),
+                Verdict::ReplyWith(reply, body) => return Err(Reply::from_filter(reply).body(body)),
                 Verdict::Reply(reply) => {
                     if reply.reason == Reason::RateLimited {
                         self.worker.recorder.rate_limited(&http.stat_prefix);
@@ -87,7 +92,13 @@ impl Exchange<'_> {
     }
 
     /// Finds the answer to what a filter asks.
-    async fn ask(&mut self, http: &Http, question: &Question) -> Answer {
+    async fn ask(
+        &mut self,
+        http: &Http,
+        question: &Question,
+        request: &mut Request,
+        attributes: &Attributes,
+    ) -> Answer {
         match question {
             Question::Keys(waiting) => {
                 if let Some(remote) = waiting.remote() {
@@ -95,6 +106,37 @@ impl Exchange<'_> {
                 }
                 Answer::Keys
             }
+            Question::Check(waiting) => Answer::Check(self.check(http, waiting, request, attributes).await),
         }
     }
+
+    /// Asks an authorization service.
+    async fn check(
+        &mut self,
+        http: &Http,
+        waiting: &Waiting,
+        request: &mut Request,
+        attributes: &Attributes,
+    ) -> Result<Answered, Trouble> {
+        let record = self.ending.record();
+        let (start, time) = (record.start, record.start_wall);
+        let seen = match waiting.body_rule() {
+            // What goes through a tunnel is not the request's.
+            Some(rule) if request.tunnel.is_none() => {
+                let deadline = http.timeouts.request.map(|most| start + most);
+                let patience = Patience { idle: http.timeouts.stream_idle, deadline };
+                peek(&mut request.body, rule, &patience).await?
+            }
+            _ => Seen { size: request.body.remaining(), ..Seen::default() },
+        };
+        let connection = &self.downstream.connection;
+        let Check { head, body } = waiting.check(&request.head, connection, attributes, seen, time);
+        let filter = &waiting.filter;
+        let question = Call { head, body, timeout: filter.timeout, most: MOST_ANSWER };
+        let cluster = self.snapshot.clusters.get(&filter.cluster);
+        call(self.worker, cluster, &filter.cluster, &question).await.map_err(Trouble::Service)
+    }
 }
+
+/// Bytes of an authorization service's answer.
+const MOST_ANSWER: usize = 256 * 1024;
