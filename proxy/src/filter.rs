@@ -19,6 +19,8 @@ use crate::telemetry::{Downstream, FilterEvent, Recorder};
 
 pub(crate) mod authz;
 pub(crate) mod ext_authz;
+#[cfg(test)]
+mod fixture;
 mod grpc_web;
 pub(crate) mod jwt;
 mod predicate;
@@ -169,10 +171,10 @@ impl Attributes {
 
     /// Adds to what a filter says.
     pub(crate) fn merge(&mut self, filter: &str, fields: Map<String, Value>) {
-        match self.0.iter_mut().find(|(name, _)| **name == *filter) {
+        match self.said.iter_mut().find(|(name, _)| **name == *filter) {
             Some((_, Value::Object(known))) => known.extend(fields),
             Some((_, known)) => *known = fields.into(),
-            None => self.0.push((filter.into(), fields.into())),
+            None => self.said.push((filter.into(), fields.into())),
         }
     }
 

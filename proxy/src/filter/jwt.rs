@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Context, Predicate, Question, Reply, Verdict};
@@ -260,7 +259,7 @@ impl Jwt {
             reroute |= wrote && provider.forwarding.reroute;
         }
         if !said.is_empty() {
-            context.attributes.set(METADATA.into(), Value::Object(said));
+            context.attributes.merge(METADATA, said);
         }
         if reroute { Verdict::Reroute } else { Verdict::Continue }
     }

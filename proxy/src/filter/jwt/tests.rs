@@ -7,12 +7,12 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::filter::fixture::{in_context, request};
 use crate::filter::{Answer, Attributes, Kind, resume};
-use crate::message::{Headers, Name, Scheme, Version};
-use crate::telemetry::Downstream;
+use crate::message::Scheme;
 
 /// Keys of every kind, and their JWKS.
 struct Issuer {
@@ -121,22 +121,6 @@ fn filter(provider: Provider, requirement: Requirement) -> Arc<Jwt> {
     })
 }
 
-fn request(path: &str, fields: &[(&'static str, &str)]) -> RequestHead {
-    let mut headers = Headers::new();
-    for (name, value) in fields {
-        let value = HeaderValue::from_str(value).unwrap();
-        headers.append(Name::Static(name), crate::message::Value::Http(value));
-    }
-    RequestHead {
-        method: Method::GET,
-        scheme: Scheme::Http,
-        authority: "shop.test".parse().ok(),
-        path: path.parse().unwrap(),
-        version: Version::Http11,
-        headers,
-    }
-}
-
 /// What the filter says of a request, and the status and words of a refusal.
 fn judge(
     jwt: &Arc<Jwt>,
@@ -144,25 +128,12 @@ fn judge(
     head: &mut RequestHead,
     attributes: &mut Attributes,
 ) -> (Verdict, Option<(u16, String)>) {
-    let connection = connection();
-    let mut context = Context { now: Instant::now(), connection: &connection, head, attributes };
-    let verdict = jwt.on_request(route, &mut context);
+    let verdict = in_context(head, attributes, |context| jwt.on_request(route, context));
     let refusal = match &verdict {
         Verdict::Reply(reply) => Some((reply.status.as_u16(), reply.detail.clone().unwrap_or_default())),
         _ => None,
     };
     (verdict, refusal)
-}
-
-fn connection() -> Downstream {
-    Downstream {
-        listener: "l".into(),
-        stat_prefix: "s".into(),
-        inbound: true,
-        peer: "127.0.0.1:1".parse().unwrap(),
-        local: "127.0.0.1:2".parse().unwrap(),
-        security: None,
-    }
 }
 
 /// `None` is let go on; else the status and the words.
@@ -695,10 +666,7 @@ async fn i6_keys_that_are_not_there_are_waited_for_once() {
         other => panic!("{other:?}"),
     };
     let answer = |question, head: &mut RequestHead| {
-        let (connection, mut attributes) = (connection(), Attributes::default());
-        let mut context =
-            Context { now: Instant::now(), connection: &connection, head, attributes: &mut attributes };
-        resume(question, Answer::Keys, &mut context)
+        in_context(head, &mut Attributes::default(), |context| resume(question, Answer::Keys, context))
     };
     let mut head = request("/", &[("authorization", &token)]);
     let question = ask(&mut head);
@@ -762,15 +730,9 @@ fn a_chain_knows_the_filter() {
     let entry = crate::filter::Entry { name: "jwt".into(), kind: Kind::Jwt(usual(&issuer)) };
     let chain = vec![Arc::new(entry)];
     let run = |overrides: &crate::filter::Overrides| {
-        let (connection, mut attributes) = (connection(), Attributes::default());
-        let mut head = request("/", &[]);
-        let mut context = Context {
-            now: Instant::now(),
-            connection: &connection,
-            head: &mut head,
-            attributes: &mut attributes,
-        };
-        crate::filter::on_request(&chain, overrides, &mut 0, &mut context)
+        in_context(&mut request("/", &[]), &mut Attributes::default(), |context| {
+            crate::filter::on_request(&chain, overrides, &mut 0, context)
+        })
     };
     assert!(matches!(run(&Vec::new()), Verdict::Reply(_)));
     assert!(matches!(run(&vec![("jwt".into(), None)]), Verdict::Continue));
