@@ -22,7 +22,7 @@ use crate::settings::{Mode, Settings};
 use crate::snapshot::{Handle, Publisher};
 use crate::telemetry::Metrics;
 use crate::worker::Worker;
-use crate::{compile, overload, timer, xds};
+use crate::{compile, exchange, overload, timer, xds};
 
 mod logging;
 mod operator;
@@ -182,6 +182,7 @@ fn run_worker(worker: Worker, index: usize, balance: Arc<Balance>, commands: mps
             let mut ticks = tokio::time::interval(SWEEP);
             loop {
                 sweeper.sweep(ticks.tick().await);
+                exchange::refresh_keys(&sweeper);
             }
         });
         Acceptor::new(worker, index, balance).run(commands).await;

@@ -32,11 +32,13 @@ mod authz;
 mod cluster;
 mod clusters;
 mod endpoint;
+mod ext_authz;
 mod extension;
 mod filter;
 mod header;
 mod http;
 mod http2;
+mod jwt;
 mod ledger;
 mod listener;
 mod patience;
@@ -193,9 +195,11 @@ impl Compiler {
                 listener::Routes::Discovered(..) => None,
             });
             let clusters: BTreeSet<_> = clusters.flatten().collect();
-            for cluster in clusters.into_iter().filter(|cluster| !self.clusters.contains(cluster)) {
+            let asked = plan.asked().filter(|_| !dynamic).map(|cluster| ("filters", cluster));
+            let named = clusters.into_iter().map(|cluster| ("routes", cluster)).chain(asked);
+            for (what, cluster) in named.filter(|(_, cluster)| !self.clusters.contains(cluster)) {
                 let problem =
-                    Problem::new(format!("its routes name cluster {cluster}, which does not exist"));
+                    Problem::new(format!("its {what} name cluster {cluster}, which does not exist"));
                 rejections.push(rejection(ResourceType::Listener, name, &problem));
             }
         }

@@ -14,11 +14,12 @@ use http::Method;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
+use crate::authorization::HeaderChange;
 use crate::cluster::{Cluster, Endpoint, EndpointId};
 use crate::drain::Phase;
 use crate::error::Reason;
 use crate::filter::authz::Gate;
-use crate::filter::{self, Attributes, GrpcWeb};
+use crate::filter::{self, GrpcWeb};
 use crate::message::{Body, Headers, Request, RequestHead, Response, Scheme, Tunnel, Version};
 use crate::route::{Action, HeaderChanges, Route, Silent};
 use crate::snapshot::{Http, Loaded, Snapshot};
@@ -30,13 +31,17 @@ use crate::worker::{Member, Worker};
 mod asked;
 mod attempts;
 mod bodies;
+mod call;
 mod certificate;
 mod bounds;
 mod deadline;
 mod explain;
+mod filters;
 mod forwarded;
 mod gate;
+mod jwks;
 mod mirror;
+mod peek;
 mod prepare;
 mod reply;
 mod retry;
@@ -44,6 +49,7 @@ mod tunnel;
 
 pub(crate) use bounds::Bounds;
 pub(crate) use explain::{Question, explain};
+pub(crate) use jwks::refresh as refresh_keys;
 pub(crate) use reply::Reply;
 
 /// The connection that requests come from.
@@ -203,6 +209,8 @@ struct Exchange<'a> {
     route: Option<Arc<Route>>,
     /// The weighted cluster's own changes to the response; they come before the route's.
     response_changes: Option<Arc<HeaderChanges>>,
+    /// What filters add to the response; it comes before the route's.
+    filtered: Vec<HeaderChange>,
     /// The caller may steer us (`x-envoy-*`).
     inside: bool,
     /// The virtual host wants `x-envoy-attempt-count`.
@@ -240,6 +248,7 @@ impl<'a> Exchange<'a> {
             grpc_web: None,
             route: None,
             response_changes: None,
+            filtered: Vec::new(),
             inside: false,
             attempt_count: false,
         }
@@ -248,19 +257,7 @@ impl<'a> Exchange<'a> {
     async fn run(&mut self, http: &Http, request: &mut Request) -> Result<Response, Reply> {
         self.prepare(http, &mut request.head)?;
         let route = self.select_route(http, request)?;
-        self.route = Some(route.clone());
-        for changes in &route.response_headers {
-            // What a response's header is to tell of the request is kept for it.
-            let record = self.ending.record();
-            for name in changes.wanted_request_headers() {
-                prepare::collect(
-                    &request.head.headers,
-                    std::slice::from_ref(name),
-                    &mut record.request_headers,
-                );
-            }
-        }
-        self.run_filters(http, &route, request)?;
+        let route = self.run_filters(http, route, request).await?;
         if !http.filters.is_empty() && filter::translates_grpc_web(&http.filters, &route.filters) {
             self.grpc_web = GrpcWeb::translate(request);
             self.ending.record().grpc |= self.grpc_web.is_some();
@@ -290,37 +287,20 @@ impl<'a> Exchange<'a> {
         if let Some(tunnel) = &request.tunnel {
             tunnel::check(tunnel, http, route)?;
         }
-        Ok(route.clone())
-    }
-
-    fn run_filters(&mut self, http: &Http, route: &Route, request: &mut Request) -> Result<(), Reply> {
-        let mut attributes = Attributes::default();
-        let mut notes = Vec::new();
-        let record = self.ending.record();
-        let mut context = filter::Context {
-            now: record.start,
-            connection: &self.downstream.connection,
-            direct: self.downstream.direct_source.ip(),
-            client: record.peer.ip(),
-            head: &mut request.head,
-            attributes: &mut attributes,
-            recorder: &self.worker.recorder,
-            notes: &mut notes,
-        };
-        match filter::on_request(&http.filters, &route.filters, &mut context) {
-            None => {
-                if !notes.is_empty() {
-                    self.ending.record().detail = Some(notes.join("; "));
-                }
-                Ok(())
-            }
-            Some(filtered) => {
-                if filtered.reason == Reason::RateLimited {
-                    self.worker.recorder.rate_limited(&http.stat_prefix);
-                }
-                Err(Reply::from_filter(filtered))
+        let route = route.clone();
+        self.route = Some(route.clone());
+        for changes in &route.response_headers {
+            // What a response's header is to tell of the request is kept for it.
+            let record = self.ending.record();
+            for name in changes.wanted_request_headers() {
+                prepare::collect(
+                    &request.head.headers,
+                    std::slice::from_ref(name),
+                    &mut record.request_headers,
+                );
             }
         }
+        Ok(route)
     }
 
     /// Turns the outcome into what the codec sends, and notes it.
@@ -332,6 +312,9 @@ impl<'a> Exchange<'a> {
                 reply.into_response(self.ending.record(), http, || worker.recorder.next_reason_id())
             }
         };
+        for change in &self.filtered {
+            change.apply(&mut response.head.headers);
+        }
         if let Some(changes) = &self.response_changes {
             let record = self.ending.record();
             changes.apply(&mut response.head.headers, |format, headers| format.of_response(record, headers));

@@ -23,6 +23,7 @@ mod snapshot; // everything compiled, immutable, swapped by one pointer
 // Rooms that a snapshot holds.
 mod route; // host and request → rule
 mod filter; // what runs around an exchange
+mod authorization; // what an external authorization service is asked and answers, no IO
 mod upstream; // connections to endpoints, pooled per worker
 mod cluster; // endpoints, balancing, limits
 

@@ -4,6 +4,7 @@ mod admin; // what the admin page says of what happened
 mod config; // what an edit does, and what it must not do
 mod demo; // `sidegate demo`
 mod drain; // ending in order
+mod external_authorization; // another service decides about each request
 mod exhaustion; // what is used up, and what must be left (battery d)
 mod forwarded; // who asks, who may steer, what is made of a request's names
 mod faults; // what happens to the process (battery h)
@@ -12,6 +13,7 @@ mod hardening; // the battery of docs/hardening.md, row by row
 mod http2; // HTTP/2 by raw frames: floods, heads, windows, upstreams (B)
 mod interop; // the same scenario, served by Envoy
 mod listeners; // filter chains, listener filters, who speaks first
+mod jwt; // tokens: whose, by which keys, and when there are none (I6, G8)
 mod limits; // rate limits, circuit breakers, timeouts
 mod mesh; // app to app, through a sidecar on either side
 mod pools; // stale connections, retries, exactly once (D8, D9)

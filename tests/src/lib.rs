@@ -20,6 +20,8 @@ pub mod client; // requests over HTTP/1.1 and HTTP/2
 pub mod strict; // what an origin got, read without mercy
 pub mod secure; // TLS ends in this process
 pub mod certificates; // authorities and what they sign
+pub mod tokens; // an issuer of JWTs
+pub mod authorizer; // an external authorization service by tonic
 pub mod frames; // HTTP/2 frames by hand, to break every rule
 mod wire; // HTTP/1.1 bytes, read without mercy and without judgement
 pub mod message; // requests and responses as scenarios see them

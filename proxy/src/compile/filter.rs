@@ -14,10 +14,13 @@ use sidegate_xds::resource::from_any;
 use tokio::time::Instant;
 
 use super::authz;
+use super::ext_authz;
 use super::extension;
 use super::header;
+use super::jwt;
 use super::problem::{At, Problem, fail, unsupported};
 use super::value;
+use crate::filter::jwt::Remote;
 use crate::filter::{Chain, Entry, Kind, LocalRateLimit, Overrides};
 use crate::route::AddedValue;
 
@@ -26,20 +29,39 @@ const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3
 const GRPC_WEB: &str = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb";
 const FORWARD_PROXY: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig";
 const FORWARD_PROXY_ROUTE: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig";
+const JWT: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+const JWT_ROUTE: &str = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
+const EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+const EXT_AUTHZ_ROUTE: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
 const ROUTE_WRAPPER: &str = "envoy.config.route.v3.FilterConfig";
 
 /// The token buckets of one resource, by their place in it, so that an update of the resource that leaves a bucket's
-/// configuration alone does not refill it.
+/// configuration alone does not refill it; and in the same way the keys that its filters have fetched.
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
     kept: HashMap<String, (Vec<u8>, Arc<LocalRateLimit>)>,
     made: HashMap<String, (Vec<u8>, Arc<LocalRateLimit>)>,
+    /// Keys that are fetched, by the configuration that says where.
+    remotes: (Remotes, Remotes),
 }
+
+type Remotes = HashMap<Vec<u8>, Arc<Remote>>;
 
 impl Buckets {
     /// Buckets for the next form of the resource that `previous` belongs to.
     pub(crate) fn after(previous: Option<&Buckets>) -> Self {
-        Self { kept: previous.map(|buckets| buckets.made.clone()).unwrap_or_default(), made: HashMap::new() }
+        Self {
+            kept: previous.map(|buckets| buckets.made.clone()).unwrap_or_default(),
+            made: HashMap::new(),
+            remotes: (previous.map(|buckets| buckets.remotes.1.clone()).unwrap_or_default(), HashMap::new()),
+        }
+    }
+
+    /// Keys as they are known already, or else as they were made.
+    pub(super) fn remote(&mut self, config: Vec<u8>, made: Remote) -> Arc<Remote> {
+        let (kept, known) = &mut self.remotes;
+        let kept = kept.get(&config).cloned();
+        known.entry(config).or_insert_with(|| kept.unwrap_or_else(|| Arc::new(made))).clone()
     }
 
     fn take(&mut self, place: &str, config: &Any, now: Instant) -> Result<Kind, Problem> {
@@ -129,6 +151,11 @@ fn entry(filter: &wire::HttpFilter, context: &mut Context<'_>) -> Result<Option<
             }
             kind => kind,
         },
+        JWT | EXT_AUTHZ if filter.disabled => {
+            return fail("disabled, for routes to enable, is not supported yet");
+        }
+        JWT => Kind::Jwt(Arc::new(jwt::compile(any, context.buckets)?)),
+        EXT_AUTHZ => Kind::ExternalAuthorization(Arc::new(ext_authz::compile(any)?)),
         // The cluster resolves the request's authority; the filter adds nothing to that.
         FORWARD_PROXY => Kind::Inert,
         GRPC_WEB if !filter.disabled => Kind::GrpcWeb,
@@ -185,6 +212,10 @@ fn per_route(any: &Any, place: &str, context: &mut Context<'_>) -> Result<Option
     match extension::type_name(&any).as_str() {
         LOCAL_RATE_LIMIT => Ok(Some(Some(context.buckets.take(place, &any, context.now)?))),
         authz::PER_ROUTE => Ok(Some(authz::per_route(&any)?.map(|rbac| Kind::Rbac(Arc::new(rbac))))),
+        JWT_ROUTE => Ok(Some(Some(Kind::JwtRoute(jwt::per_route(&any)?)))),
+        EXT_AUTHZ_ROUTE => {
+            Ok(Some(Some(Kind::ExternalAuthorizationRoute(Arc::new(ext_authz::per_route(&any)?)))))
+        }
         FORWARD_PROXY_ROUTE => fail("per-route host rewriting is not supported yet"),
         _ if optional || extension::is_telemetry(&any) => Ok(None),
         name => fail(format!("{name} is not supported by this proxy")),

@@ -65,7 +65,7 @@ fn addition(option: &wire::HeaderValueOption) -> Result<Option<HeaderAddition>, 
 }
 
 /// `Host` and pseudo-headers are not header fields to change: routes have actions for them (Envoy refuses them too).
-fn name(text: &str) -> Result<HeaderName, Problem> {
+pub(crate) fn name(text: &str) -> Result<HeaderName, Problem> {
     if text.starts_with(':') || text.eq_ignore_ascii_case("host") {
         return fail(format!("{text} must not be changed here: use a host or path rewrite"));
     }

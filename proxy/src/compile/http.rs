@@ -1,5 +1,6 @@
 //! `HttpConnectionManager` → `snapshot::Http`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(crate) struct Manager {
     pub(crate) routes: Routes,
     /// The token buckets of its filters.
     pub(crate) buckets: Buckets,
+    /// The clusters that its filters ask.
+    pub(crate) asked: BTreeSet<Arc<str>>,
 }
 
 /// Checks a connection manager. A route table inside it gets the name `inline`.
@@ -94,7 +97,8 @@ pub(crate) fn compile(
         access_logs: access_log::compile(&manager.access_log)?,
         client_certificate: client_certificate(&manager),
     };
-    Ok(Manager { http, routes, buckets })
+    let asked = crate::filter::clusters(&http.filters).cloned().collect();
+    Ok(Manager { http, routes, buckets, asked })
 }
 
 fn table_of(routes: &Routes) -> Result<Arc<str>, Problem> {

@@ -35,6 +35,11 @@ impl Plan {
         contexts.all(|security| security.context.is_ready())
     }
 
+    /// The clusters that the filters of its chains ask.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.chains.iter().flat_map(|chain| &chain.asked)
+    }
+
     /// Where the routes of its chains are.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Routes> {
         self.chains.iter().map(|chain| &chain.routes)

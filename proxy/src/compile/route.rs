@@ -20,7 +20,7 @@ use crate::route::{
 };
 
 mod action;
-mod matcher;
+pub(crate) mod matcher;
 mod retry;
 
 /// A checked route configuration.

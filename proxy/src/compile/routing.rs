@@ -117,7 +117,8 @@ impl Routing {
                     serves || self.absent.contains(name)
                 }
             };
-            if (slot.accepted.is_secured() && slot.accepted.routes().all(is_there))
+            let asks_warm = !slot.accepted.asked().any(|name| clusters.is_warming(name));
+            if (slot.accepted.is_secured() && asks_warm && slot.accepted.routes().all(is_there))
                 || slot.patience.is_over(now)
             {
                 changed |= slot.promote();

@@ -58,6 +58,12 @@ impl Reply {
         Self { headers: reply.headers, detail: reply.detail, ..Self::new(reply.reason).status(reply.status) }
     }
 
+    /// With this content instead of the reason's words.
+    pub(super) fn body(mut self, body: Bytes) -> Self {
+        self.body = Some(body);
+        self
+    }
+
     /// To the same resource under its canonical path.
     pub(super) fn path_redirect(path: &PathAndQuery) -> Self {
         let mut reply = Self::new(Reason::Redirect).status(StatusCode::TEMPORARY_REDIRECT);
@@ -96,7 +102,7 @@ impl Reply {
             return grpc_reply(status, self.reason, headers);
         }
         let body = self.body.unwrap_or_else(|| text_for(self.reason));
-        if !body.is_empty() {
+        if !body.is_empty() && !headers.contains("content-type") {
             headers.append(Name::Static("content-type"), Value::Static("text/plain"));
         }
         let head = ResponseHead { status: self.status, version: Version::Http11, headers };

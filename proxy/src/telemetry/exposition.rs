@@ -12,7 +12,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counter::{BOUNDS, HistogramTotal};
-use super::families::{AUTHORIZATION, CLASSES, CLUSTER, CLUSTER_STATE, LISTENER, MANAGER, RATE_LIMIT, Stat};
+use super::families::{
+    AUTHORIZATION, CLASSES, CLUSTER, CLUSTER_STATE, EXT_AUTHZ, JWT, LISTENER, MANAGER, RATE_LIMIT, Stat,
+};
 use super::labels::IstioLabels;
 use super::process;
 use super::request::Protocol;
@@ -230,6 +232,11 @@ impl Totals {
             let label = "envoy_local_http_ratelimit_prefix";
             page.stat("envoy_http_local_rate_limit_", stat, label, managers())?;
         }
+        for (prefix, stats) in [("jwt_authn", &JWT[..]), ("ext_authz", &EXT_AUTHZ[..])] {
+            for stat in stats {
+                page.stat(&format!("envoy_http_{prefix}_"), stat, LABEL, managers())?;
+            }
+        }
         page.family("envoy_http_downstream_rq_xx", "Responses by class", MetricType::Unknown, |metric| {
             for (name, blocks) in &self.managers {
                 for (index, class) in CLASSES.iter().enumerate() {
@@ -269,7 +276,8 @@ impl Totals {
         for (http, family, label) in roads {
             for stat in &AUTHORIZATION {
                 page.family(&format!("{family}{}", stat.name), stat.help, MetricType::Unknown, |metric| {
-                    for (scope, blocks) in self.authorizations.iter().filter(|(scope, _)| scope.http == http) {
+                    for (scope, blocks) in self.authorizations.iter().filter(|(scope, _)| scope.http == http)
+                    {
                         let count = stat.sum(blocks.iter().map(|block| &**block));
                         let labels = [(label, &*scope.owner), ("envoy_rbac_rules_prefix", &*scope.prefix)];
                         // Most have no prefix of their own.

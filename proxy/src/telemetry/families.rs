@@ -2,6 +2,7 @@
 
 use super::authorization::AuthorizationBlock;
 use super::cluster::ClusterBlock;
+use super::filter_event::FilterEvent;
 use super::shard::{ListenerBlock, ManagerBlock};
 use super::totals::ClusterState;
 
@@ -103,6 +104,42 @@ pub(super) const AUTHORIZATION: [Stat<AuthorizationBlock>; 4] = [
     counter("denied", "Requests or connections that RBAC rules deny", |b| b.denied.get()),
     counter("shadow_allowed", "What a dry run would have allowed", |b| b.shadow_allowed.get()),
     counter("shadow_denied", "What a dry run would have denied", |b| b.shadow_denied.get()),
+];
+
+/// `envoy_http_jwt_authn_*`, by connection manager.
+pub(super) const JWT: [Stat<ManagerBlock>; 7] = [
+    counter("allowed", "Requests that jwt_authn let go on", |b| b.filter(FilterEvent::JwtAllowed)),
+    counter("denied", "Requests that jwt_authn refused", |b| b.filter(FilterEvent::JwtDenied)),
+    counter("cors_preflight_bypassed", "CORS preflights that jwt_authn did not look at", |b| {
+        b.filter(FilterEvent::JwtPreflight)
+    }),
+    counter("jwt_cache_hit", "Requests whose token was verified before", |b| {
+        b.filter(FilterEvent::JwtCacheHit)
+    }),
+    counter("jwt_cache_miss", "Requests whose token's signature was checked", |b| {
+        b.filter(FilterEvent::JwtCacheMiss)
+    }),
+    counter("jwks_fetch_success", "Fetches that brought keys", |b| b.filter(FilterEvent::JwksFetched)),
+    counter("jwks_fetch_failed", "Fetches that brought no keys", |b| b.filter(FilterEvent::JwksFailed)),
+];
+
+/// `envoy_http_ext_authz_*`, by connection manager.
+pub(super) const EXT_AUTHZ: [Stat<ManagerBlock>; 5] = [
+    counter("ok", "Requests that the authorization service allowed", |b| {
+        b.filter(FilterEvent::AuthorizationOk)
+    }),
+    counter("denied", "Requests that the authorization service denied", |b| {
+        b.filter(FilterEvent::AuthorizationDenied)
+    }),
+    counter("error", "Requests about which the authorization service could not be asked", |b| {
+        b.filter(FilterEvent::AuthorizationError)
+    }),
+    counter("failure_mode_allowed", "The same, let go on because that is configured", |b| {
+        b.filter(FilterEvent::AuthorizationWaived)
+    }),
+    counter("disabled", "Requests about which the authorization service was not asked", |b| {
+        b.filter(FilterEvent::AuthorizationDisabled)
+    }),
 ];
 
 /// `envoy_listener_*`.

@@ -12,6 +12,7 @@ use super::access_log::{AccessLog, LogWriter};
 use super::authorization::{Authorizations, Authorized, SharedAuthorizations};
 use super::cluster::ClusterMetrics;
 use super::counter::{Counter, Histogram, PerReason};
+use super::filter_event::FilterEvent;
 use super::record::Record;
 use super::request::{Protocol, Series, SeriesTable, SharedSeries, micros};
 use super::{Metrics, OVERFLOW, flight};
@@ -51,6 +52,14 @@ pub(super) struct ManagerBlock {
     pub(super) rate_limit_exceeded: Counter,
     pub(super) rate_limit_enforced: Counter,
     pub(super) overload: Counter,
+    pub(super) filters: [Counter; FilterEvent::ALL.len()],
+}
+
+impl ManagerBlock {
+    /// How often a filter did something.
+    pub(super) fn filter(&self, event: FilterEvent) -> u64 {
+        self.filters.get(event as usize).map_or(0, Counter::get)
+    }
 }
 
 /// A listener's counters in one worker.
@@ -350,6 +359,15 @@ impl Recorder {
     pub(crate) fn authorized(&self, told: &Authorized<'_>) {
         let local = &*self.local;
         local.authorizations.count(told, &local.shard.authorizations, local.metrics.bound());
+    }
+
+    /// A filter did something.
+    pub(crate) fn filtered(&self, stat_prefix: &Arc<str>, event: FilterEvent) {
+        self.manager(stat_prefix, |block| {
+            if let Some(counter) = block.filters.get(event as usize) {
+                counter.add(1);
+            }
+        });
     }
 
     /// An id for the reply that is being made; see [`super::reason_id_text`].

@@ -1,7 +1,9 @@
 //! Envoy's `/stats`: `name: value` lines, sorted.
 
 use super::counter::HistogramTotal;
-use super::families::{AUTHORIZATION, CLASSES, CLUSTER, CLUSTER_STATE, LISTENER, MANAGER, RATE_LIMIT, Stat};
+use super::families::{
+    AUTHORIZATION, CLASSES, CLUSTER, CLUSTER_STATE, EXT_AUTHZ, JWT, LISTENER, MANAGER, RATE_LIMIT, Stat,
+};
 use super::totals::Totals;
 use crate::error::Reason;
 
@@ -95,6 +97,12 @@ fn managers(lines: &mut Lines<'_>, totals: &Totals) {
         for stat in &RATE_LIMIT {
             let stat_name = format!("http.{name}.http_local_rate_limit.{}", stat.name);
             lines.push(&stat_name, stat.sum(blocks.iter().map(|block| &**block)));
+        }
+        for (prefix, stats) in [("jwt_authn", &JWT[..]), ("ext_authz", &EXT_AUTHZ[..])] {
+            for stat in stats {
+                let stat_name = format!("http.{name}.{prefix}.{}", stat.name);
+                lines.push(&stat_name, stat.sum(blocks.iter().map(|block| &**block)));
+            }
         }
         let mut time = HistogramTotal::default();
         blocks.iter().for_each(|block| time.add(&block.time));

@@ -38,6 +38,8 @@ pub(crate) struct ChainPlan {
     pub(crate) routes: Routes,
     /// The token buckets of its filters.
     pub(crate) buckets: Buckets,
+    /// The clusters that its filters ask.
+    pub(crate) asked: BTreeSet<Arc<str>>,
     /// What makes it the same chain in the listener's next form.
     key: Key,
 }
@@ -164,7 +166,8 @@ fn one(
         max_connections: compiled.max_connections,
         open: previous.map(|previous| previous.chain.open.clone()).unwrap_or_default(),
     };
-    Ok(ChainPlan { chain: Arc::new(chain), routes: compiled.routes, buckets: compiled.buckets, key })
+    let Compiled { routes, buckets, asked, .. } = compiled;
+    Ok(ChainPlan { chain: Arc::new(chain), routes, buckets, asked, key })
 }
 
 fn kind(filter: &wire::Filter) -> String {
@@ -179,6 +182,7 @@ struct Compiled {
     routes: Routes,
     buckets: Buckets,
     gate: Gate,
+    asked: BTreeSet<Arc<str>>,
     max_connections: Option<u32>,
 }
 
@@ -201,16 +205,17 @@ fn filters(
             (CONNECTION_MANAGER | TCP_PROXY, false) => return fail("must be the last filter").at(place),
             (CONNECTION_MANAGER, true) => {
                 let table = format!("inline:{}", id.number()).into();
-                let http::Manager { http, routes, buckets } =
+                let http::Manager { http, routes, buckets, asked } =
                     http::compile(any, table, previous, now).at(place)?;
                 let (road, gate) = (Road::Http(Arc::new(http)), Gate::new(keepers));
-                return Ok(Compiled { road, routes, buckets, gate, max_connections });
+                return Ok(Compiled { road, routes, buckets, gate, asked, max_connections });
             }
             (TCP_PROXY, true) => {
                 let (tcp, clusters) = tcp::compile(any).at(place)?;
                 let (road, routes) = (Road::Tcp(Arc::new(tcp)), Routes::Opaque(clusters));
                 let (buckets, gate) = (Buckets::default(), Gate::new(keepers));
-                return Ok(Compiled { road, routes, buckets, gate, max_connections });
+                let asked = BTreeSet::new();
+                return Ok(Compiled { road, routes, buckets, gate, asked, max_connections });
             }
             (authz::NETWORK, _) => keepers.push(authz::network(&filter.name, any).at(place)?),
             (CONNECTION_LIMIT, _) => max_connections = connection_limit(any).at(place)?,
