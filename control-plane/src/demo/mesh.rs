@@ -158,7 +158,7 @@ impl Mesh {
     async fn bootstrap(&self, who: &[&str; 2], admin: u16) -> Result<Vec<u8>, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let output = Command::new(program)
-            .args(["bootstrap", who[0], who[1], "--xds", &self.layout.xds.to_string()])
+            .args(["bootstrap", who[0], who[1], "--plaintext", "--xds", &self.layout.xds.to_string()])
             .args(["--admin-port", &admin.to_string()])
             .stdin(Stdio::null())
             .kill_on_drop(true)
