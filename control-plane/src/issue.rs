@@ -19,9 +19,11 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use crate::authn::refusal::{Reason, Refusal};
-use crate::authn::{Authenticator, Caller, Peer};
+use crate::authn::{Authenticator, Caller, Peer, Session};
 
-/// What signs: the certificate authority.
+mod signer;
+
+/// What signs: the certificate authority. It logs whom it refuses.
 pub trait Authority: Send + Sync + 'static {
     /// Signs for a caller: PEM certificates, the leaf first, the root last.
     fn issue<'a>(
@@ -59,16 +61,24 @@ impl CertificateService {
         let session =
             self.authenticator.authenticate(request.headers(), peer, "a certificate request was").await;
         match session {
-            Ok(session) => {
-                let signing = Signing { service: self.clone(), session: Arc::new(session) };
-                let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
-                let mut grpc = Grpc::new(codec).max_decoding_message_size(REQUEST_LIMIT);
-                match tokio::time::timeout(CALL_LIMIT, grpc.unary(signing, request)).await {
-                    Ok(response) => response,
-                    Err(_) => Status::deadline_exceeded("the request was not read in time").into_http(),
-                }
-            }
+            Ok(session) => self.sign(session, request).await,
             Err(refusal) => Status::from(&refusal).into_http(),
+        }
+    }
+}
+
+impl CertificateService {
+    async fn sign(&self, session: Session, request: http::Request<Body>) -> http::Response<Body> {
+        let Ok(_place) = self.places.try_acquire() else {
+            return Status::resource_exhausted("too many certificates are being signed: try again")
+                .into_http();
+        };
+        let signing = Signing { service: self.clone(), session: Arc::new(session) };
+        let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
+        let mut grpc = Grpc::new(codec).max_decoding_message_size(REQUEST_LIMIT);
+        match tokio::time::timeout(CALL_LIMIT, grpc.unary(signing, request)).await {
+            Ok(response) => response,
+            Err(_) => Status::deadline_exceeded("the request was not read in time").into_http(),
         }
     }
 }
@@ -95,7 +105,7 @@ impl Service<http::Request<Body>> for CertificateService {
 /// One call of a caller that is known.
 struct Signing {
     service: CertificateService,
-    session: Arc<crate::authn::Session>,
+    session: Arc<Session>,
 }
 
 impl UnaryService<CertificateRequest> for Signing {
@@ -106,13 +116,15 @@ impl UnaryService<CertificateRequest> for Signing {
         let (service, session) = (self.service.clone(), Arc::clone(&self.session));
         Box::pin(async move {
             let caller = session.caller();
-            let signed = match check(request.get_ref(), &caller.identity) {
-                Ok(validity) => service.authority.issue(caller, &request.get_ref().csr, validity).await,
-                Err(refusal) => Err(refusal),
-            };
-            let cert_chain = signed.map_err(|refusal| {
+            let refusals = service.authenticator.refusals();
+            let validity = check(request.get_ref(), &caller.identity).map_err(|refusal| {
                 let what = format!("a certificate for {} was", caller.identity);
-                service.authenticator.refusals().note(&refusal, session.peer(), &what);
+                refusals.note(&refusal, session.peer(), &what);
+                Status::from(&refusal)
+            })?;
+            let signed = service.authority.issue(caller, &request.get_ref().csr, validity).await;
+            let cert_chain = signed.map_err(|refusal| {
+                refusals.tally(refusal.reason);
                 Status::from(&refusal)
             })?;
             tracing::debug!(identity = %caller.identity, "a certificate was given");

@@ -66,8 +66,14 @@ pub enum Reason {
     NotReady,
     /// A certificate was asked for in somebody else's name.
     Impersonation,
-    /// A signing request that is not accepted.
+    /// A signing request that cannot be read.
     Request,
+    /// A signing request for more than the caller's identity.
+    RequestForbidden,
+    /// Too many certificates of one identity.
+    CertificateLimit,
+    /// The authority cannot sign now.
+    AuthorityUnavailable,
     /// The handshake was not finished in time.
     HandshakeTimeout,
     /// The handshake failed for a reason that is not the certificate's.
@@ -122,6 +128,9 @@ impl Reason {
             Self::NotReady => "not-ready",
             Self::Impersonation => "impersonation",
             Self::Request => "request",
+            Self::RequestForbidden => "request-forbidden",
+            Self::CertificateLimit => "certificate-limit",
+            Self::AuthorityUnavailable => "authority-unavailable",
             Self::HandshakeTimeout => "handshake-timeout",
             Self::HandshakeFailed => "handshake-failed",
             Self::Overload => "overload",
@@ -155,11 +164,14 @@ impl Reason {
             | Self::NodeUnknown
             | Self::NodeChanged
             | Self::ForeignSecret
-            | Self::Impersonation => Class::PermissionDenied,
+            | Self::Impersonation
+            | Self::RequestForbidden => Class::PermissionDenied,
             Self::Request => Class::InvalidArgument,
             // A stream that outlived its proof is to come back with the next one, which is the same caller's.
-            Self::ReviewUnavailable | Self::NotReady | Self::ProofOver => Class::Unavailable,
-            Self::Overload => Class::ResourceExhausted,
+            Self::ReviewUnavailable | Self::NotReady | Self::ProofOver | Self::AuthorityUnavailable => {
+                Class::Unavailable
+            }
+            Self::Overload | Self::CertificateLimit => Class::ResourceExhausted,
         }
     }
 }
@@ -233,10 +245,15 @@ impl Refusals {
         );
     }
 
+    /// Counts a refusal that is logged elsewhere.
+    pub fn tally(&self, reason: Reason) {
+        self.counts.get_or_create(&ReasonLabel { reason: reason.label() }).inc();
+    }
+
     /// Notes one refusal: of whom, and of what.
     pub fn note(&self, refusal: &Refusal, peer: Option<SocketAddr>, what: &str) {
         let reason = refusal.reason.label();
-        self.counts.get_or_create(&ReasonLabel { reason }).inc();
+        self.tally(refusal.reason);
         let Some(left_out) = self.may_write(Instant::now()) else { return };
         let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         if left_out > 0 {
