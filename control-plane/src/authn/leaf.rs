@@ -135,7 +135,11 @@ impl Anchors {
         let mut worst = untrusted("no root that is trusted now has signed it");
         for root in &self.roots {
             match root.verifier.verify_client_cert(leaf, rest, time) {
-                Ok(_) => return read(leaf, Arc::clone(&root.fingerprint), &self.trust_domain),
+                Ok(_) => {
+                    let leaf = read(leaf, Arc::clone(&root.fingerprint), &self.trust_domain)?;
+                    // The last second of a certificate is its end, as it is for a stream.
+                    return if now < leaf.not_after { Ok(leaf) } else { Err(expired()) };
+                }
                 // Another root says only that it is not its own; what the right one says is the reason.
                 Err(error) if is_unknown_issuer(&error) => {}
                 Err(error) => worst = explain(&error),
@@ -166,16 +170,20 @@ pub(crate) fn explain(error: &rustls::Error) -> Refusal {
         return Refusal::new(Reason::HandshakeFailed, format!("the TLS handshake failed: {error}"));
     };
     match problem {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Refusal::new(
-            Reason::CertificateExpired,
-            "the client certificate has expired: connect without it, and with a token",
-        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => expired(),
         CertificateError::Revoked => Refusal::new(
             Reason::CertificateRevoked,
             "the client certificate was revoked: ask for a new one with a token",
         ),
         other => untrusted(&other.to_string()),
     }
+}
+
+fn expired() -> Refusal {
+    Refusal::new(
+        Reason::CertificateExpired,
+        "the client certificate has expired: connect without it, and with a token",
+    )
 }
 
 fn untrusted(why: &str) -> Refusal {

@@ -63,6 +63,9 @@ impl Mesh {
             &self.layout.xds.to_string(),
             "--admin-address",
             &self.layout.control_admin.to_string(),
+            // Nobody is told where it is: the demo's proxies are on the loopback.
+            "--secure-xds-address",
+            "127.0.0.1:0",
             "--ca-dir",
             &self.root.path().join("ca").display().to_string(),
         ]

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -19,9 +18,10 @@ use tokio_rustls::TlsAcceptor;
 use super::guest::Guest;
 use crate::authn::leaf::{Anchors, explain};
 use crate::authn::refusal::{Reason, Refusal, Refusals};
+use crate::ca::Serving;
 
 /// The certificate that the port shows, and the next ones.
-pub type Shown = watch::Receiver<Arc<CertifiedKey>>;
+pub type Shown = watch::Receiver<Arc<Serving>>;
 
 /// What connections meet first.
 #[derive(Debug)]
@@ -133,12 +133,12 @@ fn make_room(strangers: &mut VecDeque<oneshot::Sender<()>>, limit: usize) -> Opt
     if strangers.len() < limit { None } else { strangers.pop_front() }
 }
 
-fn configure(shown: &Arc<CertifiedKey>, anchors: &Anchors) -> Result<ServerConfig, rustls::Error> {
+fn configure(shown: &Serving, anchors: &Anchors) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(anchors.verifier())
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(shown))));
+        .with_single_cert(shown.chain.clone(), shown.key.clone_key())?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A session that is taken up again would skip the look at the certificate.
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -14,7 +14,6 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 use sidegate_xds::ca::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse};
 use sidegate_xds::envoy::config::core::v3::Node;
@@ -41,6 +40,7 @@ use crate::authn::leaf;
 use crate::authn::refusal::{Reason, Refusal, Refusals};
 use crate::authn::tokens::TokenKey;
 use crate::authn::{Authenticator, Caller, Subject};
+use crate::ca::Serving;
 use crate::issue::Authority;
 use crate::model::{Name, Scope, Trust, View};
 use crate::snapshot::{Resource, Resources, Snapshot, Snapshots};
@@ -70,7 +70,7 @@ struct Port {
     refusals: Refusals,
     views: watch::Sender<Arc<View>>,
     trust: watch::Sender<Arc<Trust>>,
-    shown: watch::Sender<Arc<CertifiedKey>>,
+    shown: watch::Sender<Arc<Serving>>,
     _ending: watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
@@ -83,7 +83,7 @@ fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn shown(root: &Root) -> Arc<CertifiedKey> {
+fn shown(root: &Root) -> Arc<Serving> {
     let now = seconds();
     let (der, key) = root.leaf(&Says {
         uris: &["spiffe://cluster.local/ns/sidegate-system/sa/sidegate"],
@@ -93,8 +93,7 @@ fn shown(root: &Root) -> Arc<CertifiedKey> {
         serial: now,
         ..Says::default()
     });
-    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
-    Arc::new(CertifiedKey::new(vec![der], key))
+    Arc::new(Serving { chain: vec![der], key, serial: now.to_string(), until: now + 3600 })
 }
 
 /// A world with a Pod of the account `web`, one of `db`, and a Gateway `public`.

@@ -28,6 +28,7 @@ fn a_certificate_of_a_workload_is_valid_and_has_one_uri_of_this_trust_domain() {
     let uris = |uris| Says { uris, ..Says::default() };
     for (says, expected) in [
         (Says { until: NOW - 1, ..Says::default() }, Reason::CertificateExpired),
+        (Says { until: NOW, ..Says::default() }, Reason::CertificateExpired),
         (Says { from: NOW + 60, until: NOW + 120, ..Says::default() }, Reason::CertificateUntrusted),
         (uris(&[]), Reason::CertificateIdentity),
         (uris(&[WEB, "spiffe://cluster.local/ns/shop/sa/db"]), Reason::CertificateIdentity),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::super::{ROOT_FILE, ca_folder};
 use super::Args;
 use crate::authn::Subject;
 use crate::authn::tokens::{self, TokenKey};
@@ -19,29 +20,34 @@ pub(super) struct Proof {
 
 /// Takes the files that the user names; makes a token when none is named and the authority is on this machine.
 pub(super) fn find(args: &Args) -> Result<Proof, String> {
-    let root = args.root_file.clone().unwrap_or_else(|| args.ca_dir.join(super::super::ROOT_FILE));
+    // Where everything is named, no folder need be known.
+    let folder = || ca_folder::choose(args.ca_dir.as_deref());
+    let root = match &args.root_file {
+        Some(file) => file.clone(),
+        None => folder()?.join(ROOT_FILE),
+    };
     let (token, made_for) = match &args.token_file {
         Some(file) => (file.clone(), None),
-        None => (make(args)?, Some(LIFE)),
+        None => (make(args, &folder()?)?, Some(LIFE)),
     };
     let socket = args.sds_socket.as_deref().map(absolute).transpose()?;
     Ok(Proof { root: absolute(&root)?, token: absolute(&token)?, socket, made_for })
 }
 
-fn make(args: &Args) -> Result<PathBuf, String> {
-    if !args.ca_dir.is_dir() {
+fn make(args: &Args, folder: &Path) -> Result<PathBuf, String> {
+    if !folder.is_dir() {
         return Err(format!(
-            "{} is not here, so no token can be made: give --token-file and --root-file, or the authority's folder with --ca-dir, or --plaintext for a control plane without TLS on this machine",
-            args.ca_dir.display()
+            "{} is not here, so no token can be made: start `sidegate serve`, or give its --ca-dir, or --token-file and --root-file, or --plaintext for a control plane without TLS on this machine",
+            folder.display()
         ));
     }
     let subject =
         Subject { namespace: args.target.namespace.clone(), account: args.account().to_owned(), pod: None };
-    let text = TokenKey::open(&args.ca_dir)
+    let text = TokenKey::open(folder)
         .map_err(|error| error.to_string())?
         .mint(&subject, LIFE, SystemTime::now())
         .map_err(|error| error.to_string())?;
-    let file = args.ca_dir.join("tokens").join(format!("{}.{}.token", subject.namespace, subject.account));
+    let file = folder.join("tokens").join(format!("{}.{}.token", subject.namespace, subject.account));
     tokens::write(&file, &text).map_err(|error| error.to_string())?;
     Ok(file)
 }
