@@ -1,6 +1,7 @@
 //! `sidegate serve`: creates every task of the control plane and hands each its ends; the only room that knows all.
 
 mod findings;
+mod security;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::ca::rotation::Witness;
-use crate::ca::{self, Authority, CaError};
+use crate::ca::{Authority, CaError};
 use crate::index;
 use crate::jwks;
 use crate::model::View;
@@ -21,13 +22,17 @@ use crate::publish;
 use crate::snapshot::Snapshots;
 use crate::source::{Source, SourceError};
 use crate::status::{self, Reporter};
-use crate::xds::{self, Metrics, Service, Streams};
+use crate::xds::{self, Metrics, Service, StreamReport, Streams};
+use security::Security;
+pub use security::{SecurityError, TrustSettings};
 
 /// Where the control plane listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// Plaintext ADS; loopback only.
     pub xds: SocketAddr,
+    /// ADS and the certificate service, over TLS; not without an authority.
+    pub secure: SocketAddr,
     /// `/status`, `/metrics`, `/healthz`.
     pub admin: SocketAddr,
 }
@@ -50,6 +55,9 @@ pub enum AppError {
     /// The certificate authority.
     #[error(transparent)]
     Authority(#[from] CaError),
+    /// The TLS port.
+    #[error(transparent)]
+    Security(#[from] security::SecurityError),
     /// Signals.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -63,19 +71,22 @@ pub async fn serve(
     source: impl Source,
     addresses: Addresses,
     guard: jwks::Guard,
-    authority: Option<ca::Options>,
+    trust: Option<TrustSettings>,
 ) -> Result<(), AppError> {
     let signalled = end_signal().map_err(AppError::Signals)?;
     let listeners = Listeners::bind(addresses).await?;
     // Nothing is served yet, so the disk may be waited for.
-    let authority = authority.map(Authority::open).transpose()?;
+    let security = match trust {
+        Some(settings) => Some(Security::open(addresses.secure, settings).await?),
+        None => None,
+    };
     // A batch is a whole change; the index takes it at once, so the source seldom waits.
     let (batch_sender, batches) = mpsc::channel(4);
     let (view_sender, views) = watch::channel(Arc::default());
     tokio::spawn(index::run(batches, view_sender));
     let (keyed_sender, keyed) = watch::channel(Arc::default());
     tokio::spawn(jwks::run(views, keyed_sender, guard));
-    let (ending, served) = start(keyed, listeners, authority);
+    let (ending, served) = start(keyed, listeners, security);
     tokio::pin!(served);
     tokio::select! {
         () = signalled => {
@@ -94,21 +105,42 @@ pub async fn serve(
 fn start(
     views: watch::Receiver<Arc<View>>,
     listeners: Listeners,
-    authority: Option<Authority>,
+    security: Option<Security>,
 ) -> (watch::Sender<bool>, impl Future<Output = Result<(), tonic::transport::Error>>) {
     let (snapshots, streams, metrics) = (Snapshots::default(), Streams::default(), Metrics::default());
     let (ending, end) = watch::channel(false);
     let (verdict_sender, verdicts) = watch::channel(Arc::default());
     announce("xds", &listeners.xds);
     announce("admin", &listeners.admin);
-    let reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics, authority.clone());
+    if listeners.admin.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback()) {
+        tracing::warn!(
+            "--admin-address is not a loopback address: whoever reaches it reads /status and /metrics, which name every proxy"
+        );
+    }
+    let authority = security.as_ref().map(|security| security.authority.clone());
+    let mut reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics, authority.clone());
+    if let Some(security) = &security {
+        reporter.register(|registry| security.refusals.register(registry));
+    }
     if let Some(authority) = authority {
         tokio::spawn(authority.clone().run(witnesses(authority, streams.clone(), snapshots.clone())));
     }
+    let service = Service::new(snapshots.clone(), streams, metrics, end.clone());
+    let secure = security.map(|security| {
+        announce("tls", &security.listener);
+        security.serve(&service, views.clone(), end)
+    });
     tokio::spawn(findings::log(views.clone()));
     tokio::spawn(publish::run(views, snapshots.clone(), verdict_sender));
     tokio::spawn(status::serve(listeners.admin, Arc::new(reporter)));
-    (ending, Service::new(snapshots, streams, metrics, end).serve(listeners.xds))
+    let plain = service.serve(listeners.xds);
+    let served = async move {
+        match secure {
+            Some(secure) => tokio::try_join!(plain, secure).map(|_| ()),
+            None => plain.await,
+        }
+    };
+    (ending, served)
 }
 
 /// Whom a rotation of the root may ask: proxies that have proven who they are.
@@ -116,8 +148,8 @@ fn witnesses(authority: Authority, streams: Streams, snapshots: Snapshots) -> im
     move || {
         let current = streams.current();
         let domain = authority.trust_domain();
-        // Nobody can prove anything on the plaintext port.
-        xds::witness::witnesses(current, &snapshots, domain, |_| None, Instant::now())
+        let identity = |report: &StreamReport| Some(report.caller.as_ref()?.identity.to_string());
+        xds::witness::witnesses(current, &snapshots, domain, identity, Instant::now())
     }
 }
 

@@ -6,10 +6,12 @@ mod ca_folder;
 mod rotate;
 mod serve;
 mod status;
+mod token;
 mod validate;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +38,8 @@ enum Command {
     Status(status::Args),
     /// Change the root that all certificates chain to, without anybody losing trust.
     RotateRoot(rotate::Args),
+    /// Make a token with which a workload proves who it is.
+    Token(token::Args),
     /// Print the configuration with which a proxy finds the control plane.
     Bootstrap(bootstrap::Args),
     /// Run the data plane; takes the flags of sidegate-proxy.
@@ -55,6 +59,7 @@ pub fn run() -> ExitCode {
     match CommandLine::parse().command {
         Command::Demo(args) => exit_code(block_on(demo::run(args))),
         Command::Bootstrap(args) => bootstrap::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Serve(args) => serve::run(args),
         Command::Validate(args) => validate::run(&args),
         Command::Status(args) => status::run(&args),
@@ -83,5 +88,37 @@ fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
     Ok(output)
 }
 
+/// `90s`, `10m`, `2h`: whole numbers of one unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let form = || "write a number of seconds, minutes or hours, e.g. 90s, 10m or 2h".to_owned();
+    let unit = text.char_indices().last().ok_or_else(form)?;
+    let seconds = match unit.1 {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        _ => return Err(form()),
+    };
+    let count: u64 = text[..unit.0].parse().map_err(|_| form())?;
+    count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(form)
+}
+
+/// The roots in that folder, for everybody to read.
+const ROOT_FILE: &str = "root-cert.pem";
+
 /// The exit code of a command that cannot do its work: an address in use, a folder missing.
 const CANNOT_RUN: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_number_and_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "s", "10", "1.5h", "-1s", "10d", "1h30m", "18446744073709551615h", "5é"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

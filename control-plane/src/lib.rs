@@ -19,9 +19,12 @@ pub mod translate; // view + scope → Envoy resources; pure
 
 // Stream staircase: what happens to a proxy's stream.
 pub mod status; // what is applied where: `/status`, metrics
+pub mod secure; // the TLS port: handshakes, limits, and the two services behind them
 pub mod xds; // the ADS service; its delta state machine does no IO
 
-// Identity: who is who, and who says so.
+// Identity: who is who, who says so, and who is calling.
+pub mod issue; // the certificate service: a proven identity + a signing request → a chain
+pub mod authn; // token or certificate → an identity; every refusal counted
 pub mod ca; // the certificate authority, and the rotation of its root
 
 // The landing and the ground floor.

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub mod access;
+pub mod account;
 pub mod annotation;
 pub mod kind;
 pub mod policy;

@@ -1,11 +1,13 @@
 //! What is applied where: the report behind `/status`, and the page that serves it with metrics and health.
 
+mod certificate;
 mod rotate;
 mod server;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,6 +20,7 @@ use crate::ca::{self, Authority};
 use crate::model::{Finding, Scope, Verdict, View};
 use crate::xds::stream::{TypeReport, TypeState};
 use crate::xds::{Metrics, StreamReport, Streams};
+pub use certificate::Certificate;
 pub use rotate::{Command, NewRoot};
 pub use server::serve;
 
@@ -50,6 +53,12 @@ pub struct Proxy {
     pub name: String,
     /// A data plane other than ours.
     pub foreign: bool,
+    /// In whose name it has proven to speak; none on the plaintext port.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// The certificate with which it has connected; none when it has shown a token.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     /// For how long.
     pub connected_seconds: f64,
     /// The newest generation that it has accepted all of; 0 for none.
@@ -130,6 +139,7 @@ struct Gauges {
     generation: Gauge,
     findings: Gauge,
     false_conditions: Gauge,
+    certificate_expiry: Gauge,
 }
 
 impl Reporter {
@@ -154,14 +164,29 @@ impl Reporter {
             "Conditions of objects that are false now",
             gauges.false_conditions.clone(),
         );
+        registry.register(
+            "sidegate_earliest_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires that is the first to; 0 when there is none",
+            gauges.certificate_expiry.clone(),
+        );
         Self { views, verdicts, streams, authority, registry, gauges }
     }
 
+    /// Lets others name their counters on the page.
+    pub fn register(&mut self, enter: impl FnOnce(&mut Registry)) {
+        enter(&mut self.registry);
+    }
+
     /// Everything, now.
-    pub fn report(&self, now: Instant) -> Report {
+    pub fn report(&self, now: Instant, today: SystemTime) -> Report {
         let view = Arc::clone(&self.views.borrow());
-        let mut proxies: Vec<Proxy> =
-            self.streams.current().into_iter().map(|stream| proxy(stream, now)).collect();
+        let streams = self.streams.current().into_iter();
+        let mut proxies: Vec<Proxy> = streams
+            .map(|stream| {
+                let certificate = self.certificate(&stream, today);
+                proxy(stream, certificate, now)
+            })
+            .collect();
         proxies.sort_by(|one, other| one.id.cmp(&other.id));
         Report {
             generation: view.generation,
@@ -172,13 +197,24 @@ impl Reporter {
         }
     }
 
+    fn certificate(&self, stream: &StreamReport, today: SystemTime) -> Option<Certificate> {
+        let leaf = stream.caller.as_ref()?.leaf()?;
+        let known = self.authority.as_ref().and_then(|authority| authority.leaf(&leaf.serial));
+        let renewed = known.is_some_and(|known| known.superseded.is_some());
+        Some(Certificate::new(leaf, renewed, today))
+    }
+
     /// The metrics in the OpenMetrics text form.
-    pub fn metrics(&self) -> String {
+    pub fn metrics(&self, today: SystemTime) -> String {
         let view = Arc::clone(&self.views.borrow());
         let failing = self.verdicts.borrow().iter().filter(|verdict| !verdict.status).count();
         self.gauges.generation.set(signed(view.generation));
         self.gauges.findings.set(signed(view.findings.len() as u64));
         self.gauges.false_conditions.set(signed(failing as u64));
+        let next = self.authority.as_ref().and_then(|authority| authority.report().next_expiry);
+        let expiry =
+            next.map_or(0, |next| certificate::timestamp(today).saturating_add(next.expires_seconds));
+        self.gauges.certificate_expiry.set(expiry);
         let mut page = String::new();
         // Writing to a string fails only when a metric's own encoding does, and then the rest is still of use.
         if let Err(error) = text::encode(&mut page, &self.registry) {
@@ -198,7 +234,7 @@ impl Reporter {
     }
 }
 
-fn proxy(stream: StreamReport, now: Instant) -> Proxy {
+fn proxy(stream: StreamReport, certificate: Option<Certificate>, now: Instant) -> Proxy {
     let foreign = stream.node.is_foreign();
     let (role, name) = match stream.node.scope {
         Scope::Gateway { gateway, .. } => (Role::Gateway, gateway),
@@ -210,6 +246,8 @@ fn proxy(stream: StreamReport, now: Instant) -> Proxy {
         namespace: name.namespace,
         name: name.name,
         foreign,
+        identity: stream.caller.map(|caller| caller.identity.to_string()),
+        certificate,
         connected_seconds: seconds(stream.connected, now),
         applied_generation: stream.applied_generation,
         types: stream.types.into_iter().map(|report| type_status(report, now)).collect(),

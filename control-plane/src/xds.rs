@@ -1,6 +1,7 @@
 //! The ADS service: who may open a stream, where it listens, how it ends. Each stream has one task
 //! (`connection`); what it says is decided without IO (`stream`).
 
+mod admission;
 mod connection;
 mod metrics;
 mod node;
@@ -29,7 +30,10 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::authn::{Authenticator, Peer};
+use crate::model::View;
 use crate::snapshot::Snapshots;
+use admission::Applicant;
 use connection::Surroundings;
 use metrics::CauseLabel;
 pub use metrics::Metrics;
@@ -37,10 +41,19 @@ pub use node::ProxyNode;
 pub use streams::{StreamReport, Streams};
 
 /// The ADS service, before it listens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Service {
     surroundings: Surroundings,
     places: Arc<Semaphore>,
+    /// Who must be known before a stream begins; none on the plaintext port, where nobody can be and nobody gets secrets.
+    gate: Option<Gate>,
+}
+
+/// What decides who may have what.
+#[derive(Clone, Debug)]
+struct Gate {
+    authenticator: Authenticator,
+    views: watch::Receiver<Arc<View>>,
 }
 
 /// Why the service does not listen where it should.
@@ -94,7 +107,21 @@ impl Service {
         Self {
             surroundings: Surroundings { snapshots, streams, metrics, ending },
             places: Arc::new(Semaphore::new(STREAM_LIMIT)),
+            gate: None,
         }
+    }
+
+    /// The same service for the TLS port: a stream is for those whom `authenticator` knows, and serves what is theirs in `views`.
+    #[must_use]
+    pub fn secured(&self, authenticator: Authenticator, views: watch::Receiver<Arc<View>>) -> Self {
+        Self { gate: Some(Gate { authenticator, views }), ..self.clone() }
+    }
+
+    /// The service in gRPC's form.
+    pub(crate) fn into_server(self) -> AggregatedDiscoveryServiceServer<Self> {
+        AggregatedDiscoveryServiceServer::new(self)
+            .max_decoding_message_size(REQUEST_LIMIT)
+            .max_encoding_message_size(usize::MAX)
     }
 
     /// Serves until the end, then until all streams are closed.
@@ -105,15 +132,12 @@ impl Service {
         let mut ending = self.surroundings.ending.clone();
         let incoming =
             TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
-        let service = AggregatedDiscoveryServiceServer::new(self)
-            .max_decoding_message_size(REQUEST_LIMIT)
-            .max_encoding_message_size(usize::MAX);
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_LIMIT))
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_max_header_list_size(HEADER_LIMIT)
-            .add_service(service)
+            .add_service(self.into_server())
             .serve_with_incoming_shutdown(incoming, async move {
                 // An error means that the sender is gone, which is an end, too.
                 let _ = ending.wait_for(|ending| *ending).await;
@@ -141,6 +165,10 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let applicant = match &self.gate {
+            Some(gate) => Some(gate.apply(&request).await?),
+            None => None,
+        };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.surroundings.metrics.refused_streams.get_or_create(&CauseLabel { cause: "limit" }).inc();
             return Err(Status::resource_exhausted(format!(
@@ -149,8 +177,20 @@ impl AggregatedDiscoveryService for Service {
         };
         // Room for one response: the next is made when this one has left, from what is then the newest state.
         let (outbound, responses) = mpsc::channel(1);
-        tokio::spawn(connection::serve(self.surroundings.clone(), request.into_inner(), outbound, place));
+        let inbound = request.into_inner();
+        tokio::spawn(connection::serve(self.surroundings.clone(), applicant, inbound, outbound, place));
         Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+impl Gate {
+    /// Finds out who calls before any message is read.
+    async fn apply<T>(&self, request: &Request<T>) -> Result<Applicant, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let headers = request.metadata().as_ref();
+        let session = self.authenticator.authenticate(headers, peer, "an xDS stream was").await;
+        let session = session.map_err(|refusal| Status::from(&refusal))?;
+        Ok(Applicant::new(session, self.views.clone(), self.authenticator.refusals().clone()))
     }
 }
 

@@ -41,7 +41,11 @@ struct Serve {
 
 impl Serve {
     fn start(folder: &Path) -> Self {
-        let mut child = command(&["serve", "--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"])
+        let addresses = ["--xds-address", "--admin-address", "--secure-xds-address"];
+        let mut child = command(&["serve"])
+            .args(addresses.iter().flat_map(|flag| [flag, "127.0.0.1:0"]))
+            .arg("--ca-dir")
+            .arg(folder.join(".ca"))
             .arg("--manifests")
             .arg(folder)
             .stderr(Stdio::piped())
@@ -142,7 +146,7 @@ fn what_keeps_it_from_starting_is_one_clear_line() {
     let serve = Serve::start(folder.path());
     let taken = serve.xds.to_string();
     let start = |folder: &Path, xds: &str, admin: &str| {
-        let mut command = command(&["serve", "--xds-address", xds, "--admin-address", admin]);
+        let mut command = command(&["serve", "--no-ca", "--xds-address", xds, "--admin-address", admin]);
         command.arg("--manifests").arg(folder).output().unwrap()
     };
     let cases = [

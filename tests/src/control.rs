@@ -145,9 +145,12 @@ fn flags(folder: &str, xds: SocketAddr, admin: SocketAddr) -> Vec<String> {
     let (xds, admin) = (xds.to_string(), admin.to_string());
     // Beside the manifests: two control planes cannot share one.
     let authority = format!("{folder}.ca");
-    ["serve", "--manifests", folder, "--xds-address", &xds, "--admin-address", &admin, "--ca-dir", &authority]
+    let addresses = ["--xds-address", &xds, "--admin-address", &admin, "--secure-xds-address", "127.0.0.1:0"];
+    ["serve", "--manifests", folder, "--ca-dir", &authority]
+        .into_iter()
+        .chain(addresses)
         .map(str::to_owned)
-        .to_vec()
+        .collect()
 }
 
 async fn fetch(admin: SocketAddr) -> Option<Value> {

@@ -68,7 +68,7 @@ pub async fn sidecar(sandbox: &Sandbox, pod: &str, xds: SocketAddr) -> Process {
 /// Writes what `sidegate bootstrap` prints and tells where.
 async fn bootstrap(sandbox: &Sandbox, role: &str, name: &str, xds: SocketAddr) -> String {
     let (target, xds, port) = (format!("shop/{name}"), xds.to_string(), local_port().to_string());
-    let arguments = ["bootstrap", role, &target, "--xds", &xds, "--admin-port", &port];
+    let arguments = ["bootstrap", role, &target, "--plaintext", "--xds", &xds, "--admin-port", &port];
     let bootstrap = run("sidegate", arguments).await;
     assert_eq!(bootstrap.code, Some(0), "{}", bootstrap.err);
     sandbox.write(&format!("{name}.yaml"), &bootstrap.out).display().to_string()

@@ -202,5 +202,5 @@ fn keeper_of(
     Keeper { rotation, generations, retired, files, extra: Default::default(), kept_at: 0 }
 }
 
-/// What may be in a folder before its first authority: the lock is ours, and people write the lists.
-const FIRST: &[&str] = &["lock", "denied", "crl.pem"];
+/// What may be in a folder before its first authority: the lock is ours, people write the lists, and `sidegate token` may come first.
+const FIRST: &[&str] = &["lock", "denied", "crl.pem", "token-key.pem", "tokens"];

@@ -3,12 +3,19 @@
 //! It fits our own proxy and Envoy alike. It does not say which of the two reads it: our proxy adds the mark `SIDEGATE` to its
 //! node's metadata by itself.
 
+mod document;
+mod proof;
+mod target;
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Write as _};
-use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
 
 use clap::ValueEnum;
+
+use target::{Authority, Target, is_kubernetes_name};
 
 /// The flags of `sidegate bootstrap`.
 #[derive(Debug, clap::Args)]
@@ -19,15 +26,39 @@ pub(super) struct Args {
     /// The Gateway, or the sidecar's Pod.
     #[arg(value_name = "NAMESPACE/NAME")]
     target: Target,
-    /// Where the control plane listens for proxies.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15010")]
-    xds: Authority,
+    /// Where the control plane listens for proxies; port 15012, or 15010 with --plaintext.
+    #[arg(long, value_name = "HOST:PORT")]
+    xds: Option<Authority>,
     /// The port of the proxy's admin page, on the loopback address.
     #[arg(long, value_name = "PORT", default_value_t = 15000)]
     admin_port: u16,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Yaml)]
     format: Format,
+    /// Without TLS, identity and secrets: for the control plane's port 15010 on the same machine.
+    #[arg(long, conflicts_with_all = ["root_file", "token_file", "service_account", "foreign", "sds_socket"])]
+    plaintext: bool,
+    /// The roots that the control plane's certificate chains to; root-cert.pem of the authority's folder by default.
+    #[arg(long, value_name = "FILE")]
+    root_file: Option<PathBuf>,
+    /// The token with which the proxy proves who it is; made for an hour when the authority's folder is on this machine.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The service account of the Pod (default: default) or of the Gateway (default: its name).
+    #[arg(long, value_name = "NAME", value_parser = account)]
+    service_account: Option<String>,
+    /// The trust domain of the mesh.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
+    trust_domain: String,
+    /// The control plane's --ca-dir, when it is on this machine [default: ~/.local/state/sidegate/ca].
+    #[arg(long, value_name = "DIR")]
+    ca_dir: Option<PathBuf>,
+    /// For an Envoy: it gets its certificate from `sidegate agent` at --sds-socket.
+    #[arg(long, requires = "sds_socket")]
+    foreign: bool,
+    /// The Unix socket of `sidegate agent`, which runs beside an Envoy.
+    #[arg(long, value_name = "PATH", requires = "foreign")]
+    sds_socket: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,10 +78,10 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    let text = match args.format {
-        Format::Yaml => Ok(yaml(args)),
-        Format::Json => json(&yaml(args)),
-    };
+    let text = text(args).and_then(|yaml| match args.format {
+        Format::Yaml => Ok(yaml),
+        Format::Json => document::json(&yaml),
+    });
     match text {
         Ok(text) => {
             // A reader that has seen enough (`| head`) is no error.
@@ -61,171 +92,37 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// The bootstrap. Whatever is filled in was checked to need no quoting.
-fn yaml(args: &Args) -> String {
-    let Target { namespace, name } = &args.target;
-    let (role, key) = match args.role {
-        Role::Gateway => ("gateway", "GATEWAY"),
-        Role::Sidecar => ("sidecar", "POD_NAME"),
-    };
-    let Authority { host, port } = &args.xds;
-    let discovery = if host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
-    let admin_port = args.admin_port;
-    format!(
-        r#"# How a proxy finds the control plane; for sidegate-proxy and for Envoy.
-node:
-  id: "{role}~{name}.{namespace}"
-  cluster: "{name}.{namespace}"
-  metadata:
-    # Which resources the proxy gets.
-    NAMESPACE: "{namespace}"
-    {key}: "{name}"
-admin:
-  address: {{socket_address: {{address: 127.0.0.1, port_value: {admin_port}}}}}
-dynamic_resources:
-  ads_config:
-    api_type: DELTA_GRPC
-    transport_api_version: V3
-    set_node_on_first_message_only: true
-    grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]
-  cds_config: {{ads: {{}}, resource_api_version: V3}}
-  lds_config: {{ads: {{}}, resource_api_version: V3}}
-static_resources:
-  clusters:
-  - name: xds
-    type: {discovery}
-    connect_timeout: 2s
-    load_assignment:
-      cluster_name: xds
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: "{host}", port_value: {port}}}}}}}
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config:
-          http2_protocol_options:
-            # A control plane that vanished without a word is noticed.
-            connection_keepalive: {{interval: 30s, timeout: 5s}}
-    upstream_connection_options:
-      tcp_keepalive: {{keepalive_time: 60}}
-"#
-    )
+fn text(args: &Args) -> Result<String, String> {
+    let proof = if args.plaintext { None } else { Some(proof::find(args)?) };
+    Ok(document::yaml(args, proof.as_ref()))
 }
 
-fn json(yaml: &str) -> Result<String, String> {
-    let value: serde_json::Value = serde_yaml::from_str(yaml).map_err(|error| error.to_string())?;
-    let text = serde_json::to_string_pretty(&value).map_err(|error| error.to_string())?;
-    Ok(format!("{text}\n"))
-}
-
-/// `namespace/name` of a Kubernetes object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    namespace: String,
-    name: String,
-}
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (namespace, name) = text.split_once('/').ok_or("write NAMESPACE/NAME, e.g. shop/public")?;
-        for part in [namespace, name] {
-            if !is_kubernetes_name(part) {
-                return Err(format!(
-                    "{part:?} is not a name that Kubernetes allows: lower-case letters, digits, - and ."
-                ));
-            }
-        }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+impl Args {
+    fn authority(&self) -> Authority {
+        let port = if self.plaintext { 15010 } else { 15012 };
+        self.xds.clone().unwrap_or_else(|| Authority { host: "127.0.0.1".to_owned(), port })
     }
-}
 
-fn is_kubernetes_name(text: &str) -> bool {
-    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-    let edge = |end: Option<u8>| end.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    text.len() <= 253 && text.bytes().all(inside) && edge(text.bytes().next()) && edge(text.bytes().last())
-}
-
-/// `host:port`, where the host is a name or an address (IPv6 in brackets).
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Authority {
-    host: String,
-    port: u16,
-}
-
-impl FromStr for Authority {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let form = "write HOST:PORT, e.g. 127.0.0.1:15010 or [::1]:15010";
-        let (host, port) = text.rsplit_once(':').ok_or(form)?;
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or(form)?;
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let known = match bare {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => is_kubernetes_name(&host.to_ascii_lowercase()),
+    fn account(&self) -> &str {
+        let default = match self.role {
+            Role::Gateway => &self.target.name,
+            Role::Sidecar => crate::model::account::DEFAULT,
         };
-        if !known {
-            return Err(format!("{host:?} is not a host; {form}"));
-        }
-        Ok(Self { host: bare.unwrap_or(host).to_owned(), port })
+        self.service_account.as_deref().unwrap_or(default)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use sidegate_xds::envoy::config::bootstrap::v3::Bootstrap;
-    use sidegate_xds::json::{Descriptors, Format as Document};
-
-    use super::*;
-
-    fn args(role: Role, target: &str, xds: &str) -> Args {
-        Args {
-            role,
-            target: target.parse().unwrap(),
-            xds: xds.parse().unwrap(),
-            admin_port: 15000,
-            format: Format::Yaml,
-        }
+fn account(text: &str) -> Result<String, String> {
+    if is_kubernetes_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("not the name of a service account".to_owned())
     }
+}
 
-    #[test]
-    fn what_is_printed_is_envoys_bootstrap() {
-        let descriptors = Descriptors::load().unwrap();
-        let table = [
-            (Role::Gateway, "shop/public", "127.0.0.1:15010", "gateway~public.shop", "GATEWAY"),
-            (Role::Sidecar, "shop/web-1", "[::1]:15010", "sidecar~web-1.shop", "POD_NAME"),
-            (
-                Role::Sidecar,
-                "default/1.5",
-                "control.sidegate-system.svc:15010",
-                "sidecar~1.5.default",
-                "POD_NAME",
-            ),
-        ];
-        for (role, target, xds, id, key) in table {
-            let yaml = yaml(&args(role, target, xds));
-            for (text, document) in [(yaml.clone(), Document::Yaml), (json(&yaml).unwrap(), Document::Json)] {
-                let bootstrap: Bootstrap = descriptors.decode(&text, document).unwrap_or_else(|problems| {
-                    panic!("{target}: {problems:?}\n{text}");
-                });
-                let node = bootstrap.node.unwrap();
-                assert_eq!(node.id, id);
-                let fields = node.metadata.unwrap().fields;
-                assert!(fields.contains_key(key) && fields.contains_key("NAMESPACE") && fields.len() == 2);
-            }
-        }
+fn trust_domain(text: &str) -> Result<String, String> {
+    if sidegate_xds::spiffe::is_trust_domain(text) {
+        return Ok(text.to_owned());
     }
-
-    #[test]
-    fn what_would_need_quoting_is_refused() {
-        for target in ["shop", "shop/", "/web", "Shop/web", "shop/we\"b", "shop/web: x", "shop/web/1"] {
-            assert!(target.parse::<Target>().is_err(), "{target}");
-        }
-        for xds in ["127.0.0.1", "127.0.0.1:0", "a b:1", "::1:15010x", "[::g]:1", ":15010", "host:99999"] {
-            assert!(xds.parse::<Authority>().is_err(), "{xds}");
-        }
-    }
+    Err("a trust domain has lower-case letters, digits, '.', '-' and '_'".to_owned())
 }

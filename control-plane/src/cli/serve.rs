@@ -1,6 +1,7 @@
 //! `sidegate serve`.
 
 mod authority;
+mod review;
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::app::{self, Addresses};
+use crate::app::{self, Addresses, TrustSettings};
 use crate::jwks;
 use crate::source::manifests::Manifests;
 
@@ -23,11 +24,16 @@ pub(super) struct Args {
     /// Address of the xDS service; plaintext, so loopback only.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
     xds_address: SocketAddr,
+    /// Address of the xDS and certificate services over TLS, for callers that prove who they are; not with --no-ca.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012")]
+    secure_xds_address: SocketAddr,
     /// Address of /status, /metrics and /healthz.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     admin_address: SocketAddr,
     #[command(flatten)]
     authority: authority::Args,
+    #[command(flatten)]
+    review: review::Args,
     /// Addresses that keys for JWTPolicies may be fetched from although they are this machine's own or its links', and without TLS.
     #[arg(long, value_name = "BLOCK")]
     jwks_allow: Vec<jwks::Block>,
@@ -53,14 +59,17 @@ pub(super) fn run(args: Args) -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    let addresses = Addresses { xds: args.xds_address, admin: args.admin_address };
+    let addresses =
+        Addresses { xds: args.xds_address, secure: args.secure_xds_address, admin: args.admin_address };
     let guard = jwks::Guard { allowed: args.jwks_allow };
     let authority = match args.authority.options() {
         Ok(authority) => authority,
         Err(reason) => return super::cannot(reason),
     };
+    let review = args.review.settings();
+    let trust = authority.map(|authority| TrustSettings { authority, review });
     let source = Manifests::new(args.manifests);
-    match super::block_on(app::serve(source, addresses, guard, authority)) {
+    match super::block_on(app::serve(source, addresses, guard, trust)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => super::cannot(error),
         Err(error) => super::cannot(error),

@@ -15,6 +15,7 @@ use crate::model::{Finding, Verdict};
 use crate::status::{Proxy, Report, Role, State, TypeStatus};
 
 pub(super) mod authority;
+mod certificate;
 
 /// The flags of `sidegate status`.
 #[derive(Debug, clap::Args)]
@@ -89,6 +90,7 @@ fn table(report: &Report) -> String {
             }
         }
     }
+    certificate::push(&mut text, &report.proxies);
     if let Some(ca) = &report.ca {
         authority::push(&mut text, ca);
     }
@@ -99,7 +101,8 @@ fn table(report: &Report) -> String {
 }
 
 fn push_rows(text: &mut String, proxies: &[Proxy]) {
-    let heads = ["PROXY", "ROLE", "CLUSTERS", "ENDPOINTS", "LISTENERS", "ROUTES", "APPLIED", "AGE"];
+    let heads =
+        ["PROXY", "ROLE", "CLUSTERS", "ENDPOINTS", "LISTENERS", "ROUTES", "CERTIFICATE", "APPLIED", "AGE"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for proxy in proxies {
         let role = match (proxy.role, proxy.foreign) {
@@ -112,6 +115,7 @@ fn push_rows(text: &mut String, proxies: &[Proxy]) {
         row.extend(["cluster", "endpoint", "listener", "route"].map(|kind| {
             proxy.types.iter().find(|status| status.kind == kind).map_or_else(|| "-".to_owned(), cell)
         }));
+        row.push(certificate::cell(proxy));
         row.push(proxy.applied_generation.to_string());
         row.push(age(proxy.connected_seconds));
         rows.push(row);

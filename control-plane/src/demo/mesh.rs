@@ -63,6 +63,9 @@ impl Mesh {
             &self.layout.xds.to_string(),
             "--admin-address",
             &self.layout.control_admin.to_string(),
+            // Nobody is told where it is: the demo's proxies are on the loopback.
+            "--secure-xds-address",
+            "127.0.0.1:0",
             "--ca-dir",
             &self.root.path().join("ca").display().to_string(),
         ]
@@ -158,7 +161,7 @@ impl Mesh {
     async fn bootstrap(&self, who: &[&str; 2], admin: u16) -> Result<Vec<u8>, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let output = Command::new(program)
-            .args(["bootstrap", who[0], who[1], "--xds", &self.layout.xds.to_string()])
+            .args(["bootstrap", who[0], who[1], "--plaintext", "--xds", &self.layout.xds.to_string()])
             .args(["--admin-port", &admin.to_string()])
             .stdin(Stdio::null())
             .kill_on_drop(true)

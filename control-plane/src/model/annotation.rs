@@ -8,6 +8,9 @@ pub const INBOUND: &str = "sidegate.dev/inbound";
 /// `"<port>"`: where the sidecar offers itself as an explicit HTTP proxy.
 pub const OUTBOUND_PROXY: &str = "sidegate.dev/outbound-proxy";
 
+/// `"<name>"`, on a Gateway: the service account that its proxies run as; the Gateway's own name when absent.
+pub const SERVICE_ACCOUNT: &str = "sidegate.dev/service-account";
+
 /// What the names of all annotations of our own begin with.
 pub const PREFIX: &str = "sidegate.dev/";
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
@@ -66,14 +66,14 @@ fn answer(request: &Request<Incoming>, reporter: &Reporter) -> Response<Full<Byt
         return response;
     }
     match path {
-        "/status" => match serde_json::to_vec(&reporter.report(Instant::now())) {
+        "/status" => match serde_json::to_vec(&reporter.report(Instant::now(), SystemTime::now())) {
             Ok(body) => respond(StatusCode::OK, "application/json", body),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
         },
         "/metrics" => respond(
             StatusCode::OK,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            reporter.metrics(),
+            reporter.metrics(SystemTime::now()),
         ),
         _ if reporter.is_ready() => plain(StatusCode::OK, "ok\n"),
         _ => plain(StatusCode::SERVICE_UNAVAILABLE, "the manifests are not read yet\n"),

@@ -126,6 +126,13 @@ fn the_json_has_the_agreed_names() {
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
             foreign: false,
+            identity: Some("spiffe://cluster.local/ns/shop/sa/web".to_owned()),
+            certificate: Some(Certificate {
+                serial: "4711".to_owned(),
+                expires_seconds: 43_200,
+                life_seconds: 86_400,
+                renewed: false,
+            }),
             connected_seconds: 1.2,
             applied_generation: 7,
             types: vec![TypeStatus {
@@ -153,6 +160,8 @@ fn the_json_has_the_agreed_names() {
         "generation": 7,
         "proxies": [{
             "id": "gateway~web.shop", "role": "gateway", "namespace": "shop", "name": "web", "foreign": false,
+            "identity": "spiffe://cluster.local/ns/shop/sa/web",
+            "certificate": { "serial": "4711", "expires_seconds": 43200, "life_seconds": 86400, "renewed": false },
             "connected_seconds": 1.2, "applied_generation": 7,
             "types": [{ "type": "cluster", "resources": 4, "sent": "3f", "accepted": null, "state": "not-requested",
                         "error": null, "since_seconds": 0.4 }],

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
+use super::admission::{self, Admission, Applicant};
 use super::metrics::{CauseLabel, Metrics, TypeLabel};
 use super::node;
 use super::stream::{Push, Request, Stream};
@@ -40,16 +41,17 @@ pub(super) struct Surroundings {
     pub(super) ending: watch::Receiver<bool>,
 }
 
-/// Serves one stream until either side ends it. `_permit` is the stream's place among those that may be open.
+/// Serves one stream until either side ends it. `applicant` is its caller, where callers must be known; `_permit` is the stream's place among those that may be open.
 pub(super) async fn serve(
     surroundings: Surroundings,
+    applicant: Option<Applicant>,
     mut inbound: impl Requests,
     outbound: ResponseSender,
     _permit: OwnedSemaphorePermit,
 ) {
     let metrics = surroundings.metrics.clone();
     metrics.streams.inc();
-    if let Err(status) = converse(surroundings, &mut inbound, &outbound).await {
+    if let Err(status) = converse(surroundings, applicant, &mut inbound, &outbound).await {
         tracing::debug!(code = ?status.code(), reason = status.message(), "stream ended");
         // The client may be gone or not reading; then there is nobody to tell.
         let _ = timeout(FAREWELL_LIMIT, outbound.send(Err(status))).await;
@@ -59,6 +61,7 @@ pub(super) async fn serve(
 
 async fn converse(
     mut surroundings: Surroundings,
+    applicant: Option<Applicant>,
     inbound: &mut impl Requests,
     outbound: &ResponseSender,
 ) -> Result<(), Status> {
@@ -69,16 +72,21 @@ async fn converse(
         _ = surroundings.ending.wait_for(|ending| *ending) => return Ok(()),
     };
     let Some(first) = first.transpose()? else { return Ok(()) };
-    let node = node::identify(first.node.as_ref()).inspect_err(|status| {
+    let node = node::identify(first.node.as_ref(), applicant.is_some()).inspect_err(|status| {
         surroundings.metrics.refused_streams.get_or_create(&CauseLabel { cause: "node" }).inc();
         tracing::warn!(reason = status.message(), "a stream was refused");
     })?;
+    let admission = match applicant {
+        Some(applicant) => Some(applicant.admit(&node).await.map_err(|refusal| Status::from(&refusal))?),
+        None => None,
+    };
     tracing::info!(node = node.id, "proxy connected: {}", node.title());
     let now = Instant::now();
     let snapshots = surroundings.snapshots.follow(&node.scope);
     let foreign = node.is_foreign();
     let id = node.id.clone();
-    let ticket = surroundings.streams.enter(node, now);
+    let caller = admission.as_ref().map(|admission| admission.caller().clone());
+    let ticket = surroundings.streams.enter(node, caller, now);
     let stream = Stream::new(now, foreign, ticket.recall());
     let mut conversation = Conversation {
         stream,
@@ -86,6 +94,7 @@ async fn converse(
         id,
         metrics: surroundings.metrics,
         snapshots,
+        admission,
         connected: now,
         unapplied: VecDeque::new(),
         pushed: false,
@@ -103,6 +112,8 @@ struct Conversation {
     id: String,
     metrics: Metrics,
     snapshots: SnapshotReader,
+    /// Why the client may have what it is served; none on the plaintext port.
+    admission: Option<Admission>,
     connected: Instant,
     /// Generations that the client does not have yet, and when their changes were seen.
     unapplied: VecDeque<(u64, Instant)>,
@@ -140,6 +151,7 @@ impl Conversation {
                     room.map_err(|_| Status::cancelled("the client is gone"))?;
                     full_since = None;
                 }
+                refusal = admission::lapsed(self.admission.as_mut()) => return Err(Status::from(&refusal)),
                 () = sleep_until(wake) => {
                     if stalled_at.is_some_and(|at| Instant::now() >= at) {
                         self.metrics.refused_streams.get_or_create(&CauseLabel { cause: "stalled" }).inc();
@@ -176,6 +188,9 @@ impl Conversation {
     }
 
     fn take_request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        if request.type_url == ResourceType::Secret.type_url() {
+            self.note_secrets_of_others(&request.resource_names_subscribe);
+        }
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
             // Envoy asks for what its bootstrap says (runtime, secrets, …). We have none of it, and an error would
             // cost it the types that we do have.
@@ -205,6 +220,18 @@ impl Conversation {
             tracing::warn!(node = self.id, kind = kind.noun(), reason = text, "the proxy refused a response");
         }
         Ok(())
+    }
+
+    /// A scope holds its own secrets only, so that a name beyond it is answered with nothing. Who tries is worth knowing.
+    fn note_secrets_of_others(&self, names: &[String]) {
+        let latest = self.snapshots.borrow().clone();
+        let own = |name: &String| {
+            latest.as_ref().is_some_and(|one| one.resources.of(ResourceType::Secret).contains_key(name))
+        };
+        let others = names.iter().filter(|name| name.starts_with(admission::SECRET_OF_OBJECT) && !own(name));
+        for name in others {
+            admission::note_secret(self.admission.as_ref(), &self.id, name);
+        }
     }
 
     /// Before the first snapshot exists nothing is sent: no proxy ever sees an empty world by mistake.

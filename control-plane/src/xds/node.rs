@@ -7,7 +7,7 @@ use tonic::Status;
 use crate::model::{Name, Scope};
 
 /// A proxy, as it introduced itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProxyNode {
     /// `node.id`: free text, unique for each process.
     pub id: String,
@@ -33,11 +33,11 @@ impl ProxyNode {
     }
 }
 
-/// Reads the node of a stream's first request.
+/// Reads the node of a stream's first request. `secure` says that the stream's caller has proven an identity.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` with a text that says what to set.
-pub(super) fn identify(node: Option<&Node>) -> Result<ProxyNode, Status> {
+pub(super) fn identify(node: Option<&Node>, secure: bool) -> Result<ProxyNode, Status> {
     let node = node.filter(|node| !node.id.is_empty()).ok_or_else(|| {
         invalid("the first request of a stream must carry `node` with an `id`: set node.id and node.metadata in the proxy's bootstrap")
     })?;
@@ -47,10 +47,8 @@ pub(super) fn identify(node: Option<&Node>) -> Result<ProxyNode, Status> {
     })?;
     let foreign = text("SIDEGATE")?.is_none();
     let scope = match (text("GATEWAY")?, text("POD_NAME")?) {
-        (Some(gateway), None) => {
-            Scope::Gateway { gateway: Name::new(namespace, gateway), foreign, secure: false }
-        }
-        (None, Some(pod)) => Scope::Sidecar { pod: Name::new(namespace, pod), foreign, secure: false },
+        (Some(gateway), None) => Scope::Gateway { gateway: Name::new(namespace, gateway), foreign, secure },
+        (None, Some(pod)) => Scope::Sidecar { pod: Name::new(namespace, pod), foreign, secure },
         (Some(_), Some(_)) => {
             return Err(invalid(
                 "node.metadata has both GATEWAY and POD_NAME: keep GATEWAY for a gateway, or POD_NAME for a sidecar",
@@ -97,14 +95,17 @@ mod tests {
 
     #[test]
     fn gateways_and_sidecars_are_told_apart() {
-        let gateway =
-            identify(Some(&node("g", &[("NAMESPACE", "shop"), ("GATEWAY", "web"), ("SIDEGATE", "1")])))
-                .unwrap();
+        let gateway = identify(
+            Some(&node("g", &[("NAMESPACE", "shop"), ("GATEWAY", "web"), ("SIDEGATE", "1")])),
+            false,
+        )
+        .unwrap();
         assert_eq!(
             gateway.scope,
             Scope::Gateway { gateway: Name::new("shop", "web"), foreign: false, secure: false }
         );
-        let sidecar = identify(Some(&node("s", &[("NAMESPACE", "shop"), ("POD_NAME", "web-1")]))).unwrap();
+        let sidecar =
+            identify(Some(&node("s", &[("NAMESPACE", "shop"), ("POD_NAME", "web-1")])), false).unwrap();
         assert_eq!(
             sidecar.scope,
             Scope::Sidecar { pod: Name::new("shop", "web-1"), foreign: true, secure: false }
@@ -122,7 +123,7 @@ mod tests {
             (Some(node("g", &[("NAMESPACE", "shop"), ("GATEWAY", "web"), ("POD_NAME", "p")])), "both"),
         ];
         for (node, expected) in cases {
-            let status = identify(node.as_ref()).unwrap_err();
+            let status = identify(node.as_ref(), true).unwrap_err();
             assert_eq!(status.code(), tonic::Code::InvalidArgument);
             assert!(status.message().contains(expected), "{}", status.message());
         }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::node::ProxyNode;
 use super::stream::TypeReport;
+use crate::authn::Caller;
 
 /// How many nodes are remembered after their streams ended.
 const NODE_LIMIT: usize = 4096;
@@ -20,6 +21,8 @@ const NAME_LIMIT: usize = 20_000;
 pub struct StreamReport {
     /// Who is at the other end.
     pub node: ProxyNode,
+    /// Who has proven to be there; none on the plaintext port.
+    pub caller: Option<Caller>,
     /// When the stream opened.
     pub connected: Instant,
     /// The newest generation that the proxy has all of; 0 for none.
@@ -39,19 +42,20 @@ pub struct Streams {
 struct Shared {
     opened: u64,
     open: BTreeMap<u64, StreamReport>,
-    memories: BTreeMap<String, Memory>,
+    /// By the whole node: an id is free text, and another's must not open what was remembered of its owner.
+    memories: BTreeMap<ProxyNode, Memory>,
     /// The remembered nodes, the longest unheard of first.
-    order: VecDeque<String>,
+    order: VecDeque<ProxyNode>,
 }
 
 type Memory = [BTreeSet<String>; 4];
 
 impl Streams {
-    /// The streams that are open now, the newest for each node id.
+    /// The streams that are open now, the newest for each node. Two proxies with one id that serve different things are two.
     pub fn current(&self) -> Vec<StreamReport> {
         let shared = self.shared();
-        let newest: BTreeMap<&str, &StreamReport> =
-            shared.open.values().map(|report| (report.node.id.as_str(), report)).collect();
+        let newest: BTreeMap<&ProxyNode, &StreamReport> =
+            shared.open.values().map(|report| (&report.node, report)).collect();
         newest.into_values().cloned().collect()
     }
 
@@ -61,12 +65,17 @@ impl Streams {
     }
 
     /// Enters a stream that has just introduced itself; it leaves when the ticket is dropped.
-    pub(super) fn enter(&self, node: ProxyNode, now: Instant) -> Ticket {
+    pub(super) fn enter(&self, node: ProxyNode, caller: Option<Caller>, now: Instant) -> Ticket {
         let mut shared = self.shared();
         shared.opened += 1;
         let number = shared.opened;
-        let report =
-            StreamReport { node: node.clone(), connected: now, applied_generation: 0, types: Vec::new() };
+        let report = StreamReport {
+            node: node.clone(),
+            caller,
+            connected: now,
+            applied_generation: 0,
+            types: Vec::new(),
+        };
         shared.open.insert(number, report);
         Ticket { streams: self.clone(), number, node }
     }
@@ -100,7 +109,7 @@ impl Ticket {
         if !self.node.is_foreign() {
             return Memory::default();
         }
-        self.streams.shared().memories.get(&self.node.id).cloned().unwrap_or_default()
+        self.streams.shared().memories.get(&self.node).cloned().unwrap_or_default()
     }
 
     /// Remembers that the node may hold these names.
@@ -110,15 +119,15 @@ impl Ticket {
         }
         let mut shared = self.streams.shared();
         let shared = &mut *shared;
-        if !shared.memories.contains_key(&self.node.id) {
+        if !shared.memories.contains_key(&self.node) {
             if shared.order.len() >= NODE_LIMIT
                 && let Some(oldest) = shared.order.pop_front()
             {
                 shared.memories.remove(&oldest);
             }
-            shared.order.push_back(self.node.id.clone());
+            shared.order.push_back(self.node.clone());
         }
-        let memory = &mut shared.memories.entry(self.node.id.clone()).or_default()[kind as usize];
+        let memory = &mut shared.memories.entry(self.node.clone()).or_default()[kind as usize];
         for name in names {
             if memory.len() < NAME_LIMIT && !memory.contains(name) {
                 memory.insert(name.clone());
@@ -128,7 +137,7 @@ impl Ticket {
 
     /// Notes that the node no longer holds these names.
     pub(super) fn forget(&self, kind: ResourceType, names: &[String]) {
-        if let Some(memory) = self.streams.shared().memories.get_mut(&self.node.id) {
+        if let Some(memory) = self.streams.shared().memories.get_mut(&self.node) {
             names.iter().for_each(|name| {
                 memory[kind as usize].remove(name);
             });

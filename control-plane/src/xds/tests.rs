@@ -295,7 +295,7 @@ fn bare(snapshots: &Snapshots) -> Bare {
         ending: end,
     };
     let place: OwnedSemaphorePermit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    tokio::spawn(connection::serve(surroundings, ReceiverStream::new(inbound), outbound, place));
+    tokio::spawn(connection::serve(surroundings, None, ReceiverStream::new(inbound), outbound, place));
     Bare { requests, responses, metrics, _ending: ending }
 }
 

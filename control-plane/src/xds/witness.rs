@@ -129,6 +129,7 @@ mod tests {
         let now = Instant::now();
         let scope = Scope::Sidecar { pod: Name::new("shop", "web-1"), foreign: false, secure: true };
         StreamReport {
+            caller: None,
             node: ProxyNode { id: "web-1".to_owned(), scope },
             connected: now,
             applied_generation: 1,

@@ -165,7 +165,7 @@ pub(crate) const PLANS: &[Plan] = &[
             Guard { names: &["h2"], rooms: &[], why: "tonic brings gRPC's transport" },
             Guard {
                 names: &["tonic", "tonic_prost"],
-                rooms: &["app", "xds", "issue", "authn"],
+                rooms: &["app", "secure", "xds", "issue", "authn"],
                 why: "gRPC ends at the configuration stream and at the certificate authority",
             },
             Guard {
@@ -175,7 +175,7 @@ pub(crate) const PLANS: &[Plan] = &[
             },
             Guard {
                 names: &["rustls", "tokio_rustls", "rcgen", "x509_parser"],
-                rooms: &["ca", "authn", "issue", "jwks"],
+                rooms: &["ca", "authn", "issue", "secure", "jwks"],
                 why: "keys, certificates and handshakes stay where identities are made and proven",
             },
             NO_KUBERNETES,

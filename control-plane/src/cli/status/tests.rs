@@ -21,6 +21,8 @@ fn report() -> Report {
         namespace: "shop".to_owned(),
         name: "public".to_owned(),
         foreign: true,
+        identity: None,
+        certificate: None,
         connected_seconds: 59.4,
         applied_generation: 6,
         types: vec![
@@ -38,8 +40,8 @@ fn proxies_stand_in_aligned_columns_with_their_errors_below() {
     let expected = "\
 generation 7
 
-PROXY        ROLE               CLUSTERS           ENDPOINTS  LISTENERS  ROUTES               APPLIED  AGE
-shop/public  gateway (foreign)  synced 3f2a91 (4)  -          -          rejected 3f2a91 (4)  6        59s
+PROXY        ROLE               CLUSTERS           ENDPOINTS  LISTENERS  ROUTES               CERTIFICATE  APPLIED  AGE
+shop/public  gateway (foreign)  synced 3f2a91 (4)  -          -          rejected 3f2a91 (4)  plaintext    6        59s
 
 shop/public refuses a route: shop/public/80: no such cluster
 ";
@@ -96,4 +98,35 @@ fn json_goes_through_whole() {
     let printed = print(&body, Output::Json).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&printed).unwrap(), report());
     assert!(print(b"<html>", Output::Table).is_err());
+}
+
+#[test]
+fn certificates_that_nobody_renews_are_told_long_before_they_end() {
+    let with = |identity: bool, certificate: Option<(i64, bool)>| {
+        let mut report = report();
+        report.proxies[0].identity = identity.then(|| "spiffe://cluster.local/ns/shop/sa/public".to_owned());
+        report.proxies[0].certificate =
+            certificate.map(|(expires_seconds, renewed)| crate::status::Certificate {
+                serial: "1".to_owned(),
+                expires_seconds,
+                life_seconds: 86_400,
+                renewed,
+            });
+        table(&report)
+    };
+    for (certificate, cell, warning) in [
+        (None, "token", None),
+        (Some((43_200, false)), "12h", None),
+        (Some((7_200, false)), "2h!", Some("expires in 2h and was not renewed")),
+        (Some((7_200, true)), "2h", None),
+        (Some((-5, false)), "expired", Some("has expired and was not renewed")),
+    ] {
+        let text = with(true, certificate);
+        let line = text.lines().find(|line| line.starts_with("shop/public")).unwrap();
+        let columns: Vec<&str> =
+            line.split("  ").map(str::trim).filter(|column| !column.is_empty()).collect();
+        assert_eq!(columns[6], cell, "{line}");
+        assert_eq!(warning.is_some(), text.contains("not renewed"), "{text}");
+        assert!(warning.is_none_or(|warning| text.contains(warning)), "{text}");
+    }
 }

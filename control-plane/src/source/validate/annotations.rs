@@ -4,9 +4,10 @@
 
 use serde_json::{Map, Value};
 
+use super::names;
 use super::path::join;
 use super::{Kind, Problem};
-use crate::model::annotation::{INBOUND, OUTBOUND_PROXY, PREFIX, inbound, outbound_proxy};
+use crate::model::annotation::{INBOUND, OUTBOUND_PROXY, PREFIX, SERVICE_ACCOUNT, inbound, outbound_proxy};
 
 /// Reports what is unknown or malformed, and takes the malformed out.
 pub(crate) fn check(kind: Kind, object: &mut Map<String, Value>) -> Vec<Problem> {
@@ -20,8 +21,14 @@ pub(crate) fn check(kind: Kind, object: &mut Map<String, Value>) -> Vec<Problem>
         let wrong = match (kind, key.as_str()) {
             (Kind::Pod, INBOUND) => inbound(text).err(),
             (Kind::Pod, OUTBOUND_PROXY) => outbound_proxy(text).err(),
+            (Kind::Gateway, SERVICE_ACCOUNT) => {
+                (!(names::SUBDOMAIN.holds)(text)).then(|| format!("is not {}", names::SUBDOMAIN.says))
+            }
+            (_, SERVICE_ACCOUNT) => Some("has a meaning on a Gateway only".to_owned()),
             (_, INBOUND | OUTBOUND_PROXY) => Some("has a meaning on a Pod only".to_owned()),
-            _ => Some(format!("Sidegate has no such annotation; it has {INBOUND} and {OUTBOUND_PROXY}")),
+            _ => Some(format!(
+                "Sidegate has no such annotation; it has {INBOUND}, {OUTBOUND_PROXY} and {SERVICE_ACCOUNT}"
+            )),
         };
         if let Some(message) = wrong {
             annotations.remove(&key);

@@ -1,0 +1,93 @@
+//! The authority and the TLS port: opened together, because neither is of use without the other.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::authn::Authenticator;
+use crate::authn::leaf::{self, Anchors, AnchorsError};
+use crate::authn::refusal::Refusals;
+use crate::authn::review::{ReviewSettings, Reviewer, ReviewerError};
+use crate::authn::tokens::{KeyError, TokenKey};
+use crate::ca::{self, Authority, CaError, IssueError, ServerNames};
+use crate::issue::CertificateService;
+use crate::model::View;
+use crate::secure::{self, Door};
+use crate::xds::{self, Service};
+
+/// Whose word counts: the authority that signs, and who may vouch for tokens that are not our own.
+#[derive(Debug)]
+pub struct TrustSettings {
+    /// The certificate authority.
+    pub authority: ca::Options,
+    /// The Kubernetes API server.
+    pub review: Option<ReviewSettings>,
+}
+
+/// Why there is no TLS port.
+#[derive(Debug, thiserror::Error)]
+pub enum SecurityError {
+    /// The address.
+    #[error("{}", xds::describe_bind("--secure-xds-address", .0, .1))]
+    Bind(SocketAddr, io::Error),
+    /// The authority.
+    #[error(transparent)]
+    Authority(#[from] CaError),
+    /// The port's own certificate.
+    #[error("the control plane's own certificate: {0}")]
+    Own(#[from] IssueError),
+    /// The key of tokens.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The roots.
+    #[error(transparent)]
+    Anchors(#[from] AnchorsError),
+    /// The API server.
+    #[error(transparent)]
+    Reviewer(#[from] ReviewerError),
+}
+
+/// Everything that the TLS port needs.
+pub(super) struct Security {
+    pub(super) authority: Authority,
+    pub(super) listener: TcpListener,
+    pub(super) refusals: Refusals,
+    authenticator: Authenticator,
+    anchors: watch::Receiver<Arc<Anchors>>,
+    shown: watch::Receiver<Arc<ca::Serving>>,
+}
+
+impl Security {
+    /// Takes the address, opens the authority, and gets the port's own certificate.
+    pub(super) async fn open(address: SocketAddr, settings: TrustSettings) -> Result<Self, SecurityError> {
+        let failed = |reason| SecurityError::Bind(address, reason);
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let reviewer = settings.review.as_ref().map(Reviewer::new).transpose()?;
+        let authority = Authority::open(settings.authority)?;
+        let tokens = TokenKey::open(authority.directory())?;
+        let anchors = leaf::follow(authority.trust())?;
+        // An address that means "all of them" is nobody's to connect to.
+        let addresses = Some(bound.ip()).filter(|ip| !ip.is_unspecified()).into_iter().collect();
+        let shown = authority.serving(ServerNames { dns: Vec::new(), addresses }).await?;
+        let refusals = Refusals::default();
+        let authenticator = Authenticator::new(tokens, reviewer, anchors.clone(), refusals.clone());
+        Ok(Self { authority, listener, refusals, authenticator, anchors, shown })
+    }
+
+    /// Serves both services on the port, for as long as it is polled.
+    pub(super) fn serve(
+        self,
+        discovery: &Service,
+        views: watch::Receiver<Arc<View>>,
+        ending: watch::Receiver<bool>,
+    ) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
+        let discovery = discovery.secured(self.authenticator.clone(), views);
+        let certificates = CertificateService::new(self.authenticator, Arc::new(self.authority));
+        let door = Door::new(self.shown, self.anchors, self.refusals);
+        secure::serve(self.listener, door, discovery, certificates, ending)
+    }
+}

@@ -1,0 +1,78 @@
+//! The mesh's own authority behind the certificate service.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::Authority;
+use crate::authn::refusal::{Reason, Refusal};
+use crate::authn::{Caller, Proof, Subject};
+use crate::ca::{self, IssueError};
+
+impl Authority for ca::Authority {
+    fn issue<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: &'a str,
+        validity: Option<Duration>,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<String>, Refusal>> + Send + 'a>> {
+        Box::pin(async move {
+            let order = order(caller, request, validity);
+            match ca::Authority::issue(self, order).await {
+                Ok(issued) => Ok(issued.chain),
+                Err(error) => Err(Refusal { reason: reason(&error), text: error.to_string() }),
+            }
+        })
+    }
+}
+
+fn order(caller: &Caller, request: &str, validity: Option<Duration>) -> ca::Order {
+    let proof = match &caller.proof {
+        Proof::Leaf(leaf) => ca::Proof::Certificate(leaf.serial.clone()),
+        Proof::Token { .. } => {
+            let (namespace, account) = caller.identity.namespace_and_account().unwrap_or_default();
+            let subject = Subject { namespace: namespace.to_owned(), account: account.to_owned(), pod: None };
+            ca::Proof::Token(subject.to_string())
+        }
+    };
+    ca::Order {
+        request: request.to_owned(),
+        identity: caller.identity.clone(),
+        ttl: validity,
+        proof,
+        // The one that it shows is the one that it replaces; a rotation waits for those that nobody replaced.
+        supersedes: caller.leaf().map(|leaf| leaf.serial.clone()),
+    }
+}
+
+fn reason(error: &IssueError) -> Reason {
+    match error {
+        IssueError::Request(_) => Reason::Request,
+        IssueError::Forbidden(_) => Reason::RequestForbidden,
+        IssueError::Denied(_) => Reason::Denied,
+        IssueError::TooMany { .. } | IssueError::Full(_) => Reason::CertificateLimit,
+        IssueError::Unavailable(_) => Reason::AuthorityUnavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authn::fixture::{NOW, Says, WEB, at, root, trust};
+    use crate::authn::leaf::Anchors;
+
+    #[test]
+    fn a_leaf_that_is_shown_is_the_one_that_is_replaced() {
+        let root = root("a");
+        let anchors = Anchors::new(&trust(&[&root])).unwrap();
+        let leaf = anchors.identify(&root.chain(&Says::default()), at(NOW)).unwrap();
+        let by_leaf = Caller { identity: WEB.parse().unwrap(), proof: Proof::Leaf(leaf) };
+        let renewed = order(&by_leaf, "csr", Some(Duration::from_secs(60)));
+        assert_eq!(renewed.proof, ca::Proof::Certificate("4711".to_owned()));
+        assert_eq!(renewed.supersedes.as_deref(), Some("4711"));
+        assert_eq!((renewed.identity.as_str(), renewed.ttl), (WEB, Some(Duration::from_secs(60))));
+        let token = Proof::Token { expires: at(NOW), pod: None };
+        let first = order(&Caller { identity: WEB.parse().unwrap(), proof: token }, "csr", None);
+        assert_eq!(first.proof, ca::Proof::Token("system:serviceaccount:shop:web".to_owned()));
+        assert_eq!(first.supersedes, None);
+    }
+}
