@@ -19,7 +19,7 @@ mod frames;
 pub mod strict;
 mod whole;
 
-pub use frames::http2_frames;
+pub use frames::{http2_frames, http2_requests};
 pub use whole::whole_request;
 
 #[cfg(test)]

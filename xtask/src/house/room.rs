@@ -132,7 +132,7 @@ pub(crate) const PLANS: &[Plan] = &[
             },
             Guard {
                 names: &["h2"],
-                rooms: &["http", "http2", "upstream", "io"],
+                rooms: &["http", "http2", "upstream", "io", "fuzzing"],
                 why: "only what drives connections knows the codec",
             },
             Guard {
