@@ -109,7 +109,8 @@ impl Budget {
 
     fn take_rule(&mut self) -> Result<(), Problem> {
         let left = self.rules.checked_sub(1);
-        self.rules = left.ok_or_else(|| Problem::new(format!("more than {MOST_RULES} rules in one filter")))?;
+        self.rules =
+            left.ok_or_else(|| Problem::new(format!("more than {MOST_RULES} rules in one filter")))?;
         Ok(())
     }
 
@@ -149,8 +150,8 @@ fn policy(name: &str, wire: &wire::Policy, budget: &mut Budget) -> Result<Policy
     ])?;
     Ok(Policy {
         name: name.into(),
-        permission: rule::permissions(&wire.permissions, budget, 0).at("permissions")?,
-        principal: rule::principals(&wire.principals, budget, 0).at("principals")?,
+        permission: rule::permissions(&wire.permissions, budget, 0)?,
+        principal: rule::principals(&wire.principals, budget, 0)?,
     })
 }
 

@@ -51,7 +51,6 @@ fn the_router_ends_the_chain() {
 #[test]
 fn filters_that_would_change_meaning_are_refused_by_name() {
     for name in [
-        "rbac.v3.RBAC",
         "jwt_authn.v3.JwtAuthentication",
         "ext_authz.v3.ExtAuthz",
         "lua.v3.Lua",
