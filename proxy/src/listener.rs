@@ -231,10 +231,11 @@ impl Acceptor {
 async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io, _load: Load) {
     let _open = worker.recorder.downstream_opened(&listener.name);
     let mut arrival = Arrival::new(io);
-    let Chosen { listener, chain, opening, server_name } = match arrival.choose(&worker, listener.clone()).await {
-        Ok(chosen) => chosen,
-        Err(refusal) => return refuse(&worker, &listener, &arrival, refusal),
-    };
+    let Chosen { listener, chain, opening, server_name } =
+        match arrival.choose(&worker, listener.clone()).await {
+            Ok(chosen) => chosen,
+            Err(refusal) => return refuse(&worker, &listener, &arrival, refusal),
+        };
     let Some(_place) = ChainPlace::take(&chain) else {
         let detail =
             format!("{} connections on filter chain {}", chain.open.load(Ordering::Relaxed), chain.name);

@@ -109,7 +109,8 @@ impl Budget {
 
     fn take_rule(&mut self) -> Result<(), Problem> {
         let left = self.rules.checked_sub(1);
-        self.rules = left.ok_or_else(|| Problem::new(format!("more than {MOST_RULES} rules in one filter")))?;
+        self.rules =
+            left.ok_or_else(|| Problem::new(format!("more than {MOST_RULES} rules in one filter")))?;
         Ok(())
     }
 

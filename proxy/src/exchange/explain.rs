@@ -151,8 +151,7 @@ fn canonical(
         prepare::strip_port(http.strip_port, head, destination.port());
     }
     let peer = SocketAddr::new(question.source, 0);
-    let caller =
-        forwarded::identify(&http.forwarding, http.use_remote_address, head, peer, destination);
+    let caller = forwarded::identify(&http.forwarding, http.use_remote_address, head, peer, destination);
     if let Some(scheme) = http.scheme {
         head.scheme = scheme;
     }

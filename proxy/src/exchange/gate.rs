@@ -13,7 +13,8 @@ impl Downstream {
         if Arc::ptr_eq(&chain.gate, &self.gate) {
             return Ok(());
         }
-        let admitted = chain.gate.admit(&self.connection, self.direct_source.ip(), Some(""), &worker.recorder);
+        let admitted =
+            chain.gate.admit(&self.connection, self.direct_source.ip(), Some(""), &worker.recorder);
         admitted.map_err(|detail| Reply::new(Reason::AccessDenied).detail(detail))
     }
 }

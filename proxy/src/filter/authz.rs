@@ -109,9 +109,8 @@ impl Policies {
         let mut unclear = None;
         for number in self.index.candidates(facts).iter() {
             let Some(policy) = self.policies.get(number) else { break };
-            let truth = Truth::all(
-                [&policy.principal, &policy.permission].into_iter().map(|rule| rule.judge(facts)),
-            );
+            let truth =
+                Truth::all([&policy.principal, &policy.permission].into_iter().map(|rule| rule.judge(facts)));
             match (truth, self.action) {
                 (Truth::No, _) => {}
                 (Truth::Unclear, Action::Allow) => unclear = unclear.or(Some(&policy.name)),

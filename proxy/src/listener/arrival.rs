@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use super::first_bytes::{self, Looks, Sight};
 use super::connection;
+use super::first_bytes::{self, Looks, Sight};
 use super::race::Race;
 use crate::error::Reason;
 use crate::io::{Io, canonical};

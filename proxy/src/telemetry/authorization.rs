@@ -34,7 +34,9 @@ pub(super) struct Scope {
 impl Scope {
     /// What its statistics begin with: `http.main.rbac.`.
     pub(super) fn stat_prefix(&self) -> String {
-        let joined = |part: &str| if part.is_empty() || part.ends_with('.') { part.to_owned() } else { format!("{part}.") };
+        let joined = |part: &str| {
+            if part.is_empty() || part.ends_with('.') { part.to_owned() } else { format!("{part}.") }
+        };
         let owner = joined(&self.owner);
         format!("{}{owner}rbac.{}", if self.http { "http." } else { "" }, joined(&self.prefix))
     }
@@ -109,7 +111,8 @@ mod tests {
 
     #[test]
     fn scopes_are_named_as_envoy_names_them_and_bounded() {
-        let scope = |http, owner: &str, prefix: &str| Scope { http, owner: owner.into(), prefix: prefix.into() };
+        let scope =
+            |http, owner: &str, prefix: &str| Scope { http, owner: owner.into(), prefix: prefix.into() };
         assert_eq!(scope(true, "main", "").stat_prefix(), "http.main.rbac.");
         assert_eq!(scope(true, "main", "dry_").stat_prefix(), "http.main.rbac.dry_.");
         assert_eq!(scope(false, "tcp.", "").stat_prefix(), "tcp.rbac.");
@@ -121,8 +124,10 @@ mod tests {
             own.count(&told, &shared, 2);
         }
         let blocks = shared.lock().unwrap();
-        let counts: Vec<_> =
-            blocks.iter().map(|block| (&*block.scope.owner, block.allowed.get(), block.denied.get())).collect();
+        let counts: Vec<_> = blocks
+            .iter()
+            .map(|block| (&*block.scope.owner, block.allowed.get(), block.denied.get()))
+            .collect();
         assert_eq!(counts, [("m0", 0, 1), ("m1", 1, 0), ("overflow", 3, 0)]);
     }
 }

@@ -269,7 +269,8 @@ impl Totals {
         for (http, family, label) in roads {
             for stat in &AUTHORIZATION {
                 page.family(&format!("{family}{}", stat.name), stat.help, MetricType::Unknown, |metric| {
-                    for (scope, blocks) in self.authorizations.iter().filter(|(scope, _)| scope.http == http) {
+                    for (scope, blocks) in self.authorizations.iter().filter(|(scope, _)| scope.http == http)
+                    {
                         let count = stat.sum(blocks.iter().map(|block| &**block));
                         let labels = [(label, &*scope.owner), ("envoy_rbac_rules_prefix", &*scope.prefix)];
                         // Most have no prefix of their own.

@@ -97,7 +97,7 @@ impl Security {
     /// A session with a client that has shown this certificate.
     #[cfg(test)]
     pub(crate) fn with_peer(der: &CertificateDer<'_>) -> Self {
-        let certificate = Certificate::read(der).unwrap();
+        let certificate = Certificate::read(der).expect("made by the test");
         let peer = Peer { certificate, der: der.clone().into_owned(), intermediates: Vec::new() };
         Self {
             version: "TLSv1.3",

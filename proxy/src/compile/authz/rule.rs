@@ -87,7 +87,9 @@ fn permission(wire: &wire::Permission, budget: &mut Budget, depth: usize) -> Res
             Ok(port @ 0..=65_535) => Rule::Ports(port, port + 1),
             _ => return fail(format!("{port} is not a port")).at("destination_port"),
         },
-        Permitted::DestinationPortRange(range) => ports(range.start, range.end).at("destination_port_range")?,
+        Permitted::DestinationPortRange(range) => {
+            ports(range.start, range.end).at("destination_port_range")?
+        }
         #[allow(deprecated, reason = "control planes still send it")]
         Permitted::Metadata(metadata) => attribute(metadata, budget).at("metadata")?,
         Permitted::SourcedMetadata(metadata) => sourced(metadata, budget).at("sourced_metadata")?,

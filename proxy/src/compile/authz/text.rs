@@ -64,10 +64,7 @@ fn simple(pattern: &str) -> Option<Text> {
 }
 
 /// `MetadataMatcher`.
-pub(super) fn attribute(
-    wire: &wire::MetadataMatcher,
-    budget: &mut Budget,
-) -> Result<AttributeRule, Problem> {
+pub(super) fn attribute(wire: &wire::MetadataMatcher, budget: &mut Budget) -> Result<AttributeRule, Problem> {
     if wire.filter.is_empty() {
         return fail("is required").at("filter");
     }
@@ -125,7 +122,9 @@ mod tests {
     #[test]
     fn simple_expressions_need_no_engine() {
         let parts = |pattern: &str| {
-            simple(pattern).map(|text| (text.only().is_some(), text.beginning().is_some(), text.part().map(str::to_owned)))
+            simple(pattern).map(|text| {
+                (text.only().is_some(), text.beginning().is_some(), text.part().map(str::to_owned))
+            })
         };
         let part = |text: &str| Some(text.to_owned());
         assert_eq!(parts(".*/ns/shop/.*"), Some((false, false, part("/ns/shop/"))));

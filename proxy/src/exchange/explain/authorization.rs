@@ -40,13 +40,7 @@ impl<'a> Judged<'a> {
     }
 
     /// By the HTTP filters in force on the route, unless the connection is denied already.
-    pub(super) fn add_request(
-        &mut self,
-        http: &Http,
-        route: &Route,
-        head: &RequestHead,
-        client: IpAddr,
-    ) {
+    pub(super) fn add_request(&mut self, http: &Http, route: &Route, head: &RequestHead, client: IpAddr) {
         let mut attributes = Attributes::default();
         if let Some(claims) = &self.question.claims {
             attributes.set("envoy.filters.http.jwt_authn".into(), json!({ "payload": claims }));

@@ -19,13 +19,15 @@ impl Range {
                 let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
                 Some(Self::V4(address.to_bits() & mask, mask))
             }
-            IpAddr::V6(address) if length <= 128 => match (address.to_ipv4_mapped(), length.checked_sub(96)) {
-                (Some(address), Some(length)) => Self::new(address.into(), length),
-                _ => {
-                    let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-                    Some(Self::V6(address.to_bits() & mask, mask))
+            IpAddr::V6(address) if length <= 128 => {
+                match (address.to_ipv4_mapped(), length.checked_sub(96)) {
+                    (Some(address), Some(length)) => Self::new(address.into(), length),
+                    _ => {
+                        let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+                        Some(Self::V6(address.to_bits() & mask, mask))
+                    }
                 }
-            },
+            }
             _ => None,
         }
     }

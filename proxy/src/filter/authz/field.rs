@@ -104,7 +104,10 @@ impl FieldRule {
         let host = port.map_or(authority, |colon| &authority[..colon]);
         let bare = host.strip_suffix('.').unwrap_or(host);
         let same = text.nearly(authority) || text.nearly(host) || text.nearly(bare);
-        if same || (bare.len() < host.len() && port.is_some_and(|colon| text.nearly(&format!("{bare}{}", &authority[colon..])))) {
+        if same
+            || (bare.len() < host.len()
+                && port.is_some_and(|colon| text.nearly(&format!("{bare}{}", &authority[colon..]))))
+        {
             return Truth::Unclear;
         }
         Truth::No

@@ -124,8 +124,11 @@ impl<K: Hash + Eq> Table<K> {
     }
 
     /// Leaves those that need nothing, or one of these.
-    fn narrow<'a, Q: Hash + Eq + ?Sized + 'a>(&self, found: &mut Candidates, keys: impl Iterator<Item = &'a Q>)
-    where
+    fn narrow<'a, Q: Hash + Eq + ?Sized + 'a>(
+        &self,
+        found: &mut Candidates,
+        keys: impl Iterator<Item = &'a Q>,
+    ) where
         K: std::borrow::Borrow<Q>,
     {
         let mut sum = Sum::of(&self.open, found.used);

@@ -33,7 +33,8 @@ pub(super) fn is_plain(path: &str) -> bool {
     let mut previous = 0;
     // A dot at the start of a segment may be a dot segment; a hidden file is looked at more closely too.
     !path.bytes().any(|byte| {
-        let doubtful = matches!(byte, b'%' | b';' | b'\\') || (previous == b'/' && matches!(byte, b'/' | b'.'));
+        let doubtful =
+            matches!(byte, b'%' | b';' | b'\\') || (previous == b'/' && matches!(byte, b'/' | b'.'));
         previous = byte;
         doubtful
     })
@@ -194,7 +195,9 @@ mod tests {
 
     #[test]
     fn i4_what_nobody_can_tell() {
-        for path in ["/%", "/%4", "/%zz", "/%u002e", "/a%00b", "/%c0%ae", "/%c0%af", "/%e0%80%af", "/%25252561"] {
+        for path in
+            ["/%", "/%4", "/%zz", "/%u002e", "/a%00b", "/%c0%ae", "/%c0%af", "/%e0%80%af", "/%25252561"]
+        {
             assert_eq!(readings(path), None, "{path}");
         }
         assert_eq!(texts("/100%25"), ["/100%25", "/100%"]);

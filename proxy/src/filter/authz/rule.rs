@@ -57,9 +57,7 @@ impl Rule {
             Self::Path(test) => facts.judge_path(test),
             Self::Attribute(rule) => rule.judge(facts.attributes),
             Self::Destination(range) => Truth::of(range.contains(facts.destination.ip())),
-            Self::Ports(from, to) => {
-                Truth::of((*from..*to).contains(&i32::from(facts.destination.port())))
-            }
+            Self::Ports(from, to) => Truth::of((*from..*to).contains(&i32::from(facts.destination.port()))),
             Self::ServerName(test) => facts.judge_server_name(test),
             Self::Peer(None) => Truth::of(facts.peer.is_some()),
             Self::Peer(Some(test)) => facts.peer.map_or(Truth::No, |peer| peer.is(test)),

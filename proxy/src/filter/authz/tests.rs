@@ -166,7 +166,11 @@ fn i4_paths_are_certain_only_when_every_server_reads_the_same() {
         ("/Private/secret.txt", [No, No]),
     ] {
         let head = request("GET", "a.test", target, &[]);
-        assert_eq!([exact(), prefix()].map(|rule| judge(&rule, &head)), [wanted_exact, wanted_prefix], "{target}");
+        assert_eq!(
+            [exact(), prefix()].map(|rule| judge(&rule, &head)),
+            [wanted_exact, wanted_prefix],
+            "{target}"
+        );
     }
     let mut tunnel = request("GET", "a.test", "/", &[]);
     tunnel.method = Method::CONNECT;
@@ -209,7 +213,7 @@ fn callers_are_known_by_their_certificates_alone() {
     let (head, attributes) = (request("GET", "a.test", "/", &[]), Attributes::default());
     let text = |text| Some(Box::new(Text::exact(text, false)));
     let say = |rule: &Rule, peer| rule.judge(&facts(&head, &attributes, peer));
-    let one = [Box::from("spiffe://td/ns/a/sa/b")];
+    let one: [Box<str>; 1] = [Box::from("spiffe://td/ns/a/sa/b")];
     let two = [one[0].clone(), Box::from("spiffe://td/ns/a/sa/c")];
     let dns = [Box::from("b.test")];
     let peer = Peer { uris: &one, dns: &dns, emails: &[], subject: "CN=b", doubtful: false };
@@ -228,7 +232,11 @@ fn callers_are_known_by_their_certificates_alone() {
     let rule = Rule::Peer(text("spiffe://td/ns/a/sa/b"));
     assert_eq!(say(&rule, Some(Peer { uris: &two, ..peer })), Unclear, "two ids are none");
     let other = Rule::Peer(text("spiffe://td/ns/a/sa/x"));
-    assert_eq!(say(&other, Some(Peer { doubtful: true, ..peer })), Unclear, "it may be one of its other names");
+    assert_eq!(
+        say(&other, Some(Peer { doubtful: true, ..peer })),
+        Unclear,
+        "it may be one of its other names"
+    );
 }
 
 #[test]
@@ -285,8 +293,7 @@ fn absent_rules_allow_and_empty_ones_do_what_they_are_for() {
         let verdict = matching.decide(&facts);
         assert_eq!((verdict.allowed, verdict.policy.is_some()), (action != Action::Deny, true), "{action}");
     }
-    let nothing =
-        Rbac { rules: None, shadow: None, prefix: "".into(), shadow_prefix: "".into() };
+    let nothing = Rbac { rules: None, shadow: None, prefix: "".into(), shadow_prefix: "".into() };
     assert!(nothing.judge(&facts).denial("f").is_none());
 }
 
@@ -348,7 +355,10 @@ fn a_dry_run_denies_nothing_and_is_told() {
     assert!(reply.is_none());
     assert_eq!(notes, ["dry run of rbac: rbac_access_denied_matched_policy[p] (DENY)"]);
     let told = attributes.get("envoy.filters.http.rbac").unwrap();
-    assert_eq!((&told["dry_shadow_engine_result"], &told["dry_shadow_effective_policy_id"]), (&"denied".into(), &"p".into()));
+    assert_eq!(
+        (&told["dry_shadow_engine_result"], &told["dry_shadow_effective_policy_id"]),
+        (&"denied".into(), &"p".into())
+    );
     let (reply, _, notes) = run(&rbac(Some(Action::Deny), Some(Action::Deny)));
     let detail = reply.unwrap().detail.unwrap();
     assert!(detail.contains("dry run of rbac") && notes.is_empty(), "{detail}");

@@ -66,7 +66,11 @@ impl Text {
         let value = value.as_bytes();
         let same = |part: Option<&[u8]>, wanted: &str| {
             part.is_some_and(|part| {
-                if ignore_case { part.eq_ignore_ascii_case(wanted.as_bytes()) } else { part == wanted.as_bytes() }
+                if ignore_case {
+                    part.eq_ignore_ascii_case(wanted.as_bytes())
+                } else {
+                    part == wanted.as_bytes()
+                }
             })
         };
         match &self.test {

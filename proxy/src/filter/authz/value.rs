@@ -97,7 +97,11 @@ mod tests {
             (&["admin"], ValueTest::Flag(true), true),
             (&["groups"], ValueTest::Element(Box::new(text("b"))), true),
             (&["groups"], text("b"), false),
-            (&["groups"], ValueTest::Either([text("b"), ValueTest::Element(Box::new(text("a")))].into()), true),
+            (
+                &["groups"],
+                ValueTest::Either([text("b"), ValueTest::Element(Box::new(text("a")))].into()),
+                true,
+            ),
             (&["none"], ValueTest::Null, true),
             (&["none"], ValueTest::Present(true), true),
             (&["missing"], ValueTest::Present(false), true),
@@ -109,7 +113,8 @@ mod tests {
             let inverted = AttributeRule { invert: true, ..rule };
             assert_eq!(inverted.judge(Some(&attributes)), Truth::of(!wanted), "{inverted:?}");
         }
-        let other = AttributeRule { filter: "x".into(), path: [].into(), test: ValueTest::Null, invert: false };
+        let other =
+            AttributeRule { filter: "x".into(), path: [].into(), test: ValueTest::Null, invert: false };
         assert_eq!(other.judge(Some(&attributes)), Truth::No);
         assert_eq!(other.judge(None), Truth::Unclear, "a connection has no claims");
     }

@@ -111,7 +111,13 @@ impl Model {
                 let asked = asked.host;
                 let name = asked.split(':').next().unwrap_or_default();
                 let near = [asked, name, name.trim_end_matches('.')].map(plain).contains(&plain(host));
-                if *host == asked { Some(true) } else if near { None } else { Some(false) }
+                if *host == asked {
+                    Some(true)
+                } else if near {
+                    None
+                } else {
+                    Some(false)
+                }
             }
             Self::Path(shape) => {
                 agreed(naive_paths(&asked.target)?.into_iter().map(|path| Some(shape.holds(&path))).collect())
@@ -119,7 +125,9 @@ impl Model {
             Self::Template(text) => {
                 let regex = text.replace("{**}", ".*").replace("{*}", "[^/]+");
                 let regex = Regex::new(&format!("^{regex}$")).unwrap();
-                agreed(naive_paths(&asked.target)?.into_iter().map(|path| Some(regex.is_match(&path))).collect())
+                agreed(
+                    naive_paths(&asked.target)?.into_iter().map(|path| Some(regex.is_match(&path))).collect(),
+                )
             }
             Self::Name(shape) => match asked.names.iter().filter(|name| shape.holds(name)).count() {
                 0 => Some(!asked.names.is_empty() && shape.holds("")),
@@ -148,7 +156,8 @@ fn naive_role(shape: &Shape, roles: &[&[u8]]) -> Option<bool> {
         if shape.holds(text) {
             return Some(true);
         }
-        let hidden = text.split(',').any(|element| shape.in_lower_case(element.trim())) || shape.in_lower_case(text);
+        let hidden =
+            text.split(',').any(|element| shape.in_lower_case(element.trim())) || shape.in_lower_case(text);
         if hidden { None } else { Some(false) }
     };
     let mut said: Vec<_> = texts.iter().map(each).collect();
@@ -170,7 +179,11 @@ fn naive_paths(target: &str) -> Option<Vec<String>> {
         let text = if parameters {
             decoded.clone()
         } else {
-            decoded.split('/').map(|part| part.split(';').next().unwrap_or_default()).collect::<Vec<_>>().join("/")
+            decoded
+                .split('/')
+                .map(|part| part.split(';').next().unwrap_or_default())
+                .collect::<Vec<_>>()
+                .join("/")
         };
         readings.push(walk(&text, true));
         readings.push(walk(&text, false));
@@ -240,7 +253,9 @@ fn models() -> impl Strategy<Value = Model> {
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    let part = proptest::sample::select(&["a", "b", "..", ".", "", "%61", "a;x", "..%2Fa", "a%2Fb", "%2e%2e", "c"][..]);
+    let part = proptest::sample::select(
+        &["a", "b", "..", ".", "", "%61", "a;x", "..%2Fa", "a%2Fb", "%2e%2e", "c"][..],
+    );
     let target = proptest::collection::vec(part, 1..5).prop_map(|parts| format!("/{}", parts.join("/")));
     let role: &[&[u8]] = &[b"admin", b"user", b"Admin", b"user,admin", b"", b"\xff", b"x , A"];
     (
@@ -248,10 +263,20 @@ fn asked() -> impl Strategy<Value = Asked> {
         proptest::sample::select(&["a.test", "a.test:80", "A.TEST", "b.test", "a.test."][..]),
         target,
         proptest::collection::vec(proptest::sample::select(role), 0..3),
-        proptest::sample::subsequence(&["spiffe://t/ns/a/sa/a", "spiffe://t/ns/b/sa/b", "spiffe://t/ns/ns/a/x"][..], 0..3),
+        proptest::sample::subsequence(
+            &["spiffe://t/ns/a/sa/a", "spiffe://t/ns/b/sa/b", "spiffe://t/ns/ns/a/x"][..],
+            0..3,
+        ),
         proptest::sample::select(&[80_u16, 81][..]),
     )
-        .prop_map(|(method, host, target, roles, names, port)| Asked { method, host, target, roles, names, port })
+        .prop_map(|(method, host, target, roles, names, port)| Asked {
+            method,
+            host,
+            target,
+            roles,
+            names,
+            port,
+        })
 }
 
 proptest! {
