@@ -354,7 +354,7 @@ impl Mesh {
         params.subject_alt_names = vec![rcgen::SanType::URI(id.try_into().unwrap())];
         params.serial_number = Some(rcgen::SerialNumber::from(serial));
         let leaf = params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap();
-        Arc::new(crate::tls::Security::with_peer(leaf.der()))
+        Arc::new(crate::tls::Security::with_peer(leaf.der(), None))
     }
 
     fn rootca(&self, more: &str, revoked: &[u64]) -> Update {
