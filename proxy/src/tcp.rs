@@ -130,7 +130,7 @@ async fn dial(
         let introduced = downstream.introduced(&cluster, endpoint.clone());
         match connect(&cluster, &introduced, Want::OPAQUE, &worker.recorder).await {
             Ok(opened) => {
-                let watched = worker.watch.add(&cluster, &opened);
+                let watched = worker.watch.add(&cluster, opened.session.as_ref());
                 let claims = Claims { _open: place.opened(&worker.recorder), _lease: lease, watched };
                 return Ok((opened, claims));
             }

@@ -32,9 +32,6 @@ pub(crate) use server::{ClientAuthentication, ServerContext, ServerPlan, accept}
 pub(crate) use shown::{Certificates, Shown};
 pub(crate) use verify::{Denied, NameKind, NameMatch, Policy, PolicyParts, Revoked};
 
-#[cfg(test)]
-pub(crate) use rustls::pki_types::CertificateDer;
-
 /// The one source of cryptography.
 fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::error::Reason;
 use crate::message::{Headers, RequestHead, Scheme, Version};
+use crate::tls::Security;
 
 /// A record of `GET shop.example/cart?item=1` that nothing has happened to.
 pub(super) fn record() -> Record {
@@ -101,6 +102,63 @@ fn workers_add_up_under_the_names_that_dashboards_read() {
     assert_eq!(value(&page, "envoy_cluster_upstream_rq_time_count", &[name]), 3.0);
     assert_eq!(value(&page, "envoy_http_downstream_rq_active", &[r#"prefix="edge""#]), 1.0);
     assert_eq!(value(&page, "envoy_http_downstream_rq_xx", &[r#"class="5""#]), 1.0);
+}
+
+/// A session between two workloads: the other end, and ourselves.
+pub(super) fn session(peer: &str, own: &str) -> Arc<Security> {
+    let signed = |id: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = vec![rcgen::SanType::URI(id.try_into().unwrap())];
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap(), key)
+    };
+    let (chain, key) = signed(own);
+    let own = crate::tls::Identity::from_pem(chain.pem().as_bytes(), key.serialize_pem().as_bytes());
+    Arc::new(Security::with_peer(signed(peer).0.der(), Some(Arc::new(own.unwrap()))))
+}
+
+#[test]
+fn who_asked_whom_is_told_by_their_certificates() {
+    let metrics = Metrics::new(1);
+    let recorder = metrics.recorder(0);
+    let cluster = metrics.cluster("inbound|80||", None);
+    let (web, app, own) = ("spiffe://td/web", "spiffe://td/app", "spiffe://td/own");
+    let unauthenticated = {
+        let mut session = Arc::into_inner(session(web, own)).unwrap();
+        session.peer = None;
+        Arc::new(session)
+    };
+    for (inbound, security, upstream_security) in [
+        (true, Some(session(web, own)), None),
+        (true, Some(session(web, own)), None),
+        (true, Some(session(app, own)), None),
+        (true, Some(unauthenticated), None),
+        (true, None, None),
+        (false, Some(session(web, own)), Some(session(app, own))),
+        (false, None, Some(session(web, own))),
+        (false, None, None),
+    ] {
+        let record = Record { inbound, security, upstream_security, ..answered(&cluster, 200) };
+        recorder.exchange_ended(record, &[]);
+    }
+    let page = page(&metrics, Exposition::Classic);
+    let count = |reporter: &str, policy: &str, source: &str, destination: &str| {
+        let labels = [
+            format!("reporter=\"{reporter}\""),
+            format!("connection_security_policy=\"{policy}\""),
+            format!("source_principal=\"{source}\""),
+            format!("destination_principal=\"{destination}\""),
+        ];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        value(&page, "istio_requests_total", &labels)
+    };
+    assert_eq!(count("destination", "mutual_tls", web, own), 2.0);
+    assert_eq!(count("destination", "mutual_tls", app, own), 1.0);
+    // With TLS and without: whoever proves nothing is nobody.
+    assert_eq!(count("destination", "none", "unknown", "unknown"), 2.0);
+    assert_eq!(count("source", "unknown", own, app), 1.0);
+    assert_eq!(count("source", "unknown", own, web), 1.0);
+    assert_eq!(count("source", "unknown", "unknown", "unknown"), 1.0);
 }
 
 #[test]

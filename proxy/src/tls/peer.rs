@@ -96,15 +96,15 @@ pub(crate) struct Security {
 impl Security {
     /// A session with a client that has shown this certificate.
     #[cfg(test)]
-    pub(crate) fn with_peer(der: &CertificateDer<'_>) -> Self {
-        let certificate = Certificate::read(der).unwrap();
+    pub(crate) fn with_peer(der: &CertificateDer<'_>, own: Option<Arc<super::Identity>>) -> Self {
+        let certificate = Certificate::read(der).expect("made by the test");
         let peer = Peer { certificate, der: der.clone().into_owned(), intermediates: Vec::new() };
         Self {
             version: "TLSv1.3",
             cipher: "TLS_AES_128_GCM_SHA256".into(),
             server_name: None,
             peer: Some(peer),
-            own: None,
+            own,
             choices: None,
             resumed: false,
         }

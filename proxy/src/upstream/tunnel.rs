@@ -46,7 +46,7 @@ impl Pools {
         };
         let opened = connect(cluster, &destination.endpoint, Want::OPAQUE, &self.recorder).await?;
         destination.took(opened.session.as_ref());
-        let held = (place.opened(&self.recorder), self.watch.add(cluster, &opened));
+        let held = (place.opened(&self.recorder), self.watch.add(cluster, opened.session.as_ref()));
         let head = ResponseHead { status: StatusCode::OK, version: Version::Http11, headers: Headers::new() };
         Ok(Response { head, body: Body::stream(Plain::new(opened.io, BytesMut::new(), upload, held)) })
     }
@@ -65,7 +65,7 @@ impl Pools {
                 if let Some(key) = key {
                     check_accept(&mut response.head, &key)?;
                 }
-                let watched = self.watch.add_session(&destination.cluster, connection.session.as_ref());
+                let watched = self.watch.add(&destination.cluster, connection.session.as_ref());
                 let held = (connection.held, watched);
                 let stream = Plain::new(connection.io, connection.buffer, attempt.body, held);
                 response.body = Body::stream(stream);

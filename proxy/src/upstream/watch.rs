@@ -9,7 +9,6 @@ use std::task::{Context, Poll, Waker};
 
 use rustc_hash::FxHashMap;
 
-use super::Opened;
 use crate::cluster::Cluster;
 use crate::tls::{self, Revoked};
 
@@ -37,13 +36,8 @@ struct Slot {
 }
 
 impl Watch {
-    /// Watches a connection from now on.
-    pub(crate) fn add(&self, cluster: &Cluster, opened: &Opened) -> Watched {
-        self.add_session(cluster, opened.session.as_ref())
-    }
-
-    /// Watches a connection with this session from now on.
-    pub(super) fn add_session(&self, cluster: &Cluster, session: Option<&Arc<tls::Security>>) -> Watched {
+    /// Watches a connection to the cluster with this session from now on.
+    pub(crate) fn add(&self, cluster: &Cluster, session: Option<&Arc<tls::Security>>) -> Watched {
         let session = session.filter(|session| session.peer.is_some());
         let slot = session.map(|session| {
             let slot = Rc::new(Slot {

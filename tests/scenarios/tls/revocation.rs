@@ -154,11 +154,13 @@ async fn c13_revoked_endpoints_get_nothing_more() {
         "custom_validator_config": validator(&authority), "crl": {"filename": list},
     }}});
     let fields = json!({"transport_socket": typed("envoy.transport_sockets.tls", kind, context)}).to_string();
-    let http = originating(origin.address(), &fields).with_admin().start(&Sandbox::new()).await;
+    // Their logs are read: each in a folder of its own, which stays.
+    let folders = (Sandbox::new(), Sandbox::new());
+    let http = originating(origin.address(), &fields).with_admin().start(&folders.0).await;
     let tcp = Gateway::new()
         .cluster_with("app", &[origin.address()], &fields)
         .opaque_chain("{}", "app")
-        .start(&Sandbox::new())
+        .start(&folders.1)
         .await;
     assert_eq!(http.get("/").await.text(), "app");
     let mut relayed = sidegate_tests::client::Http1::connect(tcp.address).await.unwrap();

@@ -354,7 +354,7 @@ impl Mesh {
         params.subject_alt_names = vec![rcgen::SanType::URI(id.try_into().unwrap())];
         params.serial_number = Some(rcgen::SerialNumber::from(serial));
         let leaf = params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap();
-        Arc::new(crate::tls::Security::with_peer(leaf.der()))
+        Arc::new(crate::tls::Security::with_peer(leaf.der(), None))
     }
 
     fn rootca(&self, more: &str, revoked: &[u64]) -> Update {
@@ -429,4 +429,36 @@ fn c13_who_is_revoked_is_asked_to_leave_and_nobody_else() {
     // Who shakes hands meanwhile is looked at when that is done.
     assert!(left(&join("spiffe://td/app", 13)) && !left(&join("spiffe://td/other", 14)));
     assert_eq!(chains.take_revoked(), [Arc::from("l")]);
+}
+
+#[test]
+fn c13_relays_to_revoked_endpoints_are_found_and_no_others() {
+    let (mut scenario, mesh) = (Scenario::new(), Mesh::new());
+    scenario.accept(cluster("{validation_context_sds_secret_config: {name: ROOTCA, sds_config: {ads: {}}}}"));
+    scenario.accept(mesh.rootca("", &[]));
+    let watch = crate::upstream::Watch::default();
+    let app = scenario_clusters(&scenario.handle)["app"].clone();
+    let add = |serial| watch.add(&app, Some(&mesh.session("spiffe://td/app", serial)));
+    let (bad, good, plain) = (add(11), add(12), watch.add(&app, None));
+    let context = std::task::Context::from_waker(std::task::Waker::noop());
+    let cut = |watched: &crate::upstream::Watched| watched.poll_revoked(&context).is_ready();
+    watch.recheck(&scenario_clusters(&scenario.handle));
+    assert!(!cut(&bad) && !cut(&good) && !cut(&plain));
+    scenario.accept(mesh.rootca(&material().root, &[99]));
+    watch.recheck(&scenario_clusters(&scenario.handle));
+    assert!(!cut(&bad) && !cut(&good));
+    scenario.accept(mesh.rootca("", &[11]));
+    assert!(!cut(&bad), "nobody has looked yet");
+    watch.recheck(&scenario_clusters(&scenario.handle));
+    assert!(cut(&bad) && !cut(&good) && !cut(&plain));
+    // One that is there only now is looked at too.
+    let late = watch.add(&app, Some(&mesh.session("spiffe://td/app", 11)));
+    watch.recheck(&scenario_clusters(&scenario.handle));
+    assert!(cut(&late));
+}
+
+type Clusters = rustc_hash::FxHashMap<Arc<str>, Arc<crate::cluster::Cluster>>;
+
+fn scenario_clusters(handle: &Handle) -> Clusters {
+    handle.current().clusters.clone()
 }

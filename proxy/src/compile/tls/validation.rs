@@ -128,6 +128,12 @@ pub(super) fn parts_of(
             }
         }
     }
+    check_vouched(&parts)?;
+    Ok(parts)
+}
+
+/// What is said of certificates must be said of such as somebody vouches for.
+fn check_vouched(parts: &PolicyParts) -> Result<(), Problem> {
     let vouched = parts.roots.is_some() || parts.bundles.is_some();
     if parts.revocation.is_some() && !vouched {
         return fail("needs a trusted_ca").at("crl");
@@ -137,7 +143,7 @@ pub(super) fn parts_of(
         return fail("needs a trusted_ca: names in a certificate that nobody has vouched for prove nothing")
             .at("match_typed_subject_alt_names");
     }
-    Ok(parts)
+    Ok(())
 }
 
 fn refuse_unsupported(context: &wire::CertificateValidationContext) -> Result<(), Problem> {

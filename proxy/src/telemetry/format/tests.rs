@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::error::Reason;
-use crate::telemetry::tests::record;
+use crate::telemetry::tests::{record, session};
 
 fn line(format: &str, record: &Record) -> String {
     let mut out = Vec::new();
@@ -95,6 +95,27 @@ fn operators_print_what_the_record_holds() {
         line("%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %SIDEGATE_REASON_ID%", &record),
         "0 DC downstream_closed 11\n"
     );
+}
+
+#[test]
+fn operators_of_tls_tell_the_two_sides_apart() {
+    let (web, app, own) = ("spiffe://td/web", "spiffe://td/app", "spiffe://td/own");
+    let record = Record {
+        security: Some(session(web, own)),
+        upstream_security: Some(session(app, own)),
+        ..answered()
+    };
+    for (format, text) in [
+        ("%DOWNSTREAM_PEER_URI_SAN% %UPSTREAM_PEER_URI_SAN%", format!("{web} {app}")),
+        ("%DOWNSTREAM_LOCAL_URI_SAN% %UPSTREAM_LOCAL_URI_SAN%", format!("{own} {own}")),
+        ("%DOWNSTREAM_TLS_VERSION% %UPSTREAM_TLS_VERSION%", "TLSv1.3 TLSv1.3".to_owned()),
+        ("%UPSTREAM_TLS_CIPHER% %UPSTREAM_PEER_DNS_SAN%", "TLS_AES_128_GCM_SHA256 -".to_owned()),
+        ("%UPSTREAM_PEER_SOMETHING% %UPSTREAM_TLS_SESSION_ID%", "- -".to_owned()),
+    ] {
+        assert_eq!(line(format, &record), format!("{text}\n"), "{format}");
+    }
+    assert_eq!(line("%UPSTREAM_PEER_URI_SAN% %UPSTREAM_TLS_VERSION%", &answered()), "- -\n");
+    assert!(LogFormat::parse_text("%UPSTREAM_TLS_NONSENSE%").is_err());
 }
 
 #[test]
