@@ -34,6 +34,7 @@ mod query;
 mod reply;
 mod status;
 
+pub(crate) use explain::decide_json as decide;
 pub(crate) use listen::{BindError, bind, run};
 
 /// What the admin server shows and may change.

@@ -25,9 +25,12 @@ use crate::worker::Worker;
 use crate::{compile, exchange, overload, timer, xds};
 
 mod logging;
+mod offline;
 mod operator;
 mod panics;
 mod shutdown;
+
+pub use offline::explain;
 
 use shutdown::Ended;
 

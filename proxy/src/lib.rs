@@ -48,4 +48,4 @@ mod drain; // asking connections to end: shutting down in order, or for want of 
 pub mod settings; // flags and bootstrap
 mod error; // the closed `Reason`, named rejections
 
-pub use app::run;
+pub use app::{explain, run};

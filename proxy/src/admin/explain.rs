@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reply::{Reply, json};
-use super::{Shared, State};
+use super::{Explain, Shared};
 use crate::exchange::Question as Asked;
 use crate::message::{Headers, Name, RequestHead, Scheme, Value as FieldValue, Version};
+use crate::snapshot::Snapshot;
 
 /// Bytes of a question.
 const QUESTION_BYTES: usize = 64 * 1024;
@@ -61,7 +62,7 @@ pub(super) async fn answer(state: &Shared, body: Incoming) -> Reply {
     let answer = match body {
         Ok(Ok(body)) => serde_json::from_slice(&body.to_bytes())
             .map_err(|error| format!("the question is not understood: {error}"))
-            .and_then(|question| decide(state, question)),
+            .and_then(|question| decide(&state.snapshots.current(), &state.explain, question)),
         Ok(Err(_)) => Err(format!("a question has at most {QUESTION_BYTES} bytes")),
         Err(_) => Err("the question did not arrive in time".to_owned()),
     };
@@ -71,8 +72,17 @@ pub(super) async fn answer(state: &Shared, body: Incoming) -> Reply {
     }
 }
 
-fn decide(state: &State, question: Question) -> Result<Value, String> {
-    let snapshot = state.snapshots.current();
+/// Answers a question in JSON by what `explain` says of a listener.
+///
+/// # Errors
+/// Says what is wrong with the question.
+pub(crate) fn decide_json(snapshot: &Snapshot, explain: &Explain, question: Value) -> Result<Value, String> {
+    let question = serde_json::from_value(question)
+        .map_err(|error| format!("the question is not understood: {error}"))?;
+    decide(snapshot, explain, question)
+}
+
+fn decide(snapshot: &Snapshot, explain: &Explain, question: Question) -> Result<Value, String> {
     let mut names: Vec<&str> = snapshot.listeners.keys().map(|name| &**name).collect();
     names.sort_unstable();
     let listener = match (&question.listener, &names[..]) {
@@ -93,7 +103,7 @@ fn decide(state: &State, question: Question) -> Result<Value, String> {
         claims: question.claims.map(Value::Object),
         roll: 0,
     };
-    Ok((state.explain)(listener, &asked))
+    Ok(explain(listener, &asked))
 }
 
 impl Question {

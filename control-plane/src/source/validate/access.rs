@@ -147,7 +147,7 @@ fn path(text: &str) -> Result<(), String> {
     }
 }
 
-/// `{*}` for one segment, `{**}` for any number of them, at the end of the template at the latest once.
+/// `{*}` for one segment; `{**}`, as the last one, for any number of them.
 fn template(text: &str) -> Result<(), String> {
     let wrong = |what: &str| Err(format!("{what}: a template is like /a/{{*}}/b or /a/{{**}}"));
     if !text.starts_with('/') {
@@ -155,11 +155,8 @@ fn template(text: &str) -> Result<(), String> {
     }
     let mut many = false;
     for segment in text[1..].split('/') {
-        if many && segment == "{**}" {
-            return wrong("`{**}` stands in it twice");
-        }
-        if many && segment == "{*}" {
-            return wrong("`{*}` stands behind `{**}`");
+        if many {
+            return wrong("`{**}` is not its last part");
         }
         many |= segment == "{**}";
         if !matches!(segment, "{*}" | "{**}") && segment.contains(['{', '}', '*']) {
