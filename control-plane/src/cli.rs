@@ -1,6 +1,7 @@
 //! Flags, and one file for each command that has more to it than a call.
 
 mod admin;
+mod agent;
 mod bootstrap;
 mod ca_folder;
 mod rotate;
@@ -42,6 +43,8 @@ enum Command {
     Token(token::Args),
     /// Print the configuration with which a proxy finds the control plane.
     Bootstrap(bootstrap::Args),
+    /// Keep a workload's certificate for data planes that are not ours, by SDS or in files.
+    Agent(agent::Args),
     /// Run the data plane; takes the flags of sidegate-proxy.
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Proxy {
@@ -58,6 +61,7 @@ enum Command {
 pub fn run() -> ExitCode {
     match CommandLine::parse().command {
         Command::Demo(args) => exit_code(block_on(demo::run(args))),
+        Command::Agent(args) => agent::run(args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Serve(args) => serve::run(args),

@@ -19,9 +19,10 @@ use tracing::level_filters::LevelFilter;
 use crate::compile::Entry;
 use crate::drain::{self, Phase};
 use crate::exchange::Question;
+use crate::identity;
 use crate::overload::{self, Action};
 use crate::snapshot;
-use crate::telemetry::{ClusterState, Inputs, Metrics};
+use crate::telemetry::{ClusterState, IdentityState, Inputs, Metrics};
 use crate::tls;
 
 mod certs;
@@ -53,6 +54,8 @@ pub(crate) struct State {
     pub(crate) stage: Box<dyn Fn() -> Stage>,
     /// The certificates in use.
     pub(crate) certificates: tls::Certificates,
+    /// The proxy's own certificate, if it has one.
+    pub(crate) identity: Option<identity::Status>,
     /// Every resource of a kind as it came, and what became of it.
     pub(crate) resources: Box<dyn Fn(ResourceType) -> Vec<Entry>>,
     /// Writes messages in Envoy's JSON form, one value each, in order.
@@ -129,6 +132,20 @@ impl State {
         earliest
     }
 
+    /// The proxy's own certificate and its roots, for a scrape.
+    fn identity_state(&self) -> Option<IdentityState> {
+        let report = self.identity.as_ref()?.read();
+        let seconds = |certificate: &tls::Certificate| {
+            certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+        };
+        let attempts = identity::Outcome::ALL.iter().zip(report.attempts);
+        Some(IdentityState {
+            expiry: report.leaf.as_ref().map(seconds),
+            roots_expiry: report.roots.iter().map(seconds).min(),
+            attempts: attempts.map(|((_, label), count)| (*label, count)).collect(),
+        })
+    }
+
     /// What a scrape needs of other rooms.
     fn inputs(&self) -> Inputs {
         use std::sync::atomic::Ordering::Relaxed;
@@ -152,6 +169,7 @@ impl State {
             overload: self.overload.report(),
             overload_actions: actions.collect(),
             certificates: self.expiries(),
+            identity: self.identity_state(),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::settings::{Mode, Settings};
 use crate::snapshot::{Handle, Publisher};
 use crate::telemetry::Metrics;
 use crate::worker::Worker;
-use crate::{compile, exchange, overload, timer, xds};
+use crate::{compile, exchange, identity, overload, timer, xds};
 
 mod logging;
 mod offline;
@@ -77,15 +77,12 @@ impl Proxy {
         logging::reopen_on_signal(metrics.clone());
         let publisher = Publisher::new();
         let snapshots = publisher.handle();
-        let mut compiler = Compiler::new(publisher, metrics.clone());
-        if let Err(rejections) = compiler.load_static(&settings.bootstrap, Instant::now()) {
-            for rejection in &rejections {
-                eprintln!("{}: {rejection}", settings.source);
-            }
-            return ExitCode::FAILURE;
-        }
+        let compiled = static_configuration(&settings, publisher, metrics.clone());
+        let Ok(compiler) = compiled else { return ExitCode::FAILURE };
+        let (identity, keeper) = settings.identity.clone().map(identity::new).unzip();
         let (ledger, certificates) = (compiler.ledger(), compiler.certificates());
         let client = xds::Client::new(compiler, settings.ads.clone(), settings.node.clone(), metrics.clone());
+        let client = client.with_identity(identity.clone());
         let drain = Rc::new(Drain::new());
         let overload = overload::Watch::default();
         let (commands, receivers): (Vec<_>, Vec<_>) =
@@ -111,14 +108,25 @@ impl Proxy {
         if let Some(bound) = settings.overload.memory.clone() {
             tokio::task::spawn_local(overload::run(bound, overload.clone(), drain.clone()));
         }
-        let parts =
-            operator::Parts { metrics, snapshots, drain, overload, ledger, certificates, status, log };
+        let identity = identity.as_ref().map(identity::Handle::status);
+        let parts = operator::Parts {
+            metrics,
+            snapshots,
+            drain,
+            overload,
+            ledger,
+            certificates,
+            identity,
+            status,
+            log,
+        };
         if let Err(error) = operator::start(&settings, parts) {
             eprintln!("{error}");
             return ExitCode::from(2);
         }
         tokio::task::spawn_local(binder.run());
         tokio::task::spawn_local(client.run());
+        keeper.map(|keeper| tokio::task::spawn_local(keeper.run()));
         proxy.serve(&settings).await
     }
 
@@ -164,6 +172,20 @@ impl Proxy {
         }
         ExitCode::SUCCESS
     }
+}
+
+/// The bootstrap's own resources, compiled. Otherwise every mistake has been told.
+fn static_configuration(settings: &Settings, publisher: Publisher, metrics: Metrics) -> Result<Compiler, ()> {
+    let mut compiler = Compiler::new(publisher, metrics);
+    if settings.identity.is_some() {
+        compiler.has_identity();
+    }
+    let loaded = compiler.load_static(&settings.bootstrap, Instant::now());
+    loaded.map(|()| compiler).map_err(|rejections| {
+        for rejection in &rejections {
+            eprintln!("{}: {rejection}", settings.source);
+        }
+    })
 }
 
 /// A worker's thread: accept, serve, sweep the pools, until the end.

@@ -23,6 +23,7 @@ use sidegate_xds::resource::{ResourceType, from_any, to_any};
 use tokio::time::Instant;
 
 use crate::error::Rejection;
+use crate::settings;
 use crate::snapshot::{Publisher, Snapshot};
 use crate::telemetry::Metrics;
 use crate::tls::Certificates;
@@ -117,6 +118,16 @@ impl Compiler {
             dirty: false,
             references_changed: false,
         }
+    }
+
+    /// From now on the configuration may ask for the proxy's own identity.
+    pub(crate) fn has_identity(&mut self) {
+        self.contexts.secrets().has_identity();
+    }
+
+    /// From now on the secret is asked for whether anything refers to it or not.
+    pub(crate) fn always_want(&mut self, secret: &'static str) {
+        self.contexts.always_want(secret);
     }
 
     /// What was accepted, for dumps and status.
@@ -354,6 +365,20 @@ impl Compiler {
         Outcome { rejections: Vec::new(), published: self.settle(now) }
     }
 
+    /// Takes a secret of the proxy's own identity; `None` when it is over. It stands in no ledger, so that no dump ever has the key.
+    pub(crate) fn identify(&mut self, name: &'static str, secret: Option<Secret>, now: Instant) -> Outcome {
+        let mut rejections = Vec::new();
+        match secret {
+            None => self.contexts.withdraw_own(name),
+            Some(secret) => {
+                let problem = self.contexts.accept_own(secret).err();
+                rejections.extend(problem.map(|problem| rejection(ResourceType::Secret, name, &problem)));
+                self.dirty |= self.clusters.secured();
+            }
+        }
+        Outcome { rejections, published: self.settle(now) }
+    }
+
     /// Looks at the files that certificates are in. Those that have changed are in force from now on, unless something is wrong with them.
     pub(crate) fn look_at_files(&mut self) {
         self.contexts.look_at_files();
@@ -436,6 +461,9 @@ impl Compiler {
 /// Checks a bootstrap's own resources as the program would at its start.
 pub(crate) fn validate(bootstrap: &Bootstrap) -> Vec<Rejection> {
     let mut compiler = Compiler::new(Publisher::new(), Metrics::new(0));
+    if settings::names_identity(bootstrap.node.as_ref()) {
+        compiler.has_identity();
+    }
     compiler.load_static(bootstrap, Instant::now()).err().unwrap_or_default()
 }
 

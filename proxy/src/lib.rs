@@ -9,6 +9,7 @@ mod admin; // readiness, metrics, dumps, /why (control thread)
 // Config staircase: what happens to an update.
 mod xds; // one delta ADS stream: connect, read, ack
 mod compile; // wire types die here: resources → snapshot, or named rejections
+mod identity; // the proxy's own certificate: asked for, kept in memory, renewed in time
 
 // Request staircase: what happens to a byte.
 mod listener; // bind, accept, hand over
@@ -49,3 +50,4 @@ pub mod settings; // flags and bootstrap
 mod error; // the closed `Reason`, named rejections
 
 pub use app::{explain, run};
+pub use identity::agent;

@@ -9,11 +9,13 @@ mod cgroup;
 mod child;
 mod concurrency;
 mod flags;
+mod identity;
 mod memory;
 mod overload;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -34,9 +36,11 @@ use tracing::level_filters::LevelFilter;
 
 use flags::Flags;
 
-pub use ads::{Ads, AdsEndpoint};
+pub use ads::{Ads, AdsCertificate, AdsEndpoint, AdsName, AdsTls, Source};
 pub use child::{RenderError, child_entry, render_child};
 pub use flags::Mode;
+pub use identity::Identity;
+pub(crate) use identity::is_there as names_identity;
 pub use memory::{Account, Ceiling, Size};
 pub use overload::{MemoryBound, Overload, Thresholds};
 
@@ -54,6 +58,8 @@ pub struct Settings {
     pub admin: Option<SocketAddr>,
     /// The control plane, when there is one.
     pub ads: Option<Ads>,
+    /// Where the proxy's own certificate comes from, when it has one.
+    pub identity: Option<Identity>,
     /// Serve, or only check.
     pub mode: Mode,
     /// Worker threads.
@@ -80,8 +86,10 @@ impl Settings {
         let source = flags.source();
         let bootstrap = read_bootstrap(&flags)?;
         let mut problems = Vec::new();
-        let ads = ads::extract(&bootstrap, &mut problems);
+        let has_identity = names_identity(bootstrap.node.as_ref());
+        let ads = ads::extract(&bootstrap, has_identity, &mut problems);
         let node = bootstrap::node(&bootstrap, &flags, ads.is_some(), &mut problems);
+        let identity = identity::read(&node, &mut problems);
         let admin = bootstrap::admin(&bootstrap, &mut problems);
         let overload = overload::read(&bootstrap, flags.memory_ceiling, &mut problems);
         if !problems.is_empty() {
@@ -94,6 +102,7 @@ impl Settings {
             node,
             admin,
             ads,
+            identity,
             mode: flags.mode,
             concurrency: flags.concurrency.unwrap_or_else(concurrency::available),
             overload,
@@ -230,6 +239,26 @@ fn decode_file(path: &Path, content: Vec<u8>) -> Result<Vec<u8>, Vec<Problem>> {
         Err(error) => Err(vec![Problem::whole(format!("is not UTF-8 text: {error}"))]),
     }
 }
+
+/// The whole of a small file.
+///
+/// # Errors
+/// When it cannot be read, or is none: its name and why.
+pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content));
+    match read {
+        Ok(_) if content.len() as u64 <= LARGEST => Ok(content),
+        Ok(_) => Err(format!("{} is longer than {LARGEST} bytes", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// Files of certificates: a system's bundle of roots is a quarter of it.
+const LARGEST: u64 = 1 << 20;
+
+/// What a configuration lacks that asks for the proxy's own certificate.
+pub(crate) const NO_IDENTITY: &str = "asks for the proxy's own certificate, but the bootstrap says not where it comes from: add node.metadata.SIDEGATE_IDENTITY with ca_address, root_file and token_file";
 
 #[cfg(test)]
 mod tests;

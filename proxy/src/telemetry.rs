@@ -37,7 +37,7 @@ pub(crate) use format::{HeaderFormat, LogFormat, rfc3339};
 pub(crate) use labels::LocalWorkload;
 pub(crate) use record::{Downstream, Record};
 pub(crate) use shard::Recorder;
-pub(crate) use totals::{ClusterState, Inputs};
+pub(crate) use totals::{ClusterState, IdentityState, Inputs};
 
 /// The name under which everything past a bound on series is counted.
 const OVERFLOW: &str = "overflow";

@@ -12,6 +12,7 @@ mod certificate;
 mod client;
 mod failure;
 mod material;
+mod outbound;
 mod parameters;
 mod peer;
 mod resumption;
@@ -25,6 +26,7 @@ pub(crate) use certificate::Certificate;
 pub(crate) use client::{ClientContext, ClientPlan};
 pub(crate) use failure::{Distrust, Failure};
 pub(crate) use material::{Identity, MaterialError, Revocation, Roots};
+pub(crate) use outbound::{count_certificates, describe, fingerprint, outbound};
 pub(crate) use parameters::Parameters;
 pub(crate) use peer::{Peer, Security};
 pub(crate) use resumption::Remember;
@@ -38,3 +40,6 @@ fn provider() -> &'static Arc<CryptoProvider> {
         LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     &PROVIDER
 }
+
+/// Why no handshake is made.
+const NOT_READY: &str = "TLS: no certificate is in force: it has not arrived yet, or has expired (the admin page's /ready and /certs say which)";

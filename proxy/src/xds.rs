@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::compile::Compiler;
+use crate::identity::{self, Handle};
 use crate::settings::{Ads, AdsEndpoint};
 use crate::telemetry::Metrics;
 
@@ -39,6 +40,8 @@ pub(crate) struct Client {
     ads: Option<Ads>,
     subscriptions: Subscriptions,
     resolver: Resolver,
+    /// The proxy's own certificate, if it has one.
+    identity: Option<Handle>,
     /// When the files that certificates are in are looked at next.
     next_look: Instant,
     /// Requests that wait for room on the stream.
@@ -64,12 +67,24 @@ impl Client {
             ads,
             subscriptions: Subscriptions::new(node, clusters, listeners),
             resolver: Resolver::new(resolver::system(), rand::random),
+            identity: None,
             next_look: Instant::now() + FILES,
             outbox: VecDeque::new(),
             status: Status::default(),
             metrics,
             random: SmallRng::from_os_rng(),
         }
+    }
+
+    /// With an identity: what is in force of it is handed to the compiler, and proves us to the control plane.
+    #[must_use]
+    pub(crate) fn with_identity(mut self, identity: Option<Handle>) -> Self {
+        // Other roots sign one day: whoever connects with TLS must have heard of it before.
+        if identity.is_some() && self.ads.as_ref().is_some_and(|ads| ads.tls.is_some()) {
+            self.compiler.always_want(identity::ROOTS);
+        }
+        self.identity = identity;
+        self
     }
 
     /// How the stream is doing, for admin.
@@ -90,6 +105,10 @@ impl Client {
 
     /// Stream after stream, each address in its turn. Ends only when there is no address.
     async fn follow_control_plane(&mut self, ads: &Ads) {
+        if let Some(identity) = self.identity.clone().filter(|_| ads.tls.is_some()) {
+            // Who we are decides what we are sent.
+            self.meanwhile(async move { identity.ready().await }).await;
+        }
         let mut backoff = Backoff::default();
         for endpoint in ads.endpoints.iter().cycle() {
             let ended = self.session(ads, endpoint).await;
@@ -117,7 +136,8 @@ impl Client {
         if let Some(first) = self.outbox.pop_front() {
             drop(requests.try_send(first));
         }
-        let opening = transport::open(ads.clone(), endpoint.clone(), ReceiverStream::new(queue));
+        let requests_queue = ReceiverStream::new(queue);
+        let opening = transport::open(ads.clone(), endpoint.clone(), requests_queue, self.identity.clone());
         let mut responses = match self.meanwhile(opening).await {
             Ok(responses) => responses,
             Err(why) => return unanswered(why),
@@ -150,7 +170,7 @@ impl Client {
                         self.receive(response, Instant::now());
                     }
                     Ok(None) => return ended(answered, "closed by the control plane"),
-                    Err(status) => return ended(answered, &transport::describe(&status)),
+                    Err(status) => return ended(answered, &identity::describe(&status)),
                 },
                 () = self.keep_house() => {}
             }
@@ -168,9 +188,17 @@ impl Client {
         };
         let kind = update.kind;
         let (upserts, removals) = (update.upserts.len(), update.removals.len());
+        let roots =
+            update.upserts.iter().find(|one| kind == ResourceType::Secret && one.name == identity::ROOTS);
+        let roots = roots.map(|resource| resource.body.clone());
         let outcome = self.compiler.apply(update, now);
         for rejection in &outcome.rejections {
             tracing::warn!(%rejection, version, "refused; the last good form stays");
+        }
+        if let (Some(identity), Some(roots)) = (&self.identity, &roots)
+            && outcome.rejections.iter().all(|rejection| rejection.name != identity::ROOTS)
+        {
+            identity.trust(roots);
         }
         let answer = self.subscriptions.answer(pending, &outcome.rejections);
         tracing::debug!(
@@ -224,10 +252,25 @@ impl Client {
         };
         tokio::select! {
             answers = self.resolver.answers() => self.resolved(&answers),
+            () = changed(&mut self.identity) => self.identify(Instant::now()),
             () = deadline => self.expire(Instant::now()),
             () = tokio::time::sleep_until(self.next_look) => {
                 self.compiler.look_at_files();
                 self.next_look = Instant::now() + FILES;
+            }
+        }
+    }
+
+    /// Puts in force what is new of the identity, and takes away what is over.
+    fn identify(&mut self, now: Instant) {
+        let Some(material) = self.identity.as_ref().map(Handle::material) else { return };
+        for (name, secret) in material.secrets() {
+            let outcome = self.compiler.identify(name, secret, now);
+            for rejection in &outcome.rejections {
+                tracing::error!(%rejection, "the proxy's own identity cannot be used; the one before stays");
+            }
+            if outcome.published {
+                self.follow();
             }
         }
     }
@@ -264,6 +307,14 @@ impl Client {
             report.connected_since = None;
             report.last_failure = Some(why);
         });
+    }
+}
+
+/// Waits until something else of the identity is in force; for ever without one.
+async fn changed(identity: &mut Option<Handle>) {
+    match identity {
+        Some(identity) => identity.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -12,6 +12,7 @@ mod faults; // what happens to the process (battery h)
 mod grpc_web; // what browsers can say of gRPC
 mod hardening; // the battery of docs/hardening.md, row by row
 mod http2; // HTTP/2 by raw frames: floods, heads, windows, upstreams (B)
+mod identity; // the own certificate: got, renewed, over, served to others (C10)
 mod interop; // the same scenario, served by Envoy
 mod listeners; // filter chains, listener filters, who speaks first
 mod jwt; // tokens: whose, by which keys, and when there are none (I6, G8)

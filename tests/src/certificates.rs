@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -19,6 +20,8 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its certificate.
     pub pem: String,
+    /// The certificates above it.
+    above: Vec<String>,
 }
 
 /// What a certificate is to say. Everything has a sound default.
@@ -195,7 +198,7 @@ impl Authority {
         let params = authority(name, change);
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("an authority").pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self { issuer: Issuer::new(params, key), pem, above: Vec::new() }
     }
 
     /// One that this one vouches for.
@@ -206,7 +209,8 @@ impl Authority {
         let params = authority(name, change);
         let key = KeyPair::generate().expect("a key");
         let pem = params.signed_by(&key, &self.issuer).expect("an authority").pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        let above = std::iter::once(&self.pem).chain(&self.above).cloned().collect();
+        Self { issuer: Issuer::new(params, key), pem, above }
     }
 
     /// Signs a certificate with a new key.
@@ -217,6 +221,23 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let chain = leaf.params().signed_by(&key, &self.issuer).expect("a certificate").pem();
         Pair { chain, key: key.serialize_pem(), serial: leaf.serial }
+    }
+
+    /// Signs the key of a request in PEM form for these URIs, good from then to then: a chain in PEM form, the root last.
+    ///
+    /// # Panics
+    /// When the request is none.
+    pub fn sign(&self, request: &str, uris: &[&str], from: SystemTime, until: SystemTime) -> Vec<String> {
+        let request = CertificateSigningRequestParams::from_pem(request).expect("a signing request");
+        let mut leaf = Leaf::dns(&[]);
+        leaf.uris = uris.iter().map(|uri| (*uri).to_owned()).collect();
+        let mut params = leaf.params();
+        params.distinguished_name = DistinguishedName::new();
+        let since = |at: SystemTime| at.duration_since(UNIX_EPOCH).expect("a time after 1970");
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since(from);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since(until);
+        let certificate = params.signed_by(&request.public_key, &self.issuer).expect("a certificate");
+        [certificate.pem(), self.pem.clone()].into_iter().chain(self.above.iter().cloned()).collect()
     }
 
     /// A list that revokes these.
@@ -257,6 +278,15 @@ fn authority(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certifi
     params.distinguished_name.push(DnType::CommonName, name);
     change(&mut params);
     params
+}
+
+/// A request of somebody else, in PEM form.
+///
+/// # Panics
+/// Never.
+pub fn signing_request() -> String {
+    let key = KeyPair::generate().expect("a key");
+    CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM")
 }
 
 /// A certificate that nobody has signed but its own key.

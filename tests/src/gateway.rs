@@ -24,6 +24,8 @@ pub struct Gateway {
     /// The listener's `DownstreamTlsContext`.
     tls: Option<Value>,
     secrets: Value,
+    /// `node.metadata`.
+    metadata: Value,
     /// What is laid over the listener.
     listener: Value,
     /// Filter chains instead of the one.
@@ -53,6 +55,7 @@ impl Gateway {
             admin: false,
             tls: None,
             secrets: json!([]),
+            metadata: Value::Null,
             chain: json!({}),
             flags: vec!["--concurrency".to_owned(), "1".to_owned()],
             listener: json!({}),
@@ -207,6 +210,13 @@ impl Gateway {
         self
     }
 
+    /// `node.metadata`.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Value) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
     /// More flags; of a flag that is given twice, the last one counts.
     #[must_use]
     pub fn flags(mut self, flags: &[&str]) -> Self {
@@ -243,6 +253,9 @@ impl Gateway {
             let socket = typed("envoy.transport_sockets.tls", kind, context.clone());
             bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"] = socket;
         }
+        if !self.metadata.is_null() {
+            overlay(&mut bootstrap, json!({"node": {"id": "main", "metadata": self.metadata}}));
+        }
         if let Some(admin) = admin {
             overlay(&mut bootstrap, json!({"admin": {"address": socket(admin)}}));
         }
@@ -275,6 +288,11 @@ impl Gateway {
         let mut proxy = self.launch(sandbox, Process::start_unread);
         proxy.accepting().await;
         proxy
+    }
+
+    /// Starts a proxy that does not listen yet, for want of something.
+    pub fn start_unready(self, sandbox: &Sandbox) -> Proxy {
+        self.start_unprobed(sandbox)
     }
 
     /// Starts a proxy.
@@ -356,6 +374,12 @@ impl Proxy {
     /// When there is none.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.expect("a proxy started with_admin")
+    }
+
+    /// The same, of a proxy that may not be that far.
+    pub async fn try_admin(&self, target: &str) -> Option<Response> {
+        let admin = self.admin.expect("a proxy started with_admin");
+        client::try_call(admin, &Call::get(target).host(&admin.to_string())).await.ok()
     }
 
     /// A number of `/stats`, by its whole name.

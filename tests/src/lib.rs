@@ -19,6 +19,7 @@ pub mod client; // requests over HTTP/1.1 and HTTP/2
 // The fuzzer's second reading, which needs nothing of the proxy.
 #[path = "../../proxy/src/fuzzing/strict.rs"]
 pub mod strict; // what an origin got, read without mercy
+pub mod issuer; // a certificate authority, and a control plane beside it, by script
 pub mod secure; // TLS ends in this process
 pub mod certificates; // authorities and what they sign
 pub mod tokens; // an issuer of JWTs

@@ -5,10 +5,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -17,13 +23,17 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use crate::certificates::{Authority, Pair};
 use crate::sandbox;
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+/// The one source of cryptography.
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn roots(authority: &Authority) -> RootCertStore {
+/// Trust in these.
+pub(crate) fn roots(authorities: &[&Authority]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("PEM")).expect("a root");
+    for authority in authorities {
+        roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("PEM")).expect("a root");
+    }
     roots
 }
 
@@ -31,6 +41,7 @@ fn roots(authority: &Authority) -> RootCertStore {
 #[derive(Clone, Debug)]
 pub struct Client {
     config: ClientConfig,
+    roots: Arc<RootCertStore>,
 }
 
 impl Client {
@@ -53,7 +64,7 @@ impl Client {
     ) -> Self {
         let builder = ClientConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(versions).expect("versions");
-        let builder = builder.with_root_certificates(roots(authority));
+        let builder = builder.with_root_certificates(roots(&[authority]));
         let config = match pair {
             Some(pair) => {
                 let (chain, key) = pair.parts();
@@ -61,7 +72,18 @@ impl Client {
             }
             None => builder.with_no_client_auth(),
         };
-        Self { config }
+        Self { config, roots: Arc::new(roots(&[authority])) }
+    }
+
+    /// Verifies who has signed the server's certificate, and not its name: a SPIFFE id is no DNS name.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn any_name(mut self) -> Self {
+        let verifier = AnyName(self.roots.clone());
+        self.config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        self
     }
 
     /// Offers these protocols.
@@ -92,6 +114,48 @@ impl Client {
     pub async fn get(&self, address: SocketAddr, name: &str, path: &str) -> io::Result<String> {
         let mut connection = self.connect(address, name).await?;
         connection.get(name, path).await
+    }
+}
+
+/// Trusts whatever the roots vouch for.
+#[derive(Debug)]
+struct AnyName(Arc<RootCertStore>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms.all;
+        let leaf = ParsedCertificate::try_from(leaf)?;
+        verify_server_cert_signed_by_trust_anchor(&leaf, &self.0, intermediates, now, algorithms)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, leaf, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, leaf, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -182,7 +246,7 @@ impl Origin {
         let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).expect("versions");
         let builder = match clients {
             Some(authority) => {
-                let roots = Arc::new(roots(authority));
+                let roots = Arc::new(roots(&[authority]));
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
                 builder.with_client_cert_verifier(verifier.expect("a verifier"))
             }

@@ -129,8 +129,12 @@ fn ready(state: &State) -> Reply {
         let memory = state.overload.report().words();
         return text(StatusCode::SERVICE_UNAVAILABLE, format!("OVERLOADED: {memory}\n"));
     }
-    let status = if number == 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    text(status, format!("{word}\n"))
+    if number == 0 {
+        return text(StatusCode::OK, format!("{word}\n"));
+    }
+    let waits = state.identity.as_ref().and_then(|identity| identity.read().waits_for());
+    let waits = waits.map(|what| format!("{what}\n")).unwrap_or_default();
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("{word}\n{waits}"))
 }
 
 fn stats(state: &State, query: &Query, headers: &HeaderMap) -> Reply {

@@ -48,6 +48,7 @@ impl Sandbox {
             (stage.clone(), level.clone(), level.clone(), drained.clone(), drain.watch(), asked.clone());
         let state = State {
             certificates: crate::tls::Certificates::default(),
+            identity: None,
             metrics: metrics.clone(),
             snapshots: publisher.handle(),
             drain: quit,

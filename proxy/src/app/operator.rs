@@ -12,7 +12,7 @@ use crate::overload;
 use crate::settings::{Settings, render_child};
 use crate::snapshot::Handle;
 use crate::telemetry::{LocalWorkload, Metrics};
-use crate::{tls, xds};
+use crate::{identity, tls, xds};
 
 /// What the operator's view is made of.
 pub(super) struct Parts {
@@ -22,15 +22,16 @@ pub(super) struct Parts {
     pub(super) overload: overload::Watch,
     pub(super) ledger: Ledger,
     pub(super) certificates: tls::Certificates,
+    pub(super) identity: Option<identity::Status>,
     pub(super) status: xds::Status,
     pub(super) log: Level,
 }
 
 /// The admin server's state.
 pub(super) fn state(settings: &Settings, parts: Parts) -> State {
-    let Parts { metrics, snapshots, drain, overload, ledger, certificates, status, log } = parts;
+    let Parts { metrics, snapshots, drain, overload, ledger, certificates, identity, status, log } = parts;
     let (explained, quitting, set) = (snapshots.clone(), drain.clone(), log.clone());
-    let stage = stage(settings, snapshots.clone(), ledger.clone(), status);
+    let stage = stage(settings, snapshots.clone(), ledger.clone(), status, identity.clone());
     State {
         metrics,
         drain: drain.watch(),
@@ -38,6 +39,7 @@ pub(super) fn state(settings: &Settings, parts: Parts) -> State {
         server: server(settings),
         stage: Box::new(stage),
         certificates,
+        identity,
         resources: Box::new(move |kind| ledger.entries(kind)),
         render: Box::new(|messages| {
             Box::pin(async { render_child(messages).await.map_err(|error| error.to_string()) })
@@ -66,15 +68,20 @@ fn server(settings: &Settings) -> Server {
     }
 }
 
-/// Live once every listener that was accepted is published; with a control plane, not before it has named the listeners.
+/// Live once every listener that was accepted is published; with a control plane, not before it has named the listeners; with an identity,
+/// as long as its certificate is in force.
 fn stage(
     settings: &Settings,
     snapshots: Handle,
     ledger: Ledger,
     status: xds::Status,
+    identity: Option<identity::Status>,
 ) -> impl Fn() -> Stage + use<> {
     let waits = settings.ads.as_ref().is_some_and(|ads| ads.listeners);
     move || {
+        if identity.as_ref().is_some_and(|identity| identity.read().leaf.is_none()) {
+            return Stage::PreInitializing;
+        }
         let report = status.read();
         if waits && !report.has_listeners() {
             return if report.connected_since.is_some() {

@@ -55,6 +55,17 @@ pub(crate) fn is_plaintext(socket: Option<&core::TransportSocket>) -> Result<(),
     }
 }
 
+/// Whether the source is the cluster by whose name a workload's own identity is asked for (Istio's agent answers there; here the proxy
+/// does so itself).
+pub(crate) fn is_own_identity(source: &core::ConfigSource) -> bool {
+    use core::grpc_service::TargetSpecifier;
+    let Some(ConfigSourceSpecifier::ApiConfigSource(api)) = &source.config_source_specifier else {
+        return false;
+    };
+    let [service] = api.grpc_services.as_slice() else { return false };
+    matches!(&service.target_specifier, Some(TargetSpecifier::EnvoyGrpc(grpc)) if grpc.cluster_name == OWN_IDENTITY)
+}
+
 /// Accepts ADS as a source of configuration.
 pub(crate) fn is_ads(source: &core::ConfigSource) -> Result<(), Problem> {
     match &source.config_source_specifier {
@@ -68,6 +79,9 @@ pub(crate) fn is_ads(source: &core::ConfigSource) -> Result<(), Problem> {
         None => fail("names no source: set ads"),
     }
 }
+
+/// The name of that cluster, as Istio has it.
+const OWN_IDENTITY: &str = "sds-grpc";
 
 #[cfg(test)]
 mod tests {

@@ -35,6 +35,8 @@ use source::Inputs;
 pub(crate) struct Contexts {
     secrets: Secrets,
     certificates: Certificates,
+    /// Secrets that are wanted for more than contexts.
+    always: BTreeSet<Arc<str>>,
     servers: Vec<Slot<wire::DownstreamTlsContext, ServerContext, Denied>>,
     clients: Vec<Slot<wire::UpstreamTlsContext, ClientContext, Wishes>>,
 }
@@ -59,6 +61,8 @@ struct Slot<W, C, E> {
 struct Needs {
     /// Secrets by name.
     secrets: BTreeSet<Arc<str>>,
+    /// Secrets of the proxy's own identity.
+    own: BTreeSet<Arc<str>>,
     /// Files.
     files: BTreeSet<PathBuf>,
 }
@@ -83,12 +87,18 @@ trait Make<E> {
     type Context: Default;
     fn make(&self, extra: &E, inputs: &mut Inputs<'_>, into: &Self::Context) -> Result<(), Unmade>;
     fn is_ready(context: &Self::Context) -> bool;
+    fn withdraw(context: &Self::Context);
 }
 
 impl Contexts {
     /// The secrets.
     pub(crate) fn secrets(&mut self) -> &mut Secrets {
         &mut self.secrets
+    }
+
+    /// From now on the secret is wanted whether a context is made of it or not.
+    pub(crate) fn always_want(&mut self, secret: &str) {
+        self.always.insert(secret.into());
     }
 
     /// The context for a listener's transport socket; `None` for plaintext. Clients with a denied id are not accepted.
@@ -132,6 +142,30 @@ impl Contexts {
         Ok(())
     }
 
+    /// Takes a secret of the proxy's own identity, and makes anew what is made of it.
+    ///
+    /// # Errors
+    /// When it could not be used; the one before stays.
+    pub(crate) fn accept_own(&mut self, secret: wire::Secret) -> Result<(), Problem> {
+        let name = secret.name.clone();
+        if self.secrets.accept_own(secret)? {
+            let concerned = |needs: &Needs| needs.own.contains(&*name);
+            remake(&mut self.servers, &self.secrets, concerned);
+            remake(&mut self.clients, &self.secrets, concerned);
+            self.show();
+        }
+        Ok(())
+    }
+
+    /// A secret of the proxy's own identity is no good any more: what is made of it makes no handshake until there is another.
+    pub(crate) fn withdraw_own(&mut self, name: &str) {
+        if self.secrets.withdraw_own(name) {
+            withdraw(&mut self.servers, name);
+            withdraw(&mut self.clients, name);
+            self.show();
+        }
+    }
+
     /// The certificates that contexts in use are made of, each once.
     pub(crate) fn certificates(&self) -> Certificates {
         self.certificates.clone()
@@ -156,7 +190,8 @@ impl Contexts {
             self.servers.iter().filter(|slot| slot.context.strong_count() > 0).map(|slot| &slot.needs);
         let clients =
             self.clients.iter().filter(|slot| slot.context.strong_count() > 0).map(|slot| &slot.needs);
-        let names = servers.chain(clients).flat_map(|needs| needs.secrets.iter().cloned());
+        let names =
+            servers.chain(clients).flat_map(|needs| needs.secrets.iter()).chain(&self.always).cloned();
         names.filter(|name| !self.secrets.is_fixed(name)).collect()
     }
 
@@ -239,6 +274,7 @@ where
         if made.is_err() {
             // It may have failed before it came to the rest, which must not be forgotten meanwhile.
             slot.needs.secrets.extend(needs.secrets);
+            slot.needs.own.extend(needs.own);
             slot.needs.files.extend(needs.files);
         } else {
             slot.needs = needs;
@@ -265,6 +301,18 @@ where
                 slot.problem = Some(text);
             }
         }
+    }
+}
+
+fn withdraw<W, C, E>(slots: &mut [Slot<W, C, E>], name: &str)
+where
+    W: Make<E, Context = C>,
+{
+    for slot in slots.iter_mut().filter(|slot| slot.needs.own.contains(name)) {
+        if let Some(context) = slot.context.upgrade() {
+            W::withdraw(&context);
+        }
+        slot.shown.clear();
     }
 }
 

@@ -15,6 +15,10 @@ use sidegate_xds::json::Problem;
 
 use super::bootstrap::{host_and_port, problem};
 
+mod tls;
+
+pub use tls::{AdsCertificate, AdsName, AdsTls, Source};
+
 /// The control plane and what to ask it for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ads {
@@ -28,6 +32,8 @@ pub struct Ads {
     pub connect_timeout: Duration,
     /// Headers of the stream.
     pub initial_metadata: Vec<(String, String)>,
+    /// How either end proves itself; without it, the stream is plaintext.
+    pub tls: Option<AdsTls>,
     /// Whether clusters come from it.
     pub clusters: bool,
     /// Whether listeners come from it.
@@ -44,7 +50,7 @@ pub struct AdsEndpoint {
 }
 
 /// Finds the control plane. `None` with no new problem: the configuration is static.
-pub(super) fn extract(bootstrap: &Bootstrap, problems: &mut Vec<Problem>) -> Option<Ads> {
+pub(super) fn extract(bootstrap: &Bootstrap, has_identity: bool, problems: &mut Vec<Problem>) -> Option<Ads> {
     let dynamic = bootstrap.dynamic_resources.as_ref()?;
     let clusters = comes_by_ads(dynamic.cds_config.as_ref(), "dynamic_resources.cds_config", problems);
     let listeners = comes_by_ads(dynamic.lds_config.as_ref(), "dynamic_resources.lds_config", problems);
@@ -68,10 +74,12 @@ pub(super) fn extract(bootstrap: &Bootstrap, problems: &mut Vec<Problem>) -> Opt
         return None;
     };
     let (index, cluster) = find_cluster(bootstrap, &target.cluster_name, &path, problems)?;
+    let place = format!("static_resources.clusters[{index}]");
     let metadata = service.initial_metadata.iter().map(|header| (header.key.clone(), header.value.clone()));
     Some(Ads {
         cluster: cluster.name.clone(),
-        endpoints: endpoints(cluster, &format!("static_resources.clusters[{index}]"), problems),
+        endpoints: endpoints(cluster, &place, problems),
+        tls: tls::extract(cluster, &place, has_identity, problems),
         authority: Some(target.authority.clone()).filter(|authority| !authority.is_empty()),
         connect_timeout: connect_timeout(cluster),
         initial_metadata: metadata.collect(),
@@ -163,10 +171,6 @@ fn endpoints(cluster: &Cluster, path: &str, problems: &mut Vec<Problem>) -> Vec<
         let text = "the control plane's cluster must give its addresses: write STATIC or STRICT_DNS with a load_assignment";
         problems.push(problem(format!("{path}.type"), text));
         return Vec::new();
-    }
-    if cluster.transport_socket.is_some() {
-        let text = "TLS to the control plane is not built yet; without it, keep the control plane on this host (127.0.0.1)";
-        problems.push(problem(format!("{path}.transport_socket"), text));
     }
     let problems_before = problems.len();
     let localities = cluster.load_assignment.as_ref().map_or(&[][..], |assignment| &assignment.endpoints);

@@ -61,6 +61,7 @@ fn a_bootstrap_with_a_control_plane() {
         authority: None,
         connect_timeout: Duration::from_millis(1500),
         initial_metadata: vec![("x-token".to_owned(), "t".to_owned())],
+        tls: None,
         clusters: true,
         listeners: true,
     };
@@ -225,4 +226,108 @@ fn validation_takes_the_deeper_check_into_account() {
         settings.validate(|_| vec!["static_resources.listeners[0]: no".to_owned()]),
         ExitCode::FAILURE
     );
+}
+
+/// The bootstrap above with an identity and TLS to the control plane; files are made beside it.
+fn with_identity(folder: &std::path::Path, identity: &str, socket: &str) -> String {
+    let at = |name: &str| folder.join(name).display().to_string();
+    std::fs::write(at("root.pem"), "roots").unwrap();
+    std::fs::write(at("token"), "token").unwrap();
+    let metadata = format!("POD_NAME: web-1, SIDEGATE_IDENTITY: {identity}");
+    let text = ADS.replace("POD_NAME: web-1", &metadata);
+    let socket =
+        format!("    connect_timeout: 1.5s\n    transport_socket: {{name: tls, typed_config: {socket}}}");
+    text.replace("    connect_timeout: 1.5s", &socket).replace("DIR", &folder.display().to_string())
+}
+
+const IDENTITY: &str = "{ca_address: 'localhost:15012', root_file: DIR/root.pem, token_file: DIR/token}";
+const SOCKET: &str =
+    "{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext,
+      sni: sidegate.sidegate-system.svc, common_tls_context: {
+      validation_context: {trusted_ca: {filename: DIR/root.pem}},
+      tls_certificate_sds_secret_configs: [{name: default, sds_config: {api_config_source: {api_type: GRPC,
+      grpc_services: [{envoy_grpc: {cluster_name: sds-grpc}}]}}}]}}";
+
+#[test]
+fn an_identity_and_tls_to_the_control_plane() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = read(&with_identity(folder.path(), IDENTITY, SOCKET), &[]).unwrap();
+    let identity = settings.identity.unwrap();
+    assert_eq!((identity.ca_host.as_str(), identity.ca_port), ("localhost", 15012));
+    assert_eq!(identity.ca_server_name, "sidegate.sidegate-system.svc");
+    assert_eq!(identity.ttl, Duration::from_secs(86_400));
+    let tls = settings.ads.unwrap().tls.unwrap();
+    assert_eq!(tls.server_name.as_deref(), Some("sidegate.sidegate-system.svc"));
+    assert_eq!(tls.certificate, AdsCertificate::Own);
+    assert_eq!(tls.roots, Source::File(folder.path().join("root.pem")));
+    assert!(tls.names.is_empty());
+    let named = SOCKET.replace(
+        "trusted_ca: {filename: DIR/root.pem}",
+        "trusted_ca: {inline_string: roots}, match_typed_subject_alt_names: [{san_type: URI, matcher: {exact: 'spiffe://td/cp'}}]",
+    );
+    let settings = read(&with_identity(folder.path(), IDENTITY, &named), &[]).unwrap();
+    let tls = settings.ads.unwrap().tls.unwrap();
+    assert_eq!(tls.names, [AdsName::Uri("spiffe://td/cp".to_owned())]);
+    assert_eq!(tls.roots, Source::Inline(b"roots".as_slice().into()));
+}
+
+#[test]
+fn mistakes_in_an_identity_are_one_line_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |identity: &str, socket: &str| {
+        let name = folder.path().display().to_string();
+        let lines = refusal(&with_identity(folder.path(), identity, socket));
+        lines.into_iter().map(|line| line.replace(&name, "DIR")).collect::<Vec<_>>()
+    };
+    let at = "FILE: node.metadata.SIDEGATE_IDENTITY";
+    assert_eq!(
+        lines("true", SOCKET),
+        [format!("{at}: expected an object with ca_address, root_file and token_file")]
+    );
+    assert_eq!(
+        lines("{ca_address: 1, tll: 24h, token_file: DIR/token}", SOCKET),
+        [
+            format!(
+                "{at}.tll: is no field of it; there are ca_address, ca_server_name, root_file, token_file, ttl"
+            ),
+            format!("{at}.ca_address: expected a string"),
+            format!("{at}.root_file: is required"),
+        ]
+    );
+    assert_eq!(
+        lines("{ca_address: localhost, root_file: DIR/none, token_file: DIR, ttl: 1y}", SOCKET),
+        [
+            format!(
+                r#"{at}.ca_address: expected HOST:PORT, e.g. 127.0.0.1:15012 or [::1]:15012, found "localhost""#
+            ),
+            format!(
+                "{at}.root_file: cannot read DIR/none: No such file or directory (os error 2); the certificates that vouch for the authority must be in it"
+            ),
+            format!("{at}.token_file: DIR is no file: the token that proves who this proxy is must be in it"),
+            format!(r#"{at}.ttl: expected 5s to 90 days, e.g. 24h, 90m or 3600s, found "1y""#),
+        ]
+    );
+}
+
+#[test]
+fn tls_to_a_control_plane_that_proves_nothing_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |from: &str, to: &str| {
+        assert!(SOCKET.contains(from));
+        let text = with_identity(folder.path(), IDENTITY, &SOCKET.replace(from, to));
+        let lines = refusal(&text);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines[0].replace("FILE: static_resources.clusters[0].transport_socket.typed_config.", "")
+    };
+    assert!(line("sni: sidegate.sidegate-system.svc,", "").starts_with("sni: is required, or match_typed"));
+    assert!(line("trusted_ca: {filename: DIR/root.pem}", "").contains("trusted_ca: is required"));
+    assert!(line("{filename: DIR/root.pem}", "{filename: DIR/none}").contains("cannot read"));
+    assert!(
+        line("trusted_ca:", "trust_chain_verification: ACCEPT_UNTRUSTED, trusted_ca:")
+            .contains("has more than")
+    );
+    assert!(line("name: default,", "name: mine,").contains("is called `default`"));
+    // Without an identity there is no `default`.
+    let text = with_identity(folder.path(), IDENTITY, SOCKET).replace("SIDEGATE_IDENTITY", "OTHER");
+    assert!(refusal(&text)[0].contains("add node.metadata.SIDEGATE_IDENTITY"), "{:?}", refusal(&text));
 }

@@ -75,6 +75,7 @@ impl Collector for Totals {
         self.process(page)?;
         self.own(page)?;
         self.overload(page)?;
+        self.identity(page)?;
         self.own_config(page)
     }
 }
@@ -365,6 +366,25 @@ impl Totals {
         page.gauge("sidegate_overload_memory_bytes", "Memory used, as it counts", report.used as f64)?;
         let help = "Memory near which new work is refused";
         page.gauge("sidegate_overload_ceiling_bytes", help, report.ceiling as f64)
+    }
+
+    /// The proxy's own certificate. Nothing without one to be; 0 for one that is not in force, so that every rule about time sees it.
+    fn identity(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
+        let Some(identity) = &self.inputs.identity else { return Ok(()) };
+        let help = "When the proxy's own certificate expires, in seconds since 1970; 0 when none is in force";
+        page.gauge("sidegate_identity_expiry_seconds", help, identity.expiry.unwrap_or_default() as f64)?;
+        let help = "When the first root of the own trust domain expires, in seconds since 1970";
+        let roots = identity.roots_expiry.unwrap_or_default() as f64;
+        page.gauge("sidegate_identity_roots_expiry_seconds", help, roots)?;
+        let help = "Attempts to get a certificate, by what came of them";
+        page.family("sidegate_identity_renewals", help, MetricType::Counter, |metric| {
+            for (result, count) in &identity.attempts {
+                metric
+                    .encode_family(&[("result", *result)])?
+                    .encode_counter::<NoLabelSet, _, f64>(count, None)?;
+            }
+            Ok(())
+        })
     }
 
     fn own_config(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {

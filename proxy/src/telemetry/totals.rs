@@ -31,6 +31,19 @@ pub(crate) struct Inputs {
     pub(crate) overload_actions: Vec<(&'static str, bool)>,
     /// Sources of certificates: when the first of each expires, in seconds since 1970.
     pub(crate) certificates: std::collections::BTreeMap<Arc<str>, u64>,
+    /// The proxy's own certificate, if it has one.
+    pub(crate) identity: Option<IdentityState>,
+}
+
+/// The proxy's own certificate now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdentityState {
+    /// When it ends, in seconds since 1970; none when none is in force.
+    pub(crate) expiry: Option<u64>,
+    /// When the first of its roots ends.
+    pub(crate) roots_expiry: Option<u64>,
+    /// Attempts to get one, by what came of them.
+    pub(crate) attempts: Vec<(&'static str, u64)>,
 }
 
 /// A cluster's state now.

@@ -97,6 +97,11 @@ impl ClientContext {
         self.current.load().is_some()
     }
 
+    /// Makes no handshake any more until something is installed anew; connections that were made serve no new request.
+    pub(crate) fn withdraw(&self) {
+        self.current.store(None);
+    }
+
     /// Which configuration is in force; grows, never 0 once there is one.
     pub(crate) fn generation(&self) -> u64 {
         self.current.load().as_ref().map_or(0, |state| state.generation)
@@ -125,10 +130,7 @@ impl ClientContext {
         protocol: Option<&'static [u8]>,
     ) -> Result<(Io, Established), HandshakeFailure> {
         let Some(state) = self.current.load_full() else {
-            return Err(HandshakeFailure::new(
-                Failure::NotReady,
-                "TLS: the certificates of the cluster have not arrived yet",
-            ));
+            return Err(HandshakeFailure::new(Failure::NotReady, super::NOT_READY));
         };
         let server_name = server_name(name.or(state.server_name.as_deref()), address)?;
         let alpn = offers(&state.config.alpn_protocols, protocol);

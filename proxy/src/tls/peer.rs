@@ -55,7 +55,8 @@ fn encoded(text: &str) -> String {
     })
 }
 
-fn pem(der: &[u8]) -> String {
+/// A certificate in PEM form.
+pub(super) fn pem(der: &[u8]) -> String {
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     for line in der.chunks(48) {
         for group in line.chunks(3) {

@@ -155,6 +155,11 @@ impl ServerContext {
         let state = self.current.load();
         peer.revoked_by(state.as_ref()?.policy.as_ref()?)
     }
+
+    /// Makes no handshake any more, not even a resumed one, until something is installed anew.
+    pub(crate) fn withdraw(&self) {
+        self.current.store(None);
+    }
 }
 
 /// The certificates of a context, by name.
@@ -292,7 +297,7 @@ pub(crate) async fn accept(
     time_limit: Duration,
 ) -> Result<(Io, Established), HandshakeFailure> {
     let Some(state) = context.current.load_full() else {
-        return Err(HandshakeFailure::new(Failure::NotReady, "TLS: the certificates have not arrived yet"));
+        return Err(HandshakeFailure::new(Failure::NotReady, super::NOT_READY));
     };
     let Some(_place) = Place::take() else {
         return Err(HandshakeFailure::new(

@@ -1,23 +1,25 @@
 //! The gRPC channel under the stream.
 
-use sidegate_xds::envoy::service::discovery::v3 as wire;
 use std::time::Duration;
+
+use sidegate_xds::envoy::service::discovery::v3 as wire;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
-use tonic::{Request, Status, Streaming};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Streaming};
 use wire::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
+use crate::identity::{self, Handle};
 use crate::settings::{Ads, AdsEndpoint};
+
+mod secured;
 
 /// Connects and opens the stream; the error says what an operator needs to know.
 pub(crate) async fn open(
     ads: Ads,
     endpoint: AdsEndpoint,
     requests: ReceiverStream<wire::DeltaDiscoveryRequest>,
+    identity: Option<Handle>,
 ) -> Result<Streaming<wire::DeltaDiscoveryResponse>, String> {
-    let channel = channel(&ads, &endpoint)?.connect().await.map_err(|error| chain(&error))?;
-    let mut client =
-        AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
     let mut request = Request::new(requests);
     for (name, value) in &ads.initial_metadata {
         let name: Result<tonic::metadata::AsciiMetadataKey, _> = name.to_ascii_lowercase().parse();
@@ -27,17 +29,40 @@ pub(crate) async fn open(
             .map_err(|_| format!("initial_metadata: {name} has a value that no header can have"))?;
         request.metadata_mut().append(name, value);
     }
-    let response = client.delta_aggregated_resources(request).await.map_err(|status| describe(&status))?;
+    let (channel, token) = Box::pin(connect(&ads, &endpoint, identity.as_ref())).await?;
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", token);
+    }
+    let mut client =
+        AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
+    let response =
+        client.delta_aggregated_resources(request).await.map_err(|status| identity::describe(&status))?;
     Ok(response.into_inner())
 }
 
-fn channel(ads: &Ads, endpoint: &AdsEndpoint) -> Result<Endpoint, String> {
+type Token = tonic::metadata::MetadataValue<tonic::metadata::Ascii>;
+
+/// A channel, and what proves us on it where TLS does not.
+async fn connect(
+    ads: &Ads,
+    endpoint: &AdsEndpoint,
+    identity: Option<&Handle>,
+) -> Result<(Channel, Option<Token>), String> {
+    let Some(tls) = &ads.tls else {
+        let channel = settings(ads, endpoint, "http")?.connect_timeout(ads.connect_timeout).connect().await;
+        return Ok((channel.map_err(|error| identity::in_one_line(&error))?, None));
+    };
+    let (connection, token) = secured::dial(tls, endpoint, ads.connect_timeout, identity).await?;
+    let channel = settings(ads, endpoint, "https")?.connect_with_connector(connection).await;
+    Ok((channel.map_err(|error| identity::in_one_line(&error))?, token))
+}
+
+fn settings(ads: &Ads, endpoint: &AdsEndpoint, scheme: &str) -> Result<Endpoint, String> {
     let host =
         if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-    let address = format!("http://{host}:{}", endpoint.port);
+    let address = format!("{scheme}://{host}:{}", endpoint.port);
     let channel = Endpoint::from_shared(address.clone()).map_err(|error| format!("{address}: {error}"))?;
     let channel = channel
-        .connect_timeout(ads.connect_timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -47,32 +72,10 @@ fn channel(ads: &Ads, endpoint: &AdsEndpoint) -> Result<Endpoint, String> {
     match &ads.authority {
         None => Ok(channel),
         Some(authority) => {
-            let origin = format!("http://{authority}").parse();
+            let origin = format!("{scheme}://{authority}").parse();
             Ok(channel.origin(origin.map_err(|error| format!("authority {authority}: {error}"))?))
         }
     }
-}
-
-/// A status in one line.
-pub(crate) fn describe(status: &Status) -> String {
-    match std::error::Error::source(status) {
-        Some(source) => format!("{:?}: {}", status.code(), chain(source)),
-        None => format!("{:?}: {}", status.code(), status.message()),
-    }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Foreign control planes send tens of megabytes at once; the library's own limit is four.

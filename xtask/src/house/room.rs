@@ -126,9 +126,14 @@ pub(crate) const PLANS: &[Plan] = &[
         krate: "proxy",
         guards: &[
             Guard {
-                names: &["hyper", "hyper_util"],
+                names: &["hyper"],
                 rooms: &["admin", "health"],
                 why: "the data path has its own codecs (D2)",
+            },
+            Guard {
+                names: &["hyper_util"],
+                rooms: &["admin", "health", "identity"],
+                why: "it serves admin, and gives gRPC's transport the connections that `identity` has proven",
             },
             Guard {
                 names: &["h2"],

@@ -21,6 +21,10 @@ impl Make<Denied> for wire::DownstreamTlsContext {
     fn is_ready(context: &ServerContext) -> bool {
         context.is_ready()
     }
+
+    fn withdraw(context: &ServerContext) {
+        context.withdraw();
+    }
 }
 
 fn plan(

@@ -13,12 +13,15 @@ use super::source::Inputs;
 use super::{Unmade, wire};
 use crate::compile::extension;
 use crate::compile::problem::{At as _, Problem, fail};
+use crate::identity::{DEFAULT, ROOTS};
 
 /// Every secret, and every file that was read.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
     fixed: BTreeMap<Arc<str>, wire::Secret>,
     discovered: BTreeMap<Arc<str>, wire::Secret>,
+    /// What the proxy's identity room gives; `None` when the proxy has no identity of its own.
+    own: Option<BTreeMap<Arc<str>, wire::Secret>>,
     files: RefCell<BTreeMap<PathBuf, Seen>>,
 }
 
@@ -49,12 +52,43 @@ impl Secrets {
         }
     }
 
+    /// From now on the proxy has an identity of its own, which may still have to come.
+    pub(crate) fn has_identity(&mut self) {
+        self.own.get_or_insert_default();
+    }
+
     /// Takes a secret that was discovered. True when it differs from the one before.
     pub(crate) fn accept(&mut self, secret: wire::Secret) -> Result<bool, Problem> {
-        check(&secret)?;
+        if secret.name == DEFAULT {
+            return fail(
+                "is the proxy's own certificate, which comes from nobody else: give yours another name",
+            );
+        }
+        self.check_content(&secret, self.discovered.contains_key(&*secret.name))?;
         let name: Arc<str> = secret.name.as_str().into();
+        let before = self.discovered.insert(name.clone(), secret);
+        Ok(before.as_ref() != self.discovered.get(&name))
+    }
+
+    /// Takes a secret of the proxy's own identity. True when it differs from the one before.
+    pub(crate) fn accept_own(&mut self, secret: wire::Secret) -> Result<bool, Problem> {
+        let own = self.own.as_ref();
+        self.check_content(&secret, own.is_some_and(|own| own.contains_key(&*secret.name)))?;
+        let name: Arc<str> = secret.name.as_str().into();
+        let own = self.own.get_or_insert_default();
+        let before = own.insert(name.clone(), secret);
+        Ok(before.as_ref() != own.get(&name))
+    }
+
+    /// Takes a secret of the proxy's own identity away. True when it was there.
+    pub(crate) fn withdraw_own(&mut self, name: &str) -> bool {
+        self.own.as_mut().is_some_and(|own| own.remove(name).is_some())
+    }
+
+    fn check_content(&self, secret: &wire::Secret, replaces: bool) -> Result<(), Problem> {
+        check(secret)?;
         let mut inputs = Inputs::new(self);
-        inputs.replaces = self.discovered.contains_key(&name);
+        inputs.replaces = replaces;
         match &secret.r#type {
             Some(wire::secret::Type::TlsCertificate(certificate)) => {
                 super::common::identity(certificate, &inputs).at("tls_certificate").map(drop)?;
@@ -64,8 +98,7 @@ impl Secrets {
             }
             _ => {}
         }
-        let before = self.discovered.insert(name.clone(), secret);
-        Ok(before.as_ref() != self.discovered.get(&name))
+        Ok(())
     }
 
     /// Forgets discovered secrets that nothing is made of.
@@ -88,7 +121,19 @@ impl Secrets {
         let Some(source) = source else {
             return Err(Problem::new("static_resources.secrets has none of this name").into());
         };
+        if extension::is_own_identity(source) {
+            let Some(own) = &self.own else { return Err(Problem::new(crate::settings::NO_IDENTITY).into()) };
+            if name != DEFAULT && name != ROOTS {
+                let text = format!("sds-grpc has {DEFAULT} and {ROOTS} only: use ads for others");
+                return Err(Problem::new(text).at("sds_config").into());
+            }
+            return own.get(name).ok_or(Unmade::Waiting);
+        }
         extension::is_ads(source).at("sds_config")?;
+        if name == DEFAULT {
+            let text = "the proxy's own certificate never comes by ads: name the cluster sds-grpc by api_config_source";
+            return Err(Problem::new(text).at("sds_config").into());
+        }
         self.discovered.get(name).ok_or(Unmade::Waiting)
     }
 

@@ -8,6 +8,7 @@ use sidegate_xds::envoy::config::core::v3 as core;
 
 use super::secret::Secrets;
 use super::{Needs, Unmade};
+use crate::compile::extension;
 use crate::compile::problem::{At as _, Problem};
 use crate::tls::{Certificate, Shown};
 
@@ -41,7 +42,12 @@ impl<'a> Inputs<'a> {
         config: &super::wire::SdsSecretConfig,
     ) -> Result<&'a super::wire::Secret, Unmade> {
         let name: Arc<str> = config.name.as_str().into();
-        self.needs.borrow_mut().secrets.insert(name.clone());
+        let own = config.sds_config.as_ref().is_some_and(extension::is_own_identity);
+        if own && !self.secrets.is_fixed(&name) {
+            self.needs.borrow_mut().own.insert(name.clone());
+        } else {
+            self.needs.borrow_mut().secrets.insert(name.clone());
+        }
         self.secrets.get(&name, config.sds_config.as_ref()).map_err(|unmade| match unmade {
             Unmade::Wrong(problem) => Unmade::Wrong(problem.at(format_args!("secret {name}"))),
             Unmade::Waiting => Unmade::Waiting,

@@ -462,3 +462,79 @@ type Clusters = rustc_hash::FxHashMap<Arc<str>, Arc<crate::cluster::Cluster>>;
 fn scenario_clusters(handle: &Handle) -> Clusters {
     handle.current().clusters.clone()
 }
+
+/// The same, asked of the proxy's own identity.
+const OWN: &str = "{tls_certificate_sds_secret_configs: [{name: default, sds_config: {api_config_source: {
+  api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: sds-grpc}}]}}}]}";
+
+fn own(material: &Material) -> Option<wire::Secret> {
+    Some(yaml(&format!("{{name: default, tls_certificate: {}}}", certificate(material))))
+}
+
+#[test]
+fn the_proxys_own_identity_is_swapped_in_and_taken_away() {
+    let mut scenario = Scenario::new();
+    let refused = scenario.reject(cluster(OWN));
+    assert!(refused.contains("add node.metadata.SIDEGATE_IDENTITY"), "{refused}");
+    scenario.compiler.has_identity();
+    scenario.accept(cluster(OWN));
+    assert_eq!(scenario.generation(), None, "it takes no traffic yet");
+    assert_eq!(scenario.compiler.wanted(ResourceType::Secret), [].into(), "nobody else is asked");
+    let now = scenario.now;
+    let identify =
+        |scenario: &mut Scenario, secret| scenario.compiler.identify("default", secret, now).rejections;
+    let (one, two) = (material(), material());
+    assert_eq!(identify(&mut scenario, own(&one)), []);
+    let first = scenario.generation().unwrap();
+    assert!(first > 0);
+    assert_eq!(identify(&mut scenario, own(&one)), []);
+    assert_eq!(scenario.generation(), Some(first), "the same again changes nothing");
+    assert_eq!(identify(&mut scenario, own(&two)), []);
+    let second = scenario.generation().unwrap();
+    assert!(second > first);
+    // Half of one, half of the other: refused, and what was in force stays.
+    let half = Material { chain: one.chain.clone(), ..material() };
+    assert!(identify(&mut scenario, own(&half))[0].message.contains("is not the key of the certificate"));
+    assert_eq!(scenario.generation(), Some(second));
+    // Over: no handshake, no pooled connection, until there is another.
+    assert_eq!(identify(&mut scenario, None), []);
+    assert_eq!(scenario.generation(), Some(0));
+    scenario.compiler.look_at_files();
+    assert_eq!(scenario.generation(), Some(0));
+    assert_eq!(identify(&mut scenario, own(&two)), []);
+    assert!(scenario.generation().unwrap() > second);
+    // No dump has it.
+    assert!(scenario.compiler.ledger().entries(ResourceType::Secret).is_empty());
+}
+
+#[test]
+fn the_proxys_own_identity_comes_from_nobody_else() {
+    let mut scenario = Scenario::new();
+    scenario.compiler.has_identity();
+    let by_ads = "{tls_certificate_sds_secret_configs: [{name: default, sds_config: {ads: {}}}]}";
+    let refused = scenario.reject(cluster(by_ads));
+    assert!(refused.contains("never comes by ads"), "{refused}");
+    let refused = scenario.reject(secret("default", &material()));
+    assert!(refused.contains("comes from nobody else"), "{refused}");
+    let refused = scenario.reject(cluster(&OWN.replace("name: default", "name: other")));
+    assert!(refused.contains("sds-grpc has default and ROOTCA only"), "{refused}");
+    let elsewhere = scenario.reject(cluster(&OWN.replace("sds-grpc", "elsewhere")));
+    assert!(elsewhere.contains("use ads"), "{elsewhere}");
+}
+
+#[test]
+fn roots_that_are_always_wanted_stay_without_a_context() {
+    let mut scenario = Scenario::new();
+    scenario.compiler.always_want("ROOTCA");
+    assert_eq!(scenario.compiler.wanted(ResourceType::Secret), [Arc::from("ROOTCA")].into());
+    let text = format!(
+        "{{name: ROOTCA, validation_context: {{trusted_ca: {{inline_string: {}}}}}}}",
+        json(&material().root)
+    );
+    scenario.accept(upsert(ResourceType::Secret, "ROOTCA", &text));
+    // A context that comes later finds it: it will not be sent again.
+    let roots = "{validation_context_sds_secret_config: {name: ROOTCA, sds_config: {ads: {}}}}";
+    scenario.accept(upsert(ResourceType::Cluster, "other", "{name: other}"));
+    scenario.accept(cluster(roots));
+    assert!(scenario.generation() > Some(0));
+}

@@ -35,6 +35,10 @@ impl Make<Wishes> for wire::UpstreamTlsContext {
     fn is_ready(context: &ClientContext) -> bool {
         context.is_ready()
     }
+
+    fn withdraw(context: &ClientContext) {
+        context.withdraw();
+    }
 }
 
 fn plan(wire: &wire::UpstreamTlsContext, wishes: &Wishes, inputs: &Inputs<'_>) -> Result<ClientPlan, Unmade> {

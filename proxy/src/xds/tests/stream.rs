@@ -94,6 +94,7 @@ async fn start() -> Scenario {
         authority: None,
         connect_timeout: std::time::Duration::from_secs(1),
         initial_metadata: vec![("X-Test".to_owned(), "1".to_owned())],
+        tls: None,
         clusters: true,
         listeners: true,
     };
