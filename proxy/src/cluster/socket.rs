@@ -100,10 +100,9 @@ impl Sockets {
     }
 
     fn find(&self, labels: Option<&Labels>) -> usize {
-        let has = |(name, value): (&Box<str>, &Box<str>)| {
-            labels.is_some_and(|labels| labels.get(name) == Some(value))
-        };
-        let met = self.matches.iter().position(|entry| entry.labels.iter().all(has));
+        let of = |name| labels.and_then(|labels| labels.get(name));
+        let is_met = |entry: &SocketMatch| entry.labels.iter().all(|(name, value)| of(name) == Some(value));
+        let met = self.matches.iter().position(is_met);
         met.unwrap_or(self.matches.len())
     }
 }
