@@ -100,8 +100,10 @@ impl Sockets {
     }
 
     fn find(&self, labels: Option<&Labels>) -> usize {
-        let of = |name| labels.and_then(|labels| labels.get(name));
-        let is_met = |entry: &SocketMatch| entry.labels.iter().all(|(name, value)| of(name) == Some(value));
+        let is_met = |entry: &SocketMatch| {
+            let mut wanted = entry.labels.iter();
+            wanted.all(|(name, value)| labels.and_then(|labels| labels.get(name)) == Some(value))
+        };
         let met = self.matches.iter().position(is_met);
         met.unwrap_or(self.matches.len())
     }
