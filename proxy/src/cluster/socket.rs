@@ -100,10 +100,11 @@ impl Sockets {
     }
 
     fn find(&self, labels: Option<&Labels>) -> usize {
-        let has = |(name, value): (&Box<str>, &Box<str>)| {
-            labels.is_some_and(|labels| labels.get(name) == Some(value))
+        let is_met = |entry: &SocketMatch| {
+            let mut wanted = entry.labels.iter();
+            wanted.all(|(name, value)| labels.and_then(|labels| labels.get(name)) == Some(value))
         };
-        let met = self.matches.iter().position(|entry| entry.labels.iter().all(has));
+        let met = self.matches.iter().position(is_met);
         met.unwrap_or(self.matches.len())
     }
 }

@@ -156,8 +156,14 @@ async fn c4_a_permissive_port_takes_mesh_tls_the_apps_own_tls_and_plaintext() {
     }
     // The application's own TLS, untouched.
     let client = Client::new(&public, None).alpn(&["http/1.1"]);
-    let response = client.get(inbound.address, "app.test", "/").await.unwrap();
-    assert!(response.ends_with("by itself"), "{response}");
+    let mut connection = client.connect(inbound.address, "app.test").await.unwrap();
+    connection.stream.write_all(b"GET / HTTP/1.1\r\nhost: app.test\r\n\r\n").await.unwrap();
+    let mut response = Vec::new();
+    // The application keeps its connection open.
+    while !response.ends_with(b"by itself") {
+        response.push(wait::within("the answer", connection.stream.read_u8()).await.unwrap());
+    }
+    assert_eq!(own_tls.seen().last().unwrap().server_name.as_deref(), Some("app.test"));
     // Plaintext.
     assert_eq!(inbound.get("/").await.text(), "app");
     let page = inbound.admin("/metrics").await.text();
