@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// Only a part: `0/8` is the first eighth
     #[arg(long)]
     shard: Option<String>,
+    /// Only changes whose line in the list matches this pattern
+    #[arg(long)]
+    re: Option<String>,
     /// Only list the changes
     #[arg(long)]
     list: bool,
@@ -52,6 +55,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if let Some(shard) = &arguments.shard {
         mutants.args(["--shard", shard]);
+    }
+    if let Some(pattern) = &arguments.re {
+        mutants.args(["--re", pattern]);
     }
     if arguments.list {
         mutants.arg("--list");
