@@ -2,6 +2,7 @@
 
 mod admin; // what the admin page says of what happened
 mod authorization; // who may do what: RBAC from any control plane (I4, I5)
+mod authority; // the certificate authority and its rotation by command
 mod config; // what an edit does, and what it must not do
 mod demo; // `sidegate demo`
 mod drain; // ending in order

@@ -143,8 +143,14 @@ fn first(directory: &Directory, options: &Options, at: &Moment<'_>) -> Result<Ke
 }
 
 /// A folder that has one.
-fn again(directory: &Directory, kept: Kept, options: &Options, at: &Moment<'_>) -> Result<Keeper, CaError> {
+fn again(
+    directory: &Directory,
+    mut kept: Kept,
+    options: &Options,
+    at: &Moment<'_>,
+) -> Result<Keeper, CaError> {
     take_given(directory, &kept, options, at)?;
+    kept.rotation = kept.rotation.resumed(at.now);
     let mut generations = BTreeMap::new();
     for root in kept.rotation.kept() {
         let generation = match Generation::load(directory, root, at) {

@@ -92,6 +92,9 @@ pub struct Rotation {
     /// Until when proxies may exist that there was no room to remember.
     #[serde(default)]
     overlooked_until: u64,
+    /// Leaves from up to then are counted against the proxies that are known.
+    #[serde(default)]
+    baseline: u64,
     /// Since when the gate has been clear; not kept, so that it must hold again after a restart.
     #[serde(skip)]
     clear_since: Option<u64>,
@@ -141,16 +144,24 @@ pub enum Refusal {
 impl Rotation {
     /// No rotation, with one root.
     pub fn stable(current: String, now: u64) -> Self {
-        let (seen, overlooked_until) = (BTreeMap::new(), 0);
         Self {
             phase: Phase::Stable,
             current,
             next: None,
             since: now,
-            seen,
-            overlooked_until,
+            seen: BTreeMap::new(),
+            overlooked_until: 0,
+            baseline: now,
             clear_since: None,
         }
+    }
+
+    /// Goes on after a restart. What was seen last may not have been kept, so that everybody has to be accounted for again.
+    #[must_use]
+    pub fn resumed(mut self, now: u64) -> Self {
+        self.baseline = now;
+        self.clear_since = None;
+        self
     }
 
     /// The root that signs leaves.
@@ -275,7 +286,7 @@ impl Rotation {
 
     fn enter(&mut self, phase: Phase, now: u64) {
         self.phase = phase;
-        self.since = now;
+        (self.since, self.baseline) = (now, now);
         self.clear_since = None;
     }
 

@@ -85,17 +85,18 @@ impl Rotation {
 
     /// Holders of leaves of whom no proxy is known: after a restart of ours, or who use the certificate service alone. Each proxy has
     /// one leaf in use, so an identity with more leaves than proxies has such a holder; it is waited for until no leaf of the
-    /// identity is from before the rotation.
+    /// identity is from before the rotation, or from before the restart.
     fn unknown(&self, world: &World<'_>) -> Vec<Waiting> {
         let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for Witness { identity, proxy, .. } in world.witnesses {
             known.entry(identity).or_default().insert(proxy);
         }
-        for (proxy, seen) in &self.seen {
+        // One that confirmed and went may be dead; its leaf is not to stand for somebody else's.
+        for (proxy, seen) in self.seen.iter().filter(|(_, seen)| !seen.confirmed) {
             known.entry(&seen.identity).or_default().insert(proxy);
         }
         let all = by_identity(in_use(world.leaves));
-        let early = by_identity(in_use(world.leaves).filter(|leaf| leaf.issued <= self.since));
+        let early = by_identity(in_use(world.leaves).filter(|leaf| leaf.issued <= self.baseline));
         let more_than_known = |identity: &str| {
             let (leaves, _) = all.get(identity).copied().unwrap_or_default();
             leaves > known.get(identity).map_or(0, BTreeSet::len)
