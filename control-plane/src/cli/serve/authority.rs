@@ -8,6 +8,7 @@ use crate::cli::ca_folder;
 
 /// Whose word counts.
 #[derive(Debug, clap::Args)]
+#[group(id = "authority")]
 #[command(next_help_heading = "Certificate authority")]
 pub(super) struct Args {
     /// Folder of the authority's keys and ledger; made when it is missing [default: ~/.local/state/sidegate/ca].

@@ -6,6 +6,7 @@ use crate::authn::review::ReviewSettings;
 
 /// Whom to ask about tokens that are not the control plane's own.
 #[derive(Debug, clap::Args)]
+#[group(id = "token-reviews")]
 #[command(next_help_heading = "Tokens of Kubernetes")]
 pub(super) struct Args {
     /// The Kubernetes API server that reviews the tokens of service accounts; without one, only tokens of `sidegate token` count.
