@@ -1,6 +1,7 @@
 //! Scenarios over real processes. Each is its topology, what is done, and what must be seen.
 
 mod admin; // what the admin page says of what happened
+mod authorization; // who may do what: RBAC from any control plane (I4, I5)
 mod config; // what an edit does, and what it must not do
 mod demo; // `sidegate demo`
 mod drain; // ending in order

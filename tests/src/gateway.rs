@@ -373,6 +373,11 @@ impl Proxy {
         self.ask_admin(Call::post(target, "")).await
     }
 
+    /// Asks the admin page a question.
+    pub async fn admin_asks(&self, target: &str, question: &str) -> Response {
+        self.ask_admin(Call::post(target, question)).await
+    }
+
     async fn ask_admin(&self, call: Call) -> Response {
         let admin = self.admin_address();
         // By its own name: the page answers to no other, lest a browser be led to it.

@@ -6,6 +6,7 @@
 
 pub mod plane; // a gateway under our control plane: our proxy, or Envoy
 pub mod control; // `sidegate serve` on a folder of manifests, and what it says
+pub mod ads; // a control plane in this process, in Envoy's own words
 pub mod gateway; // our proxy under a static configuration
 pub mod manifests; // short forms of Kubernetes objects
 

@@ -150,8 +150,8 @@ fn policy(name: &str, wire: &wire::Policy, budget: &mut Budget) -> Result<Policy
     ])?;
     Ok(Policy {
         name: name.into(),
-        permission: rule::permissions(&wire.permissions, budget, 0).at("permissions")?,
-        principal: rule::principals(&wire.principals, budget, 0).at("principals")?,
+        permission: rule::permissions(&wire.permissions, budget, 0)?,
+        principal: rule::principals(&wire.principals, budget, 0)?,
     })
 }
 

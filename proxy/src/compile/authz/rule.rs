@@ -29,7 +29,7 @@ pub(super) fn permissions(
     depth: usize,
 ) -> Result<Rule, Problem> {
     let one = |wire: &wire::Permission, budget: &mut Budget| permission(wire, budget, depth + 1);
-    Ok(any_of(list(wire, budget, one)?))
+    Ok(any_of(list("permissions", wire, budget, one)?))
 }
 
 /// One of these principals.
@@ -39,21 +39,22 @@ pub(super) fn principals(
     depth: usize,
 ) -> Result<Rule, Problem> {
     let one = |wire: &wire::Principal, budget: &mut Budget| principal(wire, budget, depth + 1);
-    Ok(any_of(list(wire, budget, one)?))
+    Ok(any_of(list("principals", wire, budget, one)?))
 }
 
 fn list<W>(
+    place: &str,
     wire: &[W],
     budget: &mut Budget,
     one: impl Fn(&W, &mut Budget) -> Result<Rule, Problem>,
 ) -> Result<Vec<Rule>, Problem> {
     if wire.is_empty() {
-        return fail("needs at least one");
+        return fail("needs at least one").at(place);
     }
     let mut rules = Vec::with_capacity(wire.len());
     for (index, wire) in wire.iter().enumerate() {
         budget.take_rule()?;
-        rules.push(one(wire, budget).at(format_args!("[{index}]"))?);
+        rules.push(one(wire, budget).at(format_args!("{place}[{index}]"))?);
     }
     Ok(rules)
 }
@@ -72,8 +73,8 @@ fn permission(wire: &wire::Permission, budget: &mut Budget, depth: usize) -> Res
     let Some(rule) = &wire.rule else { return fail("has no rule that this proxy knows") };
     let one = |wire: &wire::Permission, budget: &mut Budget| permission(wire, budget, depth + 1);
     Ok(match rule {
-        Permitted::AndRules(set) => all_of(list(&set.rules, budget, one).at("and_rules.rules")?),
-        Permitted::OrRules(set) => any_of(list(&set.rules, budget, one).at("or_rules.rules")?),
+        Permitted::AndRules(set) => all_of(list("and_rules.rules", &set.rules, budget, one)?),
+        Permitted::OrRules(set) => any_of(list("or_rules.rules", &set.rules, budget, one)?),
         Permitted::NotRule(inner) => {
             budget.take_rule()?;
             Rule::Not(Box::new(permission(inner, budget, depth + 1).at("not_rule")?))
@@ -105,8 +106,8 @@ fn principal(wire: &wire::Principal, budget: &mut Budget, depth: usize) -> Resul
     let Some(identifier) = &wire.identifier else { return fail("has no identifier that this proxy knows") };
     let one = |wire: &wire::Principal, budget: &mut Budget| principal(wire, budget, depth + 1);
     Ok(match identifier {
-        Identifier::AndIds(set) => all_of(list(&set.ids, budget, one).at("and_ids.ids")?),
-        Identifier::OrIds(set) => any_of(list(&set.ids, budget, one).at("or_ids.ids")?),
+        Identifier::AndIds(set) => all_of(list("and_ids.ids", &set.ids, budget, one)?),
+        Identifier::OrIds(set) => any_of(list("or_ids.ids", &set.ids, budget, one)?),
         Identifier::NotId(inner) => {
             budget.take_rule()?;
             Rule::Not(Box::new(principal(inner, budget, depth + 1).at("not_id")?))

@@ -328,9 +328,9 @@ fn refusals_of_listeners() {
         ),
         (
             chain(
-                "filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC}}]",
+                "filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.ext_authz.v3.ExtAuthz}}]",
             ),
-            "filter_chains[0].filters[0] (x): envoy.extensions.filters.network.rbac.v3.RBAC is not supported by this proxy",
+            "filter_chains[0].filters[0] (x): envoy.extensions.filters.network.ext_authz.v3.ExtAuthz is not supported by this proxy",
         ),
         (manager("").replace("127.0.0.1", "localhost"), "address.address: localhost is not an IP address"),
         (

@@ -277,9 +277,10 @@ fn name_keys(rule: &Rule) -> Option<Vec<Box<str>>> {
 
 /// Every `/ns/<namespace>/` of a name. A rule over namespaces has one in its text; names that it holds of have the same.
 fn namespaces(name: &str) -> impl Iterator<Item = &str> {
-    name.match_indices("/ns/").filter_map(move |(start, mark)| {
-        let end = name[start + mark.len()..].find('/')?;
-        name.get(start..start + mark.len() + end + 1)
+    // Not `match_indices`: marks may overlap (`/ns/ns/x/` has two).
+    name.bytes().enumerate().filter(|(_, byte)| *byte == b'/').filter_map(move |(start, _)| {
+        let rest = name[start..].strip_prefix("/ns/")?;
+        name.get(start..start + "/ns/".len() + rest.find('/')? + 1)
     })
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::filter::Attributes;
 use crate::message::{Headers, Name, RequestHead, Scheme, Value as FieldValue, Version};
 
+mod cost;
 mod random;
 
 /// A request in few words: method, host, target and fields.
@@ -213,9 +214,9 @@ fn callers_are_known_by_their_certificates_alone() {
     let (head, attributes) = (request("GET", "a.test", "/", &[]), Attributes::default());
     let text = |text| Some(Box::new(Text::exact(text, false)));
     let say = |rule: &Rule, peer| rule.judge(&facts(&head, &attributes, peer));
-    let one: [Box<str>; 1] = [Box::from("spiffe://td/ns/a/sa/b")];
-    let two: [Box<str>; 2] = [one[0].clone(), Box::from("spiffe://td/ns/a/sa/c")];
-    let dns: [Box<str>; 1] = [Box::from("b.test")];
+    let one: [Box<str>; 1] = ["spiffe://td/ns/a/sa/b".into()];
+    let two: [Box<str>; 2] = [one[0].clone(), "spiffe://td/ns/a/sa/c".into()];
+    let dns: [Box<str>; 1] = ["b.test".into()];
     let peer = Peer { uris: &one, dns: &dns, emails: &[], subject: "CN=b", doubtful: false };
     for (rule, nobody, known) in [
         (Rule::Peer(None), No, Yes),

@@ -1,0 +1,88 @@
+//! What a request costs, for callgrind: `docs/authorization.md` says how it is run. Without `SIDEGATE_COST_ROUNDS` it asks a few times
+//! and checks the answers only.
+
+use super::*;
+
+/// A hundred policies as our control plane writes them: callers by id or by namespace, methods, paths by prefix or template.
+fn hundred(action: Action) -> Vec<Policy> {
+    let policy = |number: usize| {
+        let id = format!("spiffe://cluster.local/ns/team-{}/sa/service-{number}", number % 10);
+        let caller = if number % 4 == 0 {
+            Text::contains(&format!("/ns/team-{number}/"), false)
+        } else {
+            Text::exact(&id, false)
+        };
+        let place = match number % 3 {
+            0 => PathTest::Text(Text::exact(&format!("/api/v1/things/{number}"), false)),
+            1 => PathTest::Text(Text::prefix(&format!("/api/v1/parts/{number}/"), false)),
+            _ => PathTest::Template(Template::parse(&format!("/api/v1/orders/{number}/{{*}}")).unwrap()),
+        };
+        let methods = Rule::Any([is(":method", "GET"), is(":method", "HEAD")].into());
+        Policy {
+            name: format!("shop/policy-{number:03}/rule/0").into(),
+            permission: Rule::All([methods, Rule::Path(Box::new(place)), Rule::Ports(8080, 8081)].into()),
+            principal: Rule::Peer(Some(Box::new(caller))),
+        }
+    };
+    let mut policies: Vec<_> = (0..99).map(policy).collect();
+    let open = Rule::Peer(Some(Box::new(Text::exact("spiffe://cluster.local/ns/web/sa/front", false))));
+    if action == Action::Allow {
+        policies.push(Policy { name: "zz/front/rule/0".into(), permission: Rule::Always, principal: open });
+    }
+    policies
+}
+
+#[test]
+fn a_hundred_policies() {
+    let rounds: usize = std::env::var("SIDEGATE_COST_ROUNDS").map_or(3, |text| text.parse().unwrap());
+    let metrics = crate::telemetry::Metrics::new(1);
+    let recorder = metrics.recorder(0);
+    let connection = crate::telemetry::Downstream {
+        listener: "l".into(),
+        stat_prefix: "main".into(),
+        inbound: true,
+        peer: ([10, 0, 0, 9], 1).into(),
+        local: ([10, 1, 2, 3], 8080).into(),
+        security: None,
+    };
+    let rbac = |action| Rbac {
+        rules: Some(Policies::new(action, hundred(action))),
+        shadow: None,
+        prefix: "".into(),
+        shadow_prefix: "".into(),
+    };
+    let fields: &[(&'static str, &[u8])] = &[
+        ("user-agent", b"curl/8.5.0"),
+        ("accept", b"*/*"),
+        ("x-request-id", b"4f0a5b56-8a8e-9c00-a4b3-1f2e3d4c5b6a"),
+        ("x-forwarded-proto", b"https"),
+        ("x-envoy-attempt-count", b"1"),
+    ];
+    let head = request("GET", "orders.shop.svc:8080", "/api/v1/orders/98/items?page=2", fields);
+    let attributes = Attributes::default();
+    let uris: [Box<str>; 1] = ["spiffe://cluster.local/ns/web/sa/front".into()];
+    let peer = Peer { uris: &uris, dns: &[], emails: &[], subject: "", doubtful: false };
+    let (allow, deny) = (rbac(Action::Allow), rbac(Action::Deny));
+    for _ in 0..rounds {
+        for rbac in [&deny, &allow] {
+            assert!(std::hint::black_box(judge_once(rbac, &connection, &head, &attributes, peer, &recorder)));
+        }
+    }
+}
+
+/// What `Rbac::on_request` does for a request that passes.
+#[inline(never)]
+fn judge_once(
+    rbac: &Rbac,
+    connection: &crate::telemetry::Downstream,
+    head: &RequestHead,
+    attributes: &Attributes,
+    peer: Peer<'_>,
+    recorder: &Recorder,
+) -> bool {
+    let mut facts = Facts::of_connection(connection, connection.peer.ip(), Some(""));
+    facts.peer = Some(peer);
+    let judgement = rbac.judge(&facts.with_request(head, attributes, connection.peer.ip()));
+    judgement.count(rbac, true, &connection.stat_prefix, recorder);
+    judgement.denial("rbac").is_none()
+}
