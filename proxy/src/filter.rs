@@ -217,9 +217,10 @@ pub(crate) fn in_force<'a>(
 ) -> impl Iterator<Item = (&'a Arc<str>, &'a Kind)> {
     chain.iter().filter_map(|entry| {
         let own = overrides.iter().find(|(name, _)| *name == entry.name);
-        // An override of `None` disables the filter on this route.
+        // An override of `None` disables the filter on this route; one of another kind must not.
         let kind = own.map_or(Some(&entry.kind), |(_, kind)| kind.as_ref())?;
-        Some((&entry.name, kind))
+        let stands = matches!((&entry.kind, kind), (Kind::Rbac(_), other) if !matches!(other, Kind::Rbac(_)));
+        Some((&entry.name, if stands { &entry.kind } else { kind }))
     })
 }
 
@@ -247,6 +248,9 @@ pub(crate) fn on_request(
             // A route's word for another kind of filter says nothing of these, and must not switch them off.
             (Kind::Jwt(jwt), _) => jwt.on_request(None, context),
             (Kind::ExternalAuthorization(check), _) => check.on_request(None, context),
+            (Kind::Rbac(_), Some(other)) if !matches!(other, Kind::Rbac(_)) => {
+                run(&entry.kind, &entry.name, context)
+            }
             (kind, None | Some(Kind::JwtRoute(_) | Kind::ExternalAuthorizationRoute(_))) => {
                 run(kind, &entry.name, context)
             }
