@@ -131,7 +131,9 @@ fn start(
         security.serve(&service, views.clone(), end)
     });
     tokio::spawn(findings::log(views.clone()));
-    tokio::spawn(publish::run(views, snapshots.clone(), verdict_sender));
+    // Nobody vouches for anybody until a certificate authority writes here: no mutual TLS, and no secrets.
+    let (_, trust) = watch::channel(None);
+    tokio::spawn(publish::run(views, trust, snapshots.clone(), verdict_sender));
     tokio::spawn(status::serve(listeners.admin, Arc::new(reporter)));
     let plain = service.serve(listeners.xds);
     let served = async move {

@@ -77,6 +77,7 @@ fn apply(view: &mut View, object: Object) {
         Object::Pod(object) => drop(view.pods.insert(name, object)),
         Object::ServiceAccount(object) => drop(view.service_accounts.insert(name, object)),
         Object::Secret(object) => drop(view.secrets.insert(name, object)),
+        Object::ConfigMap(object) => drop(view.config_maps.insert(name, object)),
         Object::GatewayClass(object) => drop(view.gateway_classes.insert(name.name, object)),
         Object::Gateway(object) => drop(view.gateways.insert(name, object)),
         Object::HttpRoute(object) => drop(view.http_routes.insert(name, object)),
@@ -86,6 +87,7 @@ fn apply(view: &mut View, object: Object) {
         Object::BackendPolicy(object) => drop(view.backend_policies.insert(name, object)),
         Object::AuthorizationPolicy(object) => drop(view.authorization_policies.insert(name, object)),
         Object::JwtPolicy(object) => drop(view.jwt_policies.insert(name, object)),
+        Object::MeshTlsPolicy(object) => drop(view.mesh_tls_policies.insert(name, object)),
     }
 }
 
@@ -97,6 +99,7 @@ fn delete(view: &mut View, ObjectKey { kind, name }: &ObjectKey) {
         Kind::Pod => drop(view.pods.remove(name)),
         Kind::ServiceAccount => drop(view.service_accounts.remove(name)),
         Kind::Secret => drop(view.secrets.remove(name)),
+        Kind::ConfigMap => drop(view.config_maps.remove(name)),
         Kind::GatewayClass => drop(view.gateway_classes.remove(&name.name)),
         Kind::Gateway => drop(view.gateways.remove(name)),
         Kind::HttpRoute => drop(view.http_routes.remove(name)),
@@ -106,6 +109,7 @@ fn delete(view: &mut View, ObjectKey { kind, name }: &ObjectKey) {
         Kind::BackendPolicy => drop(view.backend_policies.remove(name)),
         Kind::AuthorizationPolicy => drop(view.authorization_policies.remove(name)),
         Kind::JwtPolicy => drop(view.jwt_policies.remove(name)),
+        Kind::MeshTlsPolicy => drop(view.mesh_tls_policies.remove(name)),
     }
 }
 
@@ -122,6 +126,7 @@ impl View {
             Kind::Pod => of(&self.pods, name).map(Object::Pod),
             Kind::ServiceAccount => of(&self.service_accounts, name).map(Object::ServiceAccount),
             Kind::Secret => of(&self.secrets, name).map(Object::Secret),
+            Kind::ConfigMap => of(&self.config_maps, name).map(Object::ConfigMap),
             Kind::GatewayClass => of(&self.gateway_classes, &name.name).map(Object::GatewayClass),
             Kind::Gateway => of(&self.gateways, name).map(Object::Gateway),
             Kind::HttpRoute => of(&self.http_routes, name).map(Object::HttpRoute),
@@ -133,6 +138,7 @@ impl View {
                 of(&self.authorization_policies, name).map(Object::AuthorizationPolicy)
             }
             Kind::JwtPolicy => of(&self.jwt_policies, name).map(Object::JwtPolicy),
+            Kind::MeshTlsPolicy => of(&self.mesh_tls_policies, name).map(Object::MeshTlsPolicy),
         }
     }
 }

@@ -10,17 +10,18 @@ use gateway_api::experimental::gateways::Gateway;
 use gateway_api::experimental::grpcroutes::GrpcRoute;
 use gateway_api::experimental::httproutes::HttpRoute;
 use gateway_api::experimental::referencegrants::ReferenceGrant;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub mod access;
 pub mod account;
 pub mod annotation;
 pub mod kind;
+pub mod pem;
 pub mod policy;
 
 use access::{AuthorizationPolicy, JwtPolicy};
-use policy::{BackendPolicy, RateLimitPolicy};
+use policy::{BackendPolicy, MeshTlsPolicy, RateLimitPolicy};
 
 /// A namespace and a name; cluster-scoped objects have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -57,6 +58,7 @@ pub enum Kind {
     Pod,
     ServiceAccount,
     Secret,
+    ConfigMap,
     GatewayClass,
     Gateway,
     HttpRoute,
@@ -66,6 +68,7 @@ pub enum Kind {
     BackendPolicy,
     AuthorizationPolicy,
     JwtPolicy,
+    MeshTlsPolicy,
 }
 
 /// One object, by kind.
@@ -78,6 +81,7 @@ pub enum Object {
     Pod(Arc<Pod>),
     ServiceAccount(Arc<ServiceAccount>),
     Secret(Arc<Secret>),
+    ConfigMap(Arc<ConfigMap>),
     GatewayClass(Arc<GatewayClass>),
     Gateway(Arc<Gateway>),
     HttpRoute(Arc<HttpRoute>),
@@ -87,6 +91,7 @@ pub enum Object {
     BackendPolicy(Arc<BackendPolicy>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     JwtPolicy(Arc<JwtPolicy>),
+    MeshTlsPolicy(Arc<MeshTlsPolicy>),
 }
 
 /// Which object: kind, namespace, name.
@@ -128,6 +133,7 @@ pub struct View {
     pub pods: BTreeMap<Name, Arc<Pod>>,
     pub service_accounts: BTreeMap<Name, Arc<ServiceAccount>>,
     pub secrets: BTreeMap<Name, Arc<Secret>>,
+    pub config_maps: BTreeMap<Name, Arc<ConfigMap>>,
     pub gateway_classes: BTreeMap<String, Arc<GatewayClass>>,
     pub gateways: BTreeMap<Name, Arc<Gateway>>,
     pub http_routes: BTreeMap<Name, Arc<HttpRoute>>,
@@ -139,12 +145,13 @@ pub struct View {
     pub jwt_policies: BTreeMap<Name, Arc<JwtPolicy>>,
     /// What was fetched for the URLs that JWTPolicies name; a URL without an entry has not answered yet.
     pub key_sets: BTreeMap<String, Arc<str>>,
+    pub mesh_tls_policies: BTreeMap<Name, Arc<MeshTlsPolicy>>,
     /// What is wrong with the source's documents right now.
     pub findings: Vec<Finding>,
 }
 
 /// Whom workloads trust, in each trust domain that is known. Made by the certificate authority, read by translation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     /// The mesh's own trust domain: identities are `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
     pub trust_domain: String,
@@ -178,6 +185,15 @@ pub enum Scope {
         /// It has proven who it is, over TLS: it may have secrets, and it can speak mutual TLS.
         secure: bool,
     },
+}
+
+impl Scope {
+    /// Whether its proxies have proven who they are: only they get secrets and mutual TLS.
+    pub fn is_secure(&self) -> bool {
+        match self {
+            Scope::Gateway { secure, .. } | Scope::Sidecar { secure, .. } => *secure,
+        }
+    }
 }
 
 /// One thing wrong with one document of a source.

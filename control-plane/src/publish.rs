@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::model::{Scope, Verdict, View};
+use crate::model::{Scope, Trust, Verdict, View};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::translate::translate;
 
@@ -20,8 +20,11 @@ use crate::translate::translate;
 pub type Verdicts = Arc<Vec<Verdict>>;
 
 /// Publishes until the views end.
+///
+/// Whom workloads trust may change at any time, too; until somebody is known, there is no mutual TLS.
 pub async fn run(
     mut views: watch::Receiver<Arc<View>>,
+    mut trust: watch::Receiver<Option<Arc<Trust>>>,
     snapshots: Snapshots,
     verdicts: watch::Sender<Verdicts>,
 ) {
@@ -34,6 +37,8 @@ pub async fn run(
                 Ok(()) => true,
                 Err(_) => return,
             },
+            // Without a certificate authority, the sender is gone from the beginning.
+            Ok(()) = trust.changed() => true,
             () = publisher.snapshots.wanted() => false,
         };
         let since = Instant::now();
@@ -45,9 +50,10 @@ pub async fn run(
             // The index has read nothing yet. Streams that wait are found again with the first view.
             continue;
         }
-        let all = publisher.all_scopes(&view);
+        let trust: Option<Arc<Trust>> = trust.borrow_and_update().clone();
+        let all = publisher.all_scopes(&view, trust.is_some());
         let scopes = if changed { all } else { publisher.snapshots.missing() };
-        publisher.publish(&view, scopes, since).await;
+        publisher.publish(&view, &trust, scopes, since).await;
     }
 }
 
@@ -71,13 +77,11 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Whatever is followed, and every Gateway. What nobody follows any longer is forgotten.
-    fn all_scopes(&mut self, view: &View) -> Vec<Scope> {
-        let gateways = view.gateways.keys().map(|name| Scope::Gateway {
-            gateway: name.clone(),
-            foreign: false,
-            secure: false,
-        });
+    /// Whatever is followed, and every Gateway, as a proxy sees it that has what can be had. What nobody follows any longer is
+    /// forgotten.
+    fn all_scopes(&mut self, view: &View, secure: bool) -> Vec<Scope> {
+        let gateways =
+            view.gateways.keys().map(|name| Scope::Gateway { gateway: name.clone(), foreign: false, secure });
         let mut scopes: BTreeSet<Scope> = gateways.collect();
         for (scope, followed) in self.snapshots.scopes() {
             if followed || scopes.contains(&scope) || !self.snapshots.forget(&scope) {
@@ -88,11 +92,18 @@ impl Publisher {
         scopes.into_iter().collect()
     }
 
-    async fn publish(&mut self, view: &Arc<View>, scopes: Vec<Scope>, since: Instant) {
+    async fn publish(
+        &mut self,
+        view: &Arc<View>,
+        trust: &Option<Arc<Trust>>,
+        scopes: Vec<Scope>,
+        since: Instant,
+    ) {
         let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
         let jobs = scopes.into_iter().map(|scope| {
             let job = Job {
                 view: Arc::clone(view),
+                trust: trust.clone(),
                 previous: self.snapshots.latest(&scope),
                 scope: scope.clone(),
                 since,
@@ -126,6 +137,7 @@ impl Publisher {
 /// The translation of one scope.
 struct Job {
     view: Arc<View>,
+    trust: Option<Arc<Trust>>,
     scope: Scope,
     previous: Option<Arc<Snapshot>>,
     since: Instant,
@@ -133,7 +145,7 @@ struct Job {
 
 impl Job {
     fn run(self) -> (Snapshot, Vec<Verdict>) {
-        let translation = translate(&self.view, &self.scope);
+        let translation = translate(&self.view, self.trust.as_deref(), &self.scope);
         let generation = self.view.generation;
         let snapshot = match self.previous {
             Some(previous) if *previous.resources == translation.resources => {

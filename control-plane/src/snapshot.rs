@@ -4,7 +4,9 @@
 //! finds one newer snapshot, never a queue of them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sidegate_xds::resource::{ResourceType, content_version};
@@ -14,7 +16,7 @@ use tokio::time::Instant;
 use crate::model::Scope;
 
 /// One resource, encoded once for all its receivers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Hash of the body ([`content_version`]); shared, because every stream remembers it.
     pub version: Arc<str>,
@@ -27,6 +29,27 @@ impl Resource {
     pub fn new<M: prost::Message>(message: &M) -> Self {
         let body = sidegate_xds::resource::encode(message);
         Self { version: content_version(&body).into(), body }
+    }
+
+    /// The same for a message that holds a private key. Versions are shown to people, so that this one is a hash under a key of
+    /// this process: it tells nothing of the content. (Another process has other versions, and sends such a resource again.)
+    pub fn confidential<M: prost::Message>(message: &M) -> Self {
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let body = sidegate_xds::resource::encode(message);
+        let version = format!("{:016x}", KEY.hash_one(&body));
+        Self { version: version.into(), body }
+    }
+}
+
+impl fmt::Debug for Resource {
+    /// Without the body: it may be a private key.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, body } = self;
+        formatter
+            .debug_struct("Resource")
+            .field("version", version)
+            .field("bytes", &body.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -41,9 +64,9 @@ pub struct Resources {
     pub listeners: BTreeMap<String, Resource>,
     /// `envoy.config.route.v3.RouteConfiguration`.
     pub routes: BTreeMap<String, Resource>,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret`; empty unless the scope is secure.
+    pub secrets: BTreeMap<String, Resource>,
 }
-
-static NONE: BTreeMap<String, Resource> = BTreeMap::new();
 
 impl Resources {
     /// The resources of one type.
@@ -53,8 +76,7 @@ impl Resources {
             ResourceType::Endpoint => &self.endpoints,
             ResourceType::Listener => &self.listeners,
             ResourceType::Route => &self.routes,
-            // None is sent yet.
-            ResourceType::Secret => &NONE,
+            ResourceType::Secret => &self.secrets,
         }
     }
 
@@ -80,7 +102,7 @@ pub struct Snapshot {
     pub since: Instant,
     /// The resources.
     pub resources: Arc<Resources>,
-    versions: [Arc<str>; 4],
+    versions: [Arc<str>; ResourceType::COUNT],
 }
 
 impl Snapshot {
@@ -93,6 +115,12 @@ impl Snapshot {
     /// The same resources at a later generation.
     pub fn renewed(&self, generation: u64, since: Instant) -> Self {
         Self { generation, since, ..self.clone() }
+    }
+
+    /// The same without its secrets.
+    pub fn without_secrets(&self) -> Self {
+        let resources = Resources { secrets: BTreeMap::new(), ..Resources::clone(&self.resources) };
+        Self::new(self.generation, self.since, resources)
     }
 
     /// The version of all resources of one type together.

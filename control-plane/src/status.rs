@@ -80,7 +80,7 @@ pub enum Role {
 /// How far a proxy is with one resource type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TypeStatus {
-    /// `cluster`, `endpoint`, `listener`, `route`.
+    /// `cluster`, `endpoint`, `listener`, `route`, `secret`.
     #[serde(rename = "type")]
     pub kind: String,
     /// How many resources it confirmed to hold.

@@ -5,12 +5,13 @@
 
 use sidegate_xds::resource::ResourceType;
 
-use crate::model::{Scope, Verdict, View};
-use crate::snapshot::Resources;
+use crate::model::{Scope, Trust, Verdict, View};
+use crate::snapshot::{Resource, Resources};
 
 mod gateway;
 mod sidecar;
 mod mesh;
+mod https;
 mod virtual_host;
 mod attach;
 mod route;
@@ -20,12 +21,15 @@ mod grants;
 mod route_match;
 mod header;
 mod retry;
+mod inbound;
 mod listener;
 mod cluster;
 mod endpoint;
+mod security;
 mod context;
 mod policy;
 mod access;
+mod mode;
 mod normal;
 mod workload;
 mod service;
@@ -47,22 +51,18 @@ pub struct Translation {
     pub verdicts: Vec<Verdict>,
 }
 
-/// Translates the view for one scope.
-pub fn translate(view: &View, scope: &Scope) -> Translation {
+/// Translates the view for one scope. Without somebody to trust, or for a proxy that has not proven itself, there is no mutual TLS.
+pub fn translate(view: &View, trust: Option<&Trust>, scope: &Scope) -> Translation {
     let mut resources = Resources::default();
-    let mut build = match scope {
-        Scope::Gateway { gateway, foreign, .. } => {
-            let mut build = Build::new(view, *foreign);
-            gateway::translate(&mut build, gateway, &mut resources);
-            build
-        }
-        Scope::Sidecar { pod, foreign, .. } => {
-            let mut build = Build::new(view, *foreign);
-            sidecar::translate(&mut build, pod, &mut resources);
-            build
-        }
-    };
+    let mut build = Build::new(view, trust, scope);
+    match scope {
+        Scope::Gateway { gateway, .. } => gateway::translate(&mut build, gateway, &mut resources),
+        Scope::Sidecar { pod, .. } => sidecar::translate(&mut build, pod, &mut resources),
+    }
     clusters(&mut build, &mut resources);
+    if let Some(trust) = build.world.trust.filter(|_| build.names_roots) {
+        resources.secrets.insert(security::ROOTS.to_owned(), Resource::new(&security::roots(trust)));
+    }
     Translation { resources, verdicts: build.verdicts.into_list() }
 }
 
@@ -72,8 +72,10 @@ fn clusters(build: &mut Build<'_>, resources: &mut Resources) {
         let world = &build.world;
         let Some(service) = world.service(&name) else { continue };
         let Some(port) = service::port(service, number) else { continue };
-        let cluster = cluster::of_service(world, &name, number, port);
-        let assignment = endpoint::assignment(world, &name, service, port);
+        let endpoints = endpoint::find(world, &name, service, port);
+        let cluster = cluster::of_service(world, &name, number, port, &endpoints.identities);
+        build.names_roots |= !cluster.transport_socket_matches.is_empty();
+        let assignment = endpoint::assignment(&name, number, endpoints);
         resources
             .endpoints
             .insert(cluster.name.clone(), canonical::resource(ResourceType::Endpoint, &assignment));

@@ -10,6 +10,8 @@ use crate::google::protobuf::Any;
 /// (xDS protocol, "Eventual consistency considerations"): additions go forwards, removals backwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceType {
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS): asked for by name only, sent to nobody who has not proven who it is.
+    Secret,
     /// `envoy.config.cluster.v3.Cluster` (CDS).
     Cluster,
     /// `envoy.config.endpoint.v3.ClusterLoadAssignment` (EDS).
@@ -18,17 +20,20 @@ pub enum ResourceType {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration` (RDS).
     Route,
-    /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS): the proxy takes them, our control plane sends none.
-    Secret,
 }
 
 impl ResourceType {
-    /// Every type that a proxy takes: those that our control plane sends, and secrets.
+    /// Every type that a proxy takes, in the order in which it asks for them.
     pub const TAKEN: [ResourceType; 5] =
         [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Secret];
 
-    /// Every type that our control plane sends, in the order in which additions are sent.
-    pub const ALL: [ResourceType; 4] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
+    /// How many types there are.
+    pub const COUNT: usize = 5;
+
+    /// Every type that our control plane sends, in the order in which additions are sent: a type's number (`as usize`) is its
+    /// place here. Secrets come before the clusters and listeners that name them.
+    pub const ALL: [ResourceType; Self::COUNT] =
+        [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
 
     /// The type URL on the wire.
     pub const fn type_url(self) -> &'static str {
@@ -60,6 +65,11 @@ impl ResourceType {
     /// Whether a first request without names subscribes to every resource of the type.
     pub const fn is_wildcard(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
+    }
+
+    /// Whether resources of the type are given to those who name them, and never to whoever asks for all there are.
+    pub const fn is_by_name_only(self) -> bool {
+        matches!(self, Self::Secret)
     }
 }
 
@@ -113,4 +123,25 @@ pub enum DecodeError {
         /// What prost says.
         source: prost::DecodeError,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_types_number_is_its_place_in_the_order_of_additions() {
+        for (place, kind) in ResourceType::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place, "{kind:?}");
+            assert_eq!(ResourceType::from_type_url(kind.type_url()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn secrets_come_first_and_by_name() {
+        assert_eq!(ResourceType::ALL[0], ResourceType::Secret);
+        let by_name: Vec<_> = ResourceType::ALL.into_iter().filter(|kind| kind.is_by_name_only()).collect();
+        assert_eq!(by_name, [ResourceType::Secret]);
+        assert!(!ResourceType::Secret.is_wildcard());
+    }
 }

@@ -101,8 +101,18 @@ fn table(report: &Report) -> String {
 }
 
 fn push_rows(text: &mut String, proxies: &[Proxy]) {
-    let heads =
-        ["PROXY", "ROLE", "CLUSTERS", "ENDPOINTS", "LISTENERS", "ROUTES", "CERTIFICATE", "APPLIED", "AGE"];
+    let heads = [
+        "PROXY",
+        "ROLE",
+        "CLUSTERS",
+        "ENDPOINTS",
+        "LISTENERS",
+        "ROUTES",
+        "SECRETS",
+        "CERTIFICATE",
+        "APPLIED",
+        "AGE",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for proxy in proxies {
         let role = match (proxy.role, proxy.foreign) {
@@ -112,7 +122,7 @@ fn push_rows(text: &mut String, proxies: &[Proxy]) {
             (Role::Sidecar, true) => "sidecar (foreign)",
         };
         let mut row = vec![title(proxy), role.to_owned()];
-        row.extend(["cluster", "endpoint", "listener", "route"].map(|kind| {
+        row.extend(["cluster", "endpoint", "listener", "route", "secret"].map(|kind| {
             proxy.types.iter().find(|status| status.kind == kind).map_or_else(|| "-".to_owned(), cell)
         }));
         row.push(certificate::cell(proxy));

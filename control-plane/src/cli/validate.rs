@@ -14,7 +14,7 @@ use clap::ValueEnum;
 
 use crate::index::Index;
 use crate::model::annotation::PREFIX;
-use crate::model::{Finding, ObjectKey, Scope, Verdict, View};
+use crate::model::{Finding, ObjectKey, Scope, Trust, Verdict, View};
 use crate::source::SourceError;
 use crate::source::manifests::Manifests;
 use crate::translate::{CONTROLLER, translate};
@@ -103,7 +103,10 @@ fn placed(places: &BTreeMap<String, (String, usize)>, verdict: Verdict) -> Condi
 
 /// What does not hold, for any proxy that the objects provide for.
 fn unmet(view: &Arc<View>) -> Vec<Verdict> {
-    let said: Vec<Verdict> = scopes(view).iter().flat_map(|scope| translate(view, scope).verdicts).collect();
+    // As for proxies that have all that can be had: what one of them lacks is for `sidegate status` to say.
+    let trust = Trust { trust_domain: "cluster.local".to_owned(), ..Trust::default() };
+    let said: Vec<Verdict> =
+        scopes(view).iter().flat_map(|scope| translate(view, Some(&trust), scope).verdicts).collect();
     let orphans = parents::missing(view, &said);
     said.into_iter().filter(is_unmet).chain(orphans).collect()
 }
@@ -124,8 +127,8 @@ fn scopes(view: &View) -> Vec<Scope> {
         annotations.map(|(key, _)| key).any(|key| key.starts_with(PREFIX))
     });
     let gateways =
-        gateways.map(|(name, _)| Scope::Gateway { gateway: name.clone(), foreign: false, secure: false });
-    let pods = pods.map(|(name, _)| Scope::Sidecar { pod: name.clone(), foreign: false, secure: false });
+        gateways.map(|(name, _)| Scope::Gateway { gateway: name.clone(), foreign: false, secure: true });
+    let pods = pods.map(|(name, _)| Scope::Sidecar { pod: name.clone(), foreign: false, secure: true });
     gateways.chain(pods).collect()
 }
 

@@ -10,13 +10,14 @@ use super::{Kind, Name, Object, ObjectKey};
 
 impl Kind {
     /// Every kind that Sidegate reads.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Namespace,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Pod,
         Kind::ServiceAccount,
         Kind::Secret,
+        Kind::ConfigMap,
         Kind::GatewayClass,
         Kind::Gateway,
         Kind::HttpRoute,
@@ -26,6 +27,7 @@ impl Kind {
         Kind::BackendPolicy,
         Kind::AuthorizationPolicy,
         Kind::JwtPolicy,
+        Kind::MeshTlsPolicy,
     ];
 
     /// The name as a manifest writes it: `HTTPRoute`.
@@ -37,6 +39,7 @@ impl Kind {
             Kind::Pod => "Pod",
             Kind::ServiceAccount => "ServiceAccount",
             Kind::Secret => "Secret",
+            Kind::ConfigMap => "ConfigMap",
             Kind::GatewayClass => "GatewayClass",
             Kind::Gateway => "Gateway",
             Kind::HttpRoute => "HTTPRoute",
@@ -46,20 +49,28 @@ impl Kind {
             Kind::BackendPolicy => "BackendPolicy",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::JwtPolicy => "JWTPolicy",
+            Kind::MeshTlsPolicy => "MeshTLSPolicy",
         }
     }
 
     /// The API group, "" for core.
     pub fn group(self) -> &'static str {
         match self {
-            Kind::Namespace | Kind::Service | Kind::Pod | Kind::ServiceAccount | Kind::Secret => "",
+            Kind::Namespace
+            | Kind::Service
+            | Kind::Pod
+            | Kind::ServiceAccount
+            | Kind::Secret
+            | Kind::ConfigMap => "",
             Kind::EndpointSlice => "discovery.k8s.io",
             Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute | Kind::ReferenceGrant => {
                 "gateway.networking.k8s.io"
             }
-            Kind::RateLimitPolicy | Kind::BackendPolicy | Kind::AuthorizationPolicy | Kind::JwtPolicy => {
-                "sidegate.dev"
-            }
+            Kind::RateLimitPolicy
+            | Kind::BackendPolicy
+            | Kind::AuthorizationPolicy
+            | Kind::JwtPolicy
+            | Kind::MeshTlsPolicy => "sidegate.dev",
         }
     }
 
@@ -67,9 +78,11 @@ impl Kind {
     pub fn versions(self) -> &'static [&'static str] {
         match self {
             Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::ReferenceGrant => &["v1", "v1beta1"],
-            Kind::RateLimitPolicy | Kind::BackendPolicy | Kind::AuthorizationPolicy | Kind::JwtPolicy => {
-                &["v1alpha1"]
-            }
+            Kind::RateLimitPolicy
+            | Kind::BackendPolicy
+            | Kind::AuthorizationPolicy
+            | Kind::JwtPolicy
+            | Kind::MeshTlsPolicy => &["v1alpha1"],
             _ => &["v1"],
         }
     }
@@ -109,6 +122,7 @@ impl Object {
             Object::Pod(_) => Kind::Pod,
             Object::ServiceAccount(_) => Kind::ServiceAccount,
             Object::Secret(_) => Kind::Secret,
+            Object::ConfigMap(_) => Kind::ConfigMap,
             Object::GatewayClass(_) => Kind::GatewayClass,
             Object::Gateway(_) => Kind::Gateway,
             Object::HttpRoute(_) => Kind::HttpRoute,
@@ -118,6 +132,7 @@ impl Object {
             Object::BackendPolicy(_) => Kind::BackendPolicy,
             Object::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Object::JwtPolicy(_) => Kind::JwtPolicy,
+            Object::MeshTlsPolicy(_) => Kind::MeshTlsPolicy,
         }
     }
 
@@ -130,6 +145,7 @@ impl Object {
             Object::Pod(object) => &object.metadata,
             Object::ServiceAccount(object) => &object.metadata,
             Object::Secret(object) => &object.metadata,
+            Object::ConfigMap(object) => &object.metadata,
             Object::GatewayClass(object) => &object.metadata,
             Object::Gateway(object) => &object.metadata,
             Object::HttpRoute(object) => &object.metadata,
@@ -139,6 +155,7 @@ impl Object {
             Object::BackendPolicy(object) => &object.metadata,
             Object::AuthorizationPolicy(object) => &object.metadata,
             Object::JwtPolicy(object) => &object.metadata,
+            Object::MeshTlsPolicy(object) => &object.metadata,
         }
     }
 
@@ -155,6 +172,7 @@ impl Object {
             Object::Pod(object) => Arc::as_ptr(object).cast(),
             Object::ServiceAccount(object) => Arc::as_ptr(object).cast(),
             Object::Secret(object) => Arc::as_ptr(object).cast(),
+            Object::ConfigMap(object) => Arc::as_ptr(object).cast(),
             Object::GatewayClass(object) => Arc::as_ptr(object).cast(),
             Object::Gateway(object) => Arc::as_ptr(object).cast(),
             Object::HttpRoute(object) => Arc::as_ptr(object).cast(),
@@ -164,6 +182,7 @@ impl Object {
             Object::BackendPolicy(object) => Arc::as_ptr(object).cast(),
             Object::AuthorizationPolicy(object) => Arc::as_ptr(object).cast(),
             Object::JwtPolicy(object) => Arc::as_ptr(object).cast(),
+            Object::MeshTlsPolicy(object) => Arc::as_ptr(object).cast(),
         }
     }
 

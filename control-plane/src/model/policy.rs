@@ -1,5 +1,7 @@
 //! Sidegate's own kinds, group `sidegate.dev/v1alpha1`, in the Gateway API's policy style (GEP-713, direct attachment).
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +116,66 @@ pub struct Timeouts {
     #[serde(default)]
     pub connect: Option<String>,
 }
+
+/// Whether workloads take mutual TLS only, or plaintext too. Targets its Namespace, Services or, by a selector, Pods; a policy of
+/// the namespace [`MESH_NAMESPACE`] that targets nothing is the whole mesh's default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshTlsPolicy {
+    /// Standard object metadata.
+    pub metadata: ObjectMeta,
+    /// What is asked for.
+    pub spec: MeshTlsSpec,
+}
+
+/// The body of a [`MeshTlsPolicy`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshTlsSpec {
+    /// What the policy applies to: the own Namespace, or Services, which stand for the Pods behind them.
+    #[serde(default)]
+    pub target_refs: Vec<TargetRef>,
+    /// Pods of the policy's namespace, instead of `target_refs`.
+    #[serde(default)]
+    pub selector: Option<PodSelector>,
+    /// What holds for every port that `ports` does not name; what a wider policy says when absent.
+    #[serde(default)]
+    pub mode: Option<MeshTlsMode>,
+    /// What holds for single ports of the app, by number.
+    #[serde(default)]
+    pub ports: BTreeMap<String, PortTls>,
+}
+
+/// Which Pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSelector {
+    /// Labels that a Pod must have, all of them.
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// What holds for one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortTls {
+    /// The mode.
+    pub mode: MeshTlsMode,
+}
+
+/// What a workload takes on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum MeshTlsMode {
+    /// Mutual TLS of the mesh, and nothing else.
+    Strict,
+    /// Mutual TLS of the mesh, and whatever else came before there was a mesh.
+    Permissive,
+    /// No TLS of the mesh.
+    Disable,
+}
+
+/// Where the control plane lives, and the policies that hold for the whole mesh.
+pub const MESH_NAMESPACE: &str = "sidegate-system";
 
 /// What a policy applies to (Gateway API `LocalPolicyTargetReferenceWithSectionName`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

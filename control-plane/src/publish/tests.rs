@@ -1,6 +1,7 @@
 //! Which scopes are published when, under a paused clock.
 
 use gateway_api::experimental::gateways::Gateway;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::time::timeout;
 
 use super::*;
@@ -27,6 +28,7 @@ fn sidecar(name: &str) -> Scope {
 
 struct World {
     views: watch::Sender<Arc<View>>,
+    trust: watch::Sender<Option<Arc<Trust>>>,
     snapshots: Snapshots,
     _verdicts: watch::Receiver<Verdicts>,
 }
@@ -35,8 +37,9 @@ fn start(first: Arc<View>) -> World {
     let (views, receiver) = watch::channel(first);
     let (sender, _verdicts) = watch::channel(Verdicts::default());
     let snapshots = Snapshots::default();
-    tokio::spawn(run(receiver, snapshots.clone(), sender));
-    World { views, snapshots, _verdicts }
+    let (trust, trusts) = watch::channel(None);
+    tokio::spawn(run(receiver, trusts, snapshots.clone(), sender));
+    World { views, trust, snapshots, _verdicts }
 }
 
 /// The first snapshot of this generation or a later one.
@@ -124,6 +127,48 @@ async fn gateways_are_published_before_anyone_asks_and_unfollowed_scopes_are_for
     }
     let scopes: Vec<Scope> = world.snapshots.scopes().into_iter().map(|(scope, _)| scope).collect();
     assert_eq!(scopes, [gateway("api"), sidecar("kept")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_trust_reaches_those_who_are_secure_and_nobody_else() {
+    let pod: Arc<Pod> = Arc::new(
+        serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "namespace": "shop",
+                "name": "a",
+                "annotations": { "sidegate.dev/inbound": "8080:15006" },
+            },
+            "status": { "podIP": "10.0.0.1" },
+        }))
+        .unwrap(),
+    );
+    let pods = [(Name::new("shop", "a"), pod)].into_iter().collect();
+    let world = start(Arc::new(View { generation: 1, pods, ..View::default() }));
+    let secure = Scope::Sidecar { pod: Name::new("shop", "a"), foreign: false, secure: true };
+    let mut proven = world.snapshots.follow(&secure);
+    let mut unproven = world.snapshots.follow(&sidecar("a"));
+    assert!(reach(&mut proven, 1).await.resources.secrets.is_empty());
+    let before = reach(&mut unproven, 1).await;
+    for domain in ["one.test", "two.test"] {
+        let trust = Trust { trust_domain: domain.to_owned(), ..Trust::default() };
+        let roots = [(domain.to_owned(), vec!["root".to_owned()])].into_iter().collect();
+        world.trust.send_replace(Some(Arc::new(Trust { bundles: roots, ..trust })));
+        let has_it = |latest: &Option<Arc<Snapshot>>| {
+            let roots = latest.as_ref().and_then(|one| one.resources.secrets.get("ROOTCA"));
+            roots.is_some_and(|roots| roots.body.windows(domain.len()).any(|part| part == domain.as_bytes()))
+        };
+        proven.wait_for(has_it).await.unwrap();
+    }
+    assert!(Arc::ptr_eq(&before.resources, &reach(&mut unproven, 1).await.resources));
+}
+
+#[tokio::test(start_paused = true)]
+async fn views_are_published_when_nobody_will_ever_say_whom_to_trust() {
+    let world = start(view(1, &[]));
+    let mut reader = world.snapshots.follow(&sidecar("a"));
+    drop(world.trust);
+    world.views.send_replace(view(2, &[]));
+    assert_eq!(reach(&mut reader, 2).await.generation, 2);
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn parse(kind: Kind, value: &Value, unknown: &mut Vec<String>) -> Result<Object,
         Kind::Pod => Object::Pod(published(value, unknown)?),
         Kind::ServiceAccount => Object::ServiceAccount(published(value, unknown)?),
         Kind::Secret => Object::Secret(published(value, unknown).map_err(without_content)?),
+        Kind::ConfigMap => Object::ConfigMap(published(value, unknown)?),
         Kind::GatewayClass => Object::GatewayClass(published(value, unknown)?),
         Kind::Gateway => Object::Gateway(published(value, unknown)?),
         Kind::HttpRoute => Object::HttpRoute(published(value, unknown)?),
@@ -137,6 +138,7 @@ fn parse(kind: Kind, value: &Value, unknown: &mut Vec<String>) -> Result<Object,
         Kind::BackendPolicy => Object::BackendPolicy(published(value, unknown)?),
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(published(value, unknown)?),
         Kind::JwtPolicy => Object::JwtPolicy(published(value, unknown)?),
+        Kind::MeshTlsPolicy => Object::MeshTlsPolicy(published(value, unknown)?),
     };
     Ok(object)
 }

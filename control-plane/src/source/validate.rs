@@ -57,7 +57,7 @@ pub fn check(kind: Kind, object: &Value) -> Vec<Problem> {
     let root = Node::root(object);
     metadata(kind, &root, &mut report);
     match kind {
-        Kind::Namespace | Kind::ServiceAccount => {}
+        Kind::Namespace | Kind::ServiceAccount | Kind::ConfigMap => {}
         Kind::Service => core::service(&root, &mut report),
         Kind::EndpointSlice => core::endpoint_slice(&root, &mut report),
         Kind::Pod => core::pod(&root, &mut report),
@@ -71,6 +71,7 @@ pub fn check(kind: Kind, object: &Value) -> Vec<Problem> {
         Kind::BackendPolicy => policy::backend_policy(&root, &mut report),
         Kind::AuthorizationPolicy => access::authorization_policy(&root, &mut report),
         Kind::JwtPolicy => access::jwt_policy(&root, &mut report),
+        Kind::MeshTlsPolicy => policy::mesh_tls_policy(&root, &mut report),
     }
     report.problems
 }

@@ -10,6 +10,7 @@ use gateway_api::experimental::gateways::{
 use super::context::Build;
 use super::hostname::{self, ANY};
 use super::normal::{GATEWAY_GROUP, Parent, Route, RouteKind};
+use super::security::Edge;
 use super::verdict::{ACCEPTED, Problem};
 use crate::model::{Name, View};
 
@@ -23,6 +24,18 @@ pub(super) struct GatewayListener<'a> {
     /// Which kinds of routes may attach.
     pub(super) kinds: BTreeSet<RouteKind>,
     pub(super) namespaces: Namespaces<'a>,
+    pub(super) termination: Termination,
+}
+
+/// What becomes of a listener's connections before there is HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Termination {
+    /// Nothing.
+    Plaintext,
+    /// TLS ends there.
+    Tls(Edge),
+    /// TLS should end there, and cannot at this proxy: routes attach, nothing is served.
+    Withheld,
 }
 
 /// From where routes may attach.

@@ -16,7 +16,9 @@ use crate::snapshot::Resource;
 /// Encodes a resource in its one order and derives its version.
 pub(super) fn resource<M: Message>(kind: ResourceType, message: &M) -> Resource {
     let mut body = message.encode_to_vec();
-    sort_entries(&mut body, metadata_path(kind));
+    for path in map_paths(kind) {
+        sort_entries(&mut body, path);
+    }
     Resource { version: content_version(&body).into(), body: body.into() }
 }
 
@@ -27,17 +29,18 @@ pub(super) fn any<M: Message + prost::Name>(message: &M, maps: &[&[u64]]) -> Any
     any
 }
 
-/// The field numbers that lead from a resource to the fields of its `filter_metadata` structs.
-fn metadata_path(kind: ResourceType) -> &'static [u64] {
+/// The field numbers that lead from a resource to its maps, inner ones first: the fields of its `filter_metadata` structs, and
+/// `filter_metadata` itself where it has several entries.
+fn map_paths(kind: ResourceType) -> &'static [&'static [u64]] {
     match kind {
         // metadata · filter_metadata · (entry) value · fields
-        ResourceType::Cluster => &[25, 1, 2, 1],
+        ResourceType::Cluster => &[&[25, 1, 2, 1]],
         // endpoints · lb_endpoints · metadata · …
-        ResourceType::Endpoint => &[2, 2, 3, 1, 2, 1],
+        ResourceType::Endpoint => &[&[2, 2, 3, 1, 2, 1], &[2, 2, 3, 1]],
         // default_filter_chain · filters · typed_config · (Any) value · (HCM) route_config · virtual_hosts · …
-        ResourceType::Listener => &[25, 3, 4, 2, 4, 2, 3, 4, 1, 2, 1],
+        ResourceType::Listener => &[&[25, 3, 4, 2, 4, 2, 3, 4, 1, 2, 1]],
         // virtual_hosts · routes · metadata · …
-        ResourceType::Route => &[2, 3, 4, 1, 2, 1],
+        ResourceType::Route => &[&[2, 3, 4, 1, 2, 1]],
         ResourceType::Secret => &[],
     }
 }

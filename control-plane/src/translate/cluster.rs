@@ -1,6 +1,6 @@
 //! A Service's port → an Envoy cluster; and the two other clusters of a sidecar.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use prost::Name as _;
 use sidegate_xds::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
 use sidegate_xds::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+    TransportSocketMatch,
 };
 use sidegate_xds::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
-use sidegate_xds::envoy::config::core::v3::Http2ProtocolOptions;
+use sidegate_xds::envoy::config::core::v3::{Http2ProtocolOptions, TransportSocket};
 use sidegate_xds::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
 use sidegate_xds::envoy::extensions::clusters::dynamic_forward_proxy::v3::{ClusterConfig, cluster_config};
 use sidegate_xds::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
@@ -22,12 +23,14 @@ use sidegate_xds::envoy::extensions::upstreams::http::v3::http_protocol_options:
 use sidegate_xds::envoy::r#type::v3::Percent;
 use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::to_any;
+use sidegate_xds::spiffe::SpiffeId;
 
 use super::context::World;
 use super::policy::BackendSettings;
-use super::{endpoint, service, wire};
-use crate::model::Name;
+use super::security::Inside;
+use super::{endpoint, security, service, wire};
 use crate::model::policy::LoadBalancing;
+use crate::model::{Name, Trust};
 
 /// The cluster for whatever the mesh does not know (D14).
 pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
@@ -38,7 +41,13 @@ const MAX_PENDING_REQUESTS: u32 = 16_384;
 const MAX_REQUESTS: u32 = 65_536;
 
 /// The cluster of a Service's port; its endpoints come by EDS under the same name.
-pub(super) fn of_service(world: &World<'_>, name: &Name, number: u16, port: &ServicePort) -> Cluster {
+pub(super) fn of_service(
+    world: &World<'_>,
+    name: &Name,
+    number: u16,
+    port: &ServicePort,
+    identities: &BTreeSet<SpiffeId>,
+) -> Cluster {
     let settings = world.policies.backend(name, number, port.name.as_deref());
     let metadata = wire::metadata([
         ("kind", "Service".to_owned()),
@@ -46,17 +55,48 @@ pub(super) fn of_service(world: &World<'_>, name: &Name, number: u16, port: &Ser
         ("name", name.name.clone()),
         ("port", number.to_string()),
     ]);
+    let denied = world.trust.map_or(&[][..], |trust| &trust.denied);
+    let metadata = security::denied(denied, metadata);
+    let h2 = world.speaks_h2(name, number, port);
+    let server_name = format!("outbound_.{number}_._.{}", service::host(name));
+    let sockets = world.trust.map(|trust| sockets(trust, identities, &server_name, h2));
+    let (transport_socket, transport_socket_matches) = sockets.unzip();
     Cluster {
+        transport_socket,
+        transport_socket_matches: transport_socket_matches.unwrap_or_default(),
         name: service::cluster_name(name, number),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: wire::ads(), ..EdsClusterConfig::default() }),
         connect_timeout: Some(wire::duration(settings.connect_timeout)),
         lb_policy: lb_policy(settings.load_balancing).into(),
         circuit_breakers: Some(limits(&settings)),
-        typed_extension_protocol_options: protocol(world.speaks_h2(name, number, port)),
+        typed_extension_protocol_options: protocol(h2),
         metadata,
         ..Cluster::default()
     }
+}
+
+/// How to connect to endpoints, by what they say of themselves: mutual TLS with exactly the identity that each must have, plaintext
+/// for those that are known to have none. To one of which nothing is known, for as long as cluster and endpoints come from two
+/// different moments, there is no connection: it must not be spoken to in the clear by accident.
+fn sockets(
+    trust: &Trust,
+    identities: &BTreeSet<SpiffeId>,
+    server_name: &str,
+    h2: bool,
+) -> (TransportSocket, Vec<TransportSocketMatch>) {
+    let inside = if h2 { Inside::Http2 } else { Inside::Http1 };
+    let secured = identities.iter().map(|id| TransportSocketMatch {
+        name: id.to_string(),
+        r#match: Some(wire::single(endpoint::IDENTITY, id.as_str())),
+        transport_socket: Some(security::to_identity(id.as_str(), server_name, inside)),
+    });
+    let plain = TransportSocketMatch {
+        name: endpoint::PLAINTEXT.to_owned(),
+        r#match: Some(wire::single(endpoint::PLAINTEXT, "true")),
+        transport_socket: Some(security::plaintext()),
+    };
+    (security::to_nobody(trust), secured.chain([plain]).collect())
 }
 
 /// The cluster of the app behind a sidecar, on the Pod's own address.

@@ -6,26 +6,31 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rustc_hash::FxHashMap;
+use sidegate_xds::envoy::config::listener::v3::Filter;
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 
 use super::access::{Access, Place};
+use super::mode::Modes;
 use super::policy::Policies;
 use super::verdict::Verdicts;
 use super::{service, workload};
-use crate::model::{Name, View};
+use crate::model::{Name, Scope, Trust, View};
 
 /// The view and its look-ups.
 pub(super) struct World<'a> {
     pub(super) view: &'a View,
     pub(super) policies: Policies<'a>,
     pub(super) access: Access<'a>,
+    /// Who vouches for whom; `None` where there is no mutual TLS, because nobody does or because the proxy has not proven itself.
+    pub(super) trust: Option<&'a Trust>,
+    pub(super) modes: Modes<'a>,
     slices: FxHashMap<Name, Vec<&'a EndpointSlice>>,
     pods: FxHashMap<IpAddr, Vec<&'a Pod>>,
     /// Service ports that some GRPCRoute sends to: they speak HTTP/2 whatever else they say.
     grpc: BTreeSet<(Name, u16)>,
 }
 
-/// The trust domain of peers.
+/// The trust domain of peers where there is no authority that says which.
 const TRUST_DOMAIN: &str = "cluster.local";
 
 /// The label that ties an EndpointSlice to its Service.
@@ -33,7 +38,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 impl<'a> World<'a> {
     /// Makes the look-ups. Notes on policies go to `verdicts`.
-    pub(super) fn new(view: &'a View, verdicts: &mut Verdicts) -> Self {
+    pub(super) fn new(view: &'a View, trust: Option<&'a Trust>, verdicts: &mut Verdicts) -> Self {
         let mut slices: FxHashMap<_, Vec<_>> = FxHashMap::default();
         for (name, slice) in &view.endpoint_slices {
             if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME))
@@ -52,15 +57,27 @@ impl<'a> World<'a> {
             view,
             policies: Policies::new(view, verdicts),
             access: Access::new(view, verdicts),
+            trust,
+            modes: Modes::new(view, verdicts),
             slices,
             pods,
             grpc: grpc_backends(view),
         }
     }
 
+    /// Whose ids the policies mean that name a namespace or a service account.
+    fn trust_domain(&self) -> &'a str {
+        self.trust.map_or(TRUST_DOMAIN, |trust| &trust.trust_domain)
+    }
+
     /// The filters that say who may ask for what at a place.
     pub(super) fn access_at(&self, place: Place<'_>) -> Vec<HttpFilter> {
-        self.access.http(self.view, TRUST_DOMAIN, place)
+        self.access.http(self.view, self.trust_domain(), place)
+    }
+
+    /// The filters that say who may connect where bytes are opaque.
+    pub(super) fn access_by_connection(&self, place: Place<'_>) -> Vec<Filter> {
+        self.access.network(self.view, self.trust_domain(), place)
     }
 
     /// The Service's EndpointSlices, if it has any.
@@ -114,16 +131,25 @@ pub(super) struct Build<'a> {
     pub(super) world: World<'a>,
     /// A data plane other than ours: it gets no retries that could deliver a request twice.
     pub(super) foreign: bool,
+    /// It has proven who it is, and may have secrets.
+    pub(super) secure: bool,
     pub(super) verdicts: Verdicts,
     /// The Service ports that routes refer to.
     pub(super) clusters: BTreeSet<(Name, u16)>,
+    /// Something refers to the secret that says whom to trust.
+    pub(super) names_roots: bool,
 }
 
 impl<'a> Build<'a> {
     /// A fresh one.
-    pub(super) fn new(view: &'a View, foreign: bool) -> Self {
+    pub(super) fn new(view: &'a View, trust: Option<&'a Trust>, scope: &Scope) -> Self {
+        let (foreign, secure) = match scope {
+            Scope::Gateway { foreign, secure, .. } | Scope::Sidecar { foreign, secure, .. } => {
+                (*foreign, *secure)
+            }
+        };
         let mut verdicts = Verdicts::default();
-        let world = World::new(view, &mut verdicts);
-        Self { world, foreign, verdicts, clusters: BTreeSet::new() }
+        let world = World::new(view, trust.filter(|_| secure), &mut verdicts);
+        Self { world, foreign, secure, verdicts, clusters: BTreeSet::new(), names_roots: false }
     }
 }

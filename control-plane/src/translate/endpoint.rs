@@ -3,7 +3,7 @@
 //! Where EndpointSlices exist for the Service, only they count. Where none does (manifests in a folder have no endpoint
 //! controller), the Pods that the Service selects stand in for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
@@ -13,27 +13,40 @@ use sidegate_xds::envoy::config::core::v3::{HealthStatus, Locality};
 use sidegate_xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
+use sidegate_xds::google::protobuf::Struct;
+use sidegate_xds::spiffe::SpiffeId;
 
 use super::context::World;
+use super::verdict::name_of;
 use super::workload::{self, Readiness};
 use super::{service, wire};
 use crate::model::Name;
+use crate::model::policy::MeshTlsMode;
 
-/// The endpoints of a Service's port, as the cluster's load assignment.
-pub(super) fn assignment(
-    world: &World<'_>,
+/// What an endpoint says of itself when it must prove an identity: which.
+pub(super) const IDENTITY: &str = "identity";
+
+/// What an endpoint says of itself when it has no identity.
+pub(super) const PLAINTEXT: &str = "plaintext";
+
+/// The endpoints of a Service's port.
+pub(super) fn find<'a>(
+    world: &World<'a>,
     name: &Name,
     service: &Service,
     port: &ServicePort,
-) -> ClusterLoadAssignment {
-    let found = match world.slices_of(name) {
+) -> Endpoints<'a> {
+    match world.slices_of(name) {
         Some(slices) => from_slices(world, name, service, port, slices),
         None => from_pods(world, name, service, port),
-    };
-    let number = service::port_number(port.port).unwrap_or(0);
+    }
+}
+
+/// The same as the cluster's load assignment.
+pub(super) fn assignment(name: &Name, number: u16, endpoints: Endpoints<'_>) -> ClusterLoadAssignment {
     ClusterLoadAssignment {
         cluster_name: service::cluster_name(name, number),
-        endpoints: localities(found),
+        endpoints: localities(endpoints.found),
         ..ClusterLoadAssignment::default()
     }
 }
@@ -56,19 +69,70 @@ struct Found<'a> {
     zone: &'a str,
     readiness: Readiness,
     pod: Option<&'a Pod>,
+    security: Security,
 }
 
-/// By address, so that an address that two slices list is one endpoint.
-type FoundByAddress<'a> = BTreeMap<(IpAddr, u16), Found<'a>>;
+/// How an endpoint is to be connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Security {
+    /// As it always was: there is no mesh TLS for this proxy.
+    None,
+    /// In the clear, as nothing stands there that could prove anything, or it is not to.
+    Plaintext,
+    /// It must prove to be this.
+    Identity(SpiffeId),
+    /// It should prove an identity that cannot be written: nobody can.
+    Unnameable,
+}
 
-fn add<'a>(found: &mut FoundByAddress<'a>, at: (IpAddr, u16), endpoint: Found<'a>) {
-    if endpoint.readiness == Readiness::Unready {
-        return;
+impl Security {
+    fn of(world: &World<'_>, pod: Option<&Pod>, app: u16) -> Self {
+        let Some(trust) = world.trust else { return Self::None };
+        let Some(pod) = pod.filter(|pod| workload::has_sidecar(pod, app)) else { return Self::Plaintext };
+        let name = name_of(&pod.metadata);
+        if world.modes.of(&name, app) == MeshTlsMode::Disable {
+            return Self::Plaintext;
+        }
+        let account = workload::service_account(pod);
+        match SpiffeId::workload(&trust.trust_domain, &name.namespace, account) {
+            Ok(id) => Self::Identity(id),
+            Err(_) => Self::Unnameable,
+        }
     }
-    // While an endpoint moves between slices both list it; the one that is ready is the newer word.
-    let known = found.get(&at).map(|known| known.readiness);
-    if known != Some(Readiness::Ready) {
-        found.insert(at, endpoint);
+
+    /// What the endpoint says of itself.
+    fn mark(&self) -> Option<Struct> {
+        match self {
+            Self::None => None,
+            Self::Plaintext => Some(wire::single(PLAINTEXT, "true")),
+            Self::Identity(id) => Some(wire::single(IDENTITY, id.as_str())),
+            Self::Unnameable => Some(wire::single(IDENTITY, "")),
+        }
+    }
+}
+
+/// The endpoints of a Service's port.
+#[derive(Default)]
+pub(super) struct Endpoints<'a> {
+    /// By address, so that an address that two slices list is one endpoint.
+    found: BTreeMap<(IpAddr, u16), Found<'a>>,
+    /// Whom they must prove to be. Those that are not ready count too: a cluster need not change whenever one is ready or not.
+    pub(super) identities: BTreeSet<SpiffeId>,
+}
+
+impl<'a> Endpoints<'a> {
+    fn add(&mut self, at: (IpAddr, u16), endpoint: Found<'a>) {
+        if let Security::Identity(id) = &endpoint.security {
+            self.identities.insert(id.clone());
+        }
+        if endpoint.readiness == Readiness::Unready {
+            return;
+        }
+        // While an endpoint moves between slices both list it; the one that is ready is the newer word.
+        let known = self.found.get(&at).map(|known| known.readiness);
+        if known != Some(Readiness::Ready) {
+            self.found.insert(at, endpoint);
+        }
     }
 }
 
@@ -78,8 +142,8 @@ fn from_slices<'a>(
     service: &Service,
     port: &ServicePort,
     slices: &[&'a EndpointSlice],
-) -> FoundByAddress<'a> {
-    let mut found = BTreeMap::new();
+) -> Endpoints<'a> {
+    let mut endpoints = Endpoints::default();
     let family = address_type(service, slices);
     for slice in slices.iter().filter(|slice| slice.address_type == family) {
         let Some(number) = slice_port(slice, port) else { continue };
@@ -90,10 +154,12 @@ fn from_slices<'a>(
             let pod = slice_pod(world, name, endpoint, address);
             let zone = endpoint.zone.as_deref().unwrap_or("");
             let reached = pod.map_or(number, |pod| workload::reached_at(pod, number));
-            add(&mut found, (address, reached), Found { zone, readiness: slice_readiness(endpoint), pod });
+            let security = Security::of(world, pod, number);
+            let found = Found { zone, readiness: slice_readiness(endpoint), pod, security };
+            endpoints.add((address, reached), found);
         }
     }
-    found
+    endpoints
 }
 
 /// Of a dual-stack Service's two sets of slices, the one of its first family: each Pod is one endpoint, not two.
@@ -145,15 +211,10 @@ fn slice_pod<'a>(
     by_name.or_else(|| world.pod_at(&service.namespace, address))
 }
 
-fn from_pods<'a>(
-    world: &World<'a>,
-    name: &Name,
-    service: &Service,
-    port: &ServicePort,
-) -> FoundByAddress<'a> {
-    let mut found = BTreeMap::new();
-    let Some(spec) = service.spec.as_ref() else { return found };
-    let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { return found };
+fn from_pods<'a>(world: &World<'a>, name: &Name, service: &Service, port: &ServicePort) -> Endpoints<'a> {
+    let mut endpoints = Endpoints::default();
+    let Some(spec) = service.spec.as_ref() else { return endpoints };
+    let Some(selector) = service::selector(service) else { return endpoints };
     let even_unready = spec.publish_not_ready_addresses.unwrap_or(false);
     for pod in world.pods_of(&name.namespace) {
         let labels = pod.metadata.labels.as_ref();
@@ -167,13 +228,11 @@ fn from_pods<'a>(
         };
         let zone =
             labels.and_then(|labels| labels.get("topology.kubernetes.io/zone")).map_or("", String::as_str);
-        add(
-            &mut found,
-            (address, workload::reached_at(pod, target)),
-            Found { zone, readiness, pod: Some(pod) },
-        );
+        let security = Security::of(world, Some(pod), target);
+        let found = Found { zone, readiness, pod: Some(pod), security };
+        endpoints.add((address, workload::reached_at(pod, target)), found);
     }
-    found
+    endpoints
 }
 
 /// The port of the app in a Pod that a Service's port leads to.
@@ -185,7 +244,7 @@ pub(super) fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
     }
 }
 
-fn localities(found: FoundByAddress<'_>) -> Vec<LocalityLbEndpoints> {
+fn localities(found: BTreeMap<(IpAddr, u16), Found<'_>>) -> Vec<LocalityLbEndpoints> {
     let mut zones: BTreeMap<&str, Vec<LbEndpoint>> = BTreeMap::new();
     for ((address, port), endpoint) in found {
         let health = match endpoint.readiness {
@@ -200,6 +259,14 @@ fn localities(found: FoundByAddress<'_>) -> Vec<LocalityLbEndpoints> {
                 ("pod", pod.metadata.name.clone().unwrap_or_default()),
             ])
         });
+        let metadata = match endpoint.security.mark() {
+            None => metadata,
+            Some(mark) => {
+                let mut metadata = metadata.unwrap_or_default();
+                metadata.filter_metadata.insert(wire::SOCKET_MATCH.to_owned(), mark);
+                Some(metadata)
+            }
+        };
         let endpoint_of_zone = LbEndpoint { health_status: health.into(), metadata, ..plain(address, port) };
         zones.entry(endpoint.zone).or_default().push(endpoint_of_zone);
     }

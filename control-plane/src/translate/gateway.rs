@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use gateway_api::experimental::gateways::{Gateway, GatewayListeners};
+use sidegate_xds::envoy::config::listener::v3::FilterChainMatch;
 use sidegate_xds::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use sidegate_xds::resource::{ResourceType, to_any};
 
 use super::access::Place;
-use super::attach::{self, Attachment, GatewayListener, Namespaces};
+use super::attach::{self, Attachment, GatewayListener, Namespaces, Termination};
 use super::canonical;
 use super::context::Build;
 use super::hostname::{self, ANY};
@@ -18,9 +19,13 @@ use super::policy::{Limit, RATE_LIMIT_FILTER};
 use super::route::{self, Compiled};
 use super::verdict::{ACCEPTED, PROGRAMMED, Problem, RESOLVED_REFS, Subject};
 use super::virtual_host::{self, Entry};
-use super::{service, wire};
+use super::{https, security, service, wire};
 use crate::model::Name;
 use crate::snapshot::Resources;
+
+/// Protocols of listeners.
+const HTTP: &str = "HTTP";
+const HTTPS: &str = "HTTPS";
 
 /// The controller that Gateways of our own name through their class.
 pub const CONTROLLER: &str = "sidegate.dev/gateway-controller";
@@ -38,7 +43,7 @@ pub(super) fn translate(build: &mut Build<'_>, name: &Name, resources: &mut Reso
         build.verdicts.note(&subject, ACCEPTED, problem);
         return;
     }
-    let listeners = listeners(build, gateway, &subject);
+    let listeners = listeners(build, gateway, &subject, resources);
     let addresses = addresses(build, gateway, &subject);
     let routes = attach::routes_of(build.world.view, |parent| attach::is_gateway(parent, name));
     let attachments = attach::attach(build, gateway, &listeners, &routes);
@@ -48,7 +53,10 @@ pub(super) fn translate(build: &mut Build<'_>, name: &Name, resources: &mut Reso
         port.translate(build, &routes, &attachments, resources);
     }
     for (index, route) in routes.iter().enumerate() {
-        if attachments.iter().all(|attachment| attachment.route != index) {
+        let serves = |attachment: &&Attachment| {
+            attachment.route == index && listeners[attachment.listener].termination != Termination::Withheld
+        };
+        if !attachments.iter().any(|attachment| serves(&attachment)) {
             route::examine(build, route);
         }
         let accepted = Problem::new("Accepted", format!("attached to Gateway {name}"));
@@ -86,7 +94,12 @@ fn check_class(build: &Build<'_>, gateway: &Gateway) -> Result<(), Problem> {
 }
 
 /// The listeners that can serve routes; what is wrong with the others is noted.
-fn listeners<'a>(build: &mut Build<'_>, gateway: &'a Gateway, subject: &Subject) -> Vec<GatewayListener<'a>> {
+fn listeners<'a>(
+    build: &mut Build<'_>,
+    gateway: &'a Gateway,
+    subject: &Subject,
+    resources: &mut Resources,
+) -> Vec<GatewayListener<'a>> {
     let mut usable = Vec::new();
     for (index, given) in gateway.spec.listeners.iter().enumerate() {
         let at = |problem: Problem| {
@@ -98,6 +111,13 @@ fn listeners<'a>(build: &mut Build<'_>, gateway: &'a Gateway, subject: &Subject)
             build.verdicts.note(subject, RESOLVED_REFS, at(problem.clone()));
         }
         match usable_listener(gateway, given, kinds.unwrap_or_else(|_| known_kinds(given))) {
+            Ok(listener) if given.protocol == HTTPS => {
+                let (termination, notes) = https::terminate(build, gateway, given, resources);
+                for (condition, problem) in notes {
+                    build.verdicts.note(subject, condition, at(problem));
+                }
+                usable.push(GatewayListener { termination, ..listener });
+            }
             Ok(listener) => usable.push(listener),
             Err(problem) => build.verdicts.note(subject, ACCEPTED, at(problem)),
         }
@@ -110,9 +130,14 @@ fn usable_listener<'a>(
     given: &'a GatewayListeners,
     kinds: BTreeSet<RouteKind>,
 ) -> Result<GatewayListener<'a>, Problem> {
-    if given.protocol != "HTTP" {
-        let text = format!("protocol {} is not supported yet; HTTP is", given.protocol);
+    if !matches!(given.protocol.as_str(), HTTP | HTTPS) {
+        let text = format!("protocol {} is not supported yet; HTTP and HTTPS are", given.protocol);
         return Err(Problem::new("UnsupportedProtocol", text));
+    }
+    let other = if given.protocol == HTTP { HTTPS } else { HTTP };
+    if gateway.spec.listeners.iter().any(|peer| peer.port == given.port && peer.protocol == other) {
+        let text = format!("a listener of protocol {other} has the same port; neither is used");
+        return Err(Problem::new("ProtocolConflict", text));
     }
     let port = service::port_number(given.port)
         .ok_or_else(|| Problem::new("PortUnavailable", format!("{} is not a port", given.port)))?;
@@ -136,6 +161,7 @@ fn usable_listener<'a>(
         port,
         hostname: hostname.unwrap_or_else(|| ANY.to_owned()),
         kinds,
+        termination: Termination::Plaintext,
         namespaces: Namespaces::new(
             namespaces.and_then(|namespaces| namespaces.from.as_ref()),
             namespaces.and_then(|namespaces| namespaces.selector.as_ref()),
@@ -210,8 +236,11 @@ impl Port<'_, '_> {
         attachments: &[Attachment],
         resources: &mut Resources,
     ) {
-        let here: Vec<&Attachment> =
-            attachments.iter().filter(|each| self.listeners[each.listener].port == self.number).collect();
+        let serves = |index: usize| {
+            let listener = &self.listeners[index];
+            listener.port == self.number && listener.termination != Termination::Withheld
+        };
+        let here: Vec<&Attachment> = attachments.iter().filter(|each| serves(each.listener)).collect();
         let mut compiled: BTreeMap<usize, Vec<Compiled>> = BTreeMap::new();
         for attachment in &here {
             let compile = || route::compile(build, &routes[attachment.route], Some(self.number));
@@ -227,19 +256,68 @@ impl Port<'_, '_> {
             })
             .collect();
         let hosts = virtual_host::assemble(self.listeners, self.number, &entries);
+        let is_plain = |listener: &&GatewayListener<'_>| listener.termination == Termination::Plaintext;
+        if !self
+            .listeners
+            .iter()
+            .filter(|listener| listener.port == self.number)
+            .all(|listener| is_plain(&listener))
+        {
+            return self.terminate(build, hosts, resources);
+        }
         let (mut filters, virtual_hosts) = self.limit(build, hosts);
         filters.access = build.world.access_at(Place::Gateway { name: self.gateway, port: self.number });
         let name = format!("{}/{}", self.gateway, self.number);
         let listener = listener::gateway(&name, self.addresses, self.number, filters);
         resources.listeners.insert(name.clone(), canonical::resource(ResourceType::Listener, &listener));
-        let table = RouteConfiguration {
-            name: name.clone(),
-            virtual_hosts,
-            validate_clusters: wire::boolean(false),
-            ignore_port_in_host_matching: true,
-            ..RouteConfiguration::default()
+        add_table(name, virtual_hosts, resources);
+    }
+
+    /// HTTPS: a chain and a table for each listener, chosen by the name that the client asks for in its handshake.
+    fn terminate(&self, build: &Build<'_>, hosts: Vec<(usize, VirtualHost)>, resources: &mut Resources) {
+        let here = |listener: &GatewayListener<'_>| listener.port == self.number;
+        let mut chains = Vec::new();
+        for (index, listener) in self.listeners.iter().enumerate().filter(|(_, listener)| here(listener)) {
+            let Termination::Tls(edge) = &listener.termination else { continue };
+            let name = format!("{}/{}/{}", self.gateway, self.number, listener.name);
+            let own = hosts.iter().filter(|(owner, _)| *owner == index);
+            let mut virtual_hosts: Vec<VirtualHost> = own.map(|(_, host)| host.clone()).collect();
+            let mut filters = self.limit_listener(build, index, &virtual_hosts);
+            filters.access = build.world.access_at(Place::Gateway { name: self.gateway, port: self.number });
+            let others = self.listeners.iter().filter(|other| here(other) && other.name != listener.name);
+            virtual_hosts
+                .extend(https::misdirected(&virtual_hosts, others.map(|other| other.hostname.clone())));
+            let matching = FilterChainMatch {
+                transport_protocol: "tls".to_owned(),
+                server_names: (listener.hostname != ANY)
+                    .then(|| listener.hostname.clone())
+                    .into_iter()
+                    .collect(),
+                ..FilterChainMatch::default()
+            };
+            let filter = listener::over_tls(&name, filters, edge.clients.is_some());
+            chains.push(listener::chain(listener.name, matching, Some(security::edge(edge)), vec![filter]));
+            add_table(name, virtual_hosts, resources);
+        }
+        if chains.is_empty() {
+            return;
+        }
+        let name = format!("{}/{}", self.gateway, self.number);
+        let listener = listener::terminating(&name, self.addresses, self.number, chains);
+        resources.listeners.insert(name, canonical::resource(ResourceType::Listener, &listener));
+    }
+
+    /// The Gateway's own limit on one of its listeners, with a bucket of its own.
+    fn limit_listener(&self, build: &Build<'_>, index: usize, hosts: &[VirtualHost]) -> Filters {
+        let name = self.listeners[index].name;
+        if let Some(limit) = build.world.policies.gateway_limit(self.gateway, name) {
+            let place = format!("Gateway/{}/{name}", self.gateway);
+            return Filters::limiting(Some(limit.to_wire(&place, false)));
+        }
+        let is_limited = |host: &VirtualHost| {
+            host.routes.iter().any(|route| route.typed_per_filter_config.contains_key(RATE_LIMIT_FILTER))
         };
-        resources.routes.insert(name, canonical::resource(ResourceType::Route, &table));
+        if hosts.iter().any(is_limited) { Filters::limiting(None) } else { Filters::default() }
     }
 
     /// Puts the Gateway's own limits where they belong: on the whole port when all its listeners have the same one, so that
@@ -273,4 +351,16 @@ impl Port<'_, '_> {
         }
         (if any { Filters::limiting(None) } else { Filters::default() }, limited)
     }
+}
+
+/// A table by RDS, under the name of what asks for it.
+fn add_table(name: String, virtual_hosts: Vec<VirtualHost>, resources: &mut Resources) {
+    let table = RouteConfiguration {
+        name: name.clone(),
+        virtual_hosts,
+        validate_clusters: wire::boolean(false),
+        ignore_port_in_host_matching: true,
+        ..RouteConfiguration::default()
+    };
+    resources.routes.insert(name, canonical::resource(ResourceType::Route, &table));
 }

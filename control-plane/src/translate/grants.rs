@@ -5,18 +5,23 @@ use crate::model::{Name, View};
 
 /// Whether a ReferenceGrant beside the Service lets routes of this kind and namespace refer to it.
 pub(super) fn allows_service(view: &View, kind: &str, from: &str, service: &Name) -> bool {
-    if from == service.namespace {
+    allows(view, (kind, from), ("Service", service))
+}
+
+/// Whether a ReferenceGrant beside an object of the core group lets objects of the Gateway API refer to it.
+pub(super) fn allows(view: &View, (kind, from): (&str, &str), (target_kind, target): (&str, &Name)) -> bool {
+    if from == target.namespace {
         return true;
     }
-    view.reference_grants.iter().filter(|(name, _)| name.namespace == service.namespace).any(|(_, grant)| {
+    view.reference_grants.iter().filter(|(name, _)| name.namespace == target.namespace).any(|(_, grant)| {
         let permitted = grant.spec.from.iter().any(|permitted| {
             permitted.group == GATEWAY_GROUP && permitted.kind == kind && permitted.namespace == from
         });
         permitted
-            && grant.spec.to.iter().any(|target| {
-                target.group.is_empty()
-                    && target.kind == "Service"
-                    && target.name.as_ref().is_none_or(|name| *name == service.name)
+            && grant.spec.to.iter().any(|to| {
+                to.group.is_empty()
+                    && to.kind == target_kind
+                    && to.name.as_ref().is_none_or(|name| *name == target.name)
             })
     })
 }

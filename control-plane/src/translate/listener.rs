@@ -1,11 +1,12 @@
-//! Envoy listeners: a gateway's port, and the two kinds of a sidecar.
+//! Envoy listeners: a gateway's port, and the two kinds of a sidecar. What a chain of theirs is made of stands here too.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use sidegate_xds::envoy::config::core::v3::TrafficDirection;
+use sidegate_xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
 use sidegate_xds::envoy::config::listener::v3::{
-    AdditionalAddress, Filter, FilterChain, Listener, filter::ConfigType as FilterConfig,
+    AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
+    filter::ConfigType as FilterConfig, listener_filter::ConfigType as ListenerFilterConfig,
 };
 use sidegate_xds::envoy::config::route::v3::RouteConfiguration;
 use sidegate_xds::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
@@ -14,10 +15,15 @@ use sidegate_xds::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
 use sidegate_xds::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use sidegate_xds::envoy::extensions::filters::http::router::v3::Router;
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, RouteSpecifier, ServerHeaderTransformation, Tracing, UpgradeConfig,
+    CodecType, ForwardClientCertDetails, RouteSpecifier, ServerHeaderTransformation,
+    SetCurrentClientCertDetails, Tracing, UpgradeConfig,
 };
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
+};
+use sidegate_xds::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use sidegate_xds::envoy::extensions::filters::network::tcp_proxy::v3::{
+    TcpProxy, tcp_proxy::ClusterSpecifier,
 };
 use sidegate_xds::resource::to_any;
 
@@ -27,6 +33,9 @@ use super::{cluster, wire};
 /// How long a stream may be quiet where streams are to live long: inside of the mesh, and on GRPCRoutes. (A gateway's other
 /// streams have Envoy's default of 5 minutes.)
 pub(super) const QUIET_STREAM: Duration = Duration::from_secs(3600);
+
+/// How long a client may take for its TLS handshake.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What stands between the connection manager and the router.
 #[derive(Debug, Default)]
@@ -55,28 +64,114 @@ pub(super) fn gateway(name: &str, addresses: &[IpAddr], port: u16, filters: Filt
         route_specifier: Some(by_rds(name)),
         ..manager(name, filters, &["websocket"])
     };
+    on_addresses(addresses, port, listener(name, TrafficDirection::Inbound, &manager))
+}
+
+/// On each of the addresses; none means all of IPv4.
+fn on_addresses(addresses: &[IpAddr], port: u16, listener: Listener) -> Listener {
     let mut addresses = addresses.iter();
     let first = addresses.next().copied().unwrap_or(IpAddr::from([0, 0, 0, 0]));
     let additional = addresses.map(|address| AdditionalAddress {
         address: wire::socket(*address, port),
         ..AdditionalAddress::default()
     });
+    Listener { address: wire::socket(first, port), additional_addresses: additional.collect(), ..listener }
+}
+
+/// A port of a Gateway whose chains terminate TLS, one for each of its listeners.
+pub(super) fn terminating(name: &str, addresses: &[IpAddr], port: u16, chains: Vec<FilterChain>) -> Listener {
     Listener {
-        address: wire::socket(first, port),
-        additional_addresses: additional.collect(),
-        ..listener(name, TrafficDirection::Inbound, &manager)
+        listener_filters: vec![tls_inspector()],
+        filter_chains: chains,
+        ..on_addresses(addresses, port, bare(name, TrafficDirection::Inbound))
     }
 }
 
-/// A sidecar's port in front of its app.
-pub(super) fn inbound(address: IpAddr, port: u16, routes: RouteConfiguration, filters: Filters) -> Listener {
-    let name = format!("inbound|{port}||");
+/// What serves the routes of one HTTPS listener. `verified`: clients have shown a certificate, and the app may know whose.
+pub(super) fn over_tls(name: &str, filters: Filters, verified: bool) -> Filter {
+    let manager = HttpConnectionManager {
+        use_remote_address: wire::boolean(true),
+        route_specifier: Some(by_rds(name)),
+        ..manager(name, filters, &["websocket"])
+    };
+    let manager =
+        if verified { names_client(manager, ForwardClientCertDetails::SanitizeSet) } else { manager };
+    serving(&manager)
+}
+
+/// What serves HTTP in front of a sidecar's app. `verified`: the client is one of the mesh, and says who asked it.
+pub(super) fn to_app(name: &str, routes: RouteConfiguration, filters: Filters, verified: bool) -> Filter {
     let manager = HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::RouteConfig(routes)),
         stream_idle_timeout: Some(wire::duration(QUIET_STREAM)),
-        ..manager(&name, filters, &["websocket"])
+        ..manager(name, filters, &["websocket"])
     };
-    Listener { address: wire::socket(address, port), ..listener(&name, TrafficDirection::Inbound, &manager) }
+    let manager =
+        if verified { names_client(manager, ForwardClientCertDetails::AppendForward) } else { manager };
+    serving(&manager)
+}
+
+/// `x-forwarded-client-cert` with the client's ids. Without this the header is taken away, whoever sent it.
+fn names_client(manager: HttpConnectionManager, details: ForwardClientCertDetails) -> HttpConnectionManager {
+    HttpConnectionManager {
+        forward_client_cert_details: details.into(),
+        set_current_client_cert_details: Some(SetCurrentClientCertDetails {
+            subject: wire::boolean(true),
+            dns: true,
+            uri: true,
+            ..SetCurrentClientCertDetails::default()
+        }),
+        ..manager
+    }
+}
+
+/// What copies bytes to a cluster.
+pub(super) fn opaque(name: &str, cluster: &str) -> Filter {
+    let proxy = TcpProxy {
+        stat_prefix: name.to_owned(),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        ..TcpProxy::default()
+    };
+    Filter {
+        name: "envoy.filters.network.tcp_proxy".to_owned(),
+        config_type: Some(FilterConfig::TypedConfig(to_any(&proxy))),
+    }
+}
+
+/// Reads the beginning of a connection, to tell TLS from what is none.
+pub(super) fn tls_inspector() -> ListenerFilter {
+    ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".to_owned(),
+        config_type: Some(ListenerFilterConfig::TypedConfig(to_any(&TlsInspector::default()))),
+        ..ListenerFilter::default()
+    }
+}
+
+/// A chain for what matches.
+pub(super) fn chain(
+    name: &str,
+    matching: FilterChainMatch,
+    security: Option<TransportSocket>,
+    filters: Vec<Filter>,
+) -> FilterChain {
+    FilterChain {
+        name: name.to_owned(),
+        filter_chain_match: Some(matching),
+        transport_socket_connect_timeout: security.is_some().then(|| wire::duration(HANDSHAKE_LIMIT)),
+        transport_socket: security,
+        filters,
+        ..FilterChain::default()
+    }
+}
+
+/// A listener that has no chains yet.
+pub(super) fn bare(name: &str, direction: TrafficDirection) -> Listener {
+    Listener {
+        name: name.to_owned(),
+        stat_prefix: name.to_owned(),
+        traffic_direction: direction.into(),
+        ..Listener::default()
+    }
 }
 
 /// A sidecar's explicit HTTP proxy for its app.
@@ -94,18 +189,18 @@ fn by_rds(name: &str) -> RouteSpecifier {
 }
 
 fn listener(name: &str, direction: TrafficDirection, manager: &HttpConnectionManager) -> Listener {
-    Listener {
-        name: name.to_owned(),
-        stat_prefix: name.to_owned(),
-        traffic_direction: direction.into(),
-        default_filter_chain: Some(FilterChain {
-            filters: vec![Filter {
-                name: "envoy.filters.network.http_connection_manager".to_owned(),
-                config_type: Some(FilterConfig::TypedConfig(to_any(manager))),
-            }],
-            ..FilterChain::default()
-        }),
-        ..Listener::default()
+    Listener { default_filter_chain: Some(for_all(vec![serving(manager)])), ..bare(name, direction) }
+}
+
+/// The chain of whatever no other chain matches.
+pub(super) fn for_all(filters: Vec<Filter>) -> FilterChain {
+    FilterChain { filters, ..FilterChain::default() }
+}
+
+fn serving(manager: &HttpConnectionManager) -> Filter {
+    Filter {
+        name: "envoy.filters.network.http_connection_manager".to_owned(),
+        config_type: Some(FilterConfig::TypedConfig(to_any(manager))),
     }
 }
 

@@ -124,7 +124,7 @@ fn find<'m, T>(
 }
 
 /// The older first, then by name; one without a creation time counts as the youngest.
-fn seniority(
+pub(super) fn seniority(
     metadata: &ObjectMeta,
 ) -> (bool, Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>, Name) {
     (metadata.creation_timestamp.is_none(), metadata.creation_timestamp.clone(), name_of(metadata))

@@ -1,6 +1,6 @@
 //! What a Service says about itself: its ports, their protocol, its names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
@@ -35,6 +35,20 @@ pub(super) fn declares_h2(port: &ServicePort) -> bool {
     }
     let first = port.name.as_deref().and_then(|name| name.split('-').next());
     matches!(first, Some("grpc" | "http2" | "h2c"))
+}
+
+/// Whether the port says that what it carries is not HTTP in the clear: by `appProtocol`, or by the name's first part.
+pub(super) fn declares_opaque(port: &ServicePort) -> bool {
+    if let Some(protocol) = port.app_protocol.as_deref() {
+        return matches!(protocol, "tcp" | "tls" | "https" | "kubernetes.io/wss");
+    }
+    let first = port.name.as_deref().and_then(|name| name.split('-').next());
+    matches!(first, Some("tcp" | "tls" | "https"))
+}
+
+/// The labels of the Pods that the Service stands for, if it has any.
+pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
 }
 
 /// Whether the Service is only a name for something outside of the cluster.

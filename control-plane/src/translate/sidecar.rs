@@ -1,6 +1,6 @@
 //! Everything a Pod's sidecar needs: listeners in front of its app, its outbound proxy, and a cluster for every Service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::{Pod, ServicePort};
@@ -16,6 +16,7 @@ use sidegate_xds::resource::{ResourceType, to_any};
 
 use super::access::Place;
 use super::context::Build;
+use super::inbound::{self, Intake};
 use super::listener::{self, Filters};
 use super::mesh::{self, MeshRoutes};
 use super::policy::RATE_LIMIT_FILTER;
@@ -23,6 +24,7 @@ use super::verdict::{ACCEPTED, PROGRAMMED, Problem, Subject};
 use super::virtual_host::host;
 use super::{canonical, cluster, endpoint, hostname, retry, service, wire, workload};
 use crate::model::Name;
+use crate::model::policy::MeshTlsMode;
 use crate::snapshot::Resources;
 
 /// The name of the outbound listener and of its route table.
@@ -65,13 +67,30 @@ fn inbound(
         Err(problem) => return build.verdicts.note(subject, PROGRAMMED, problem),
     };
     for (app, sidecar) in pairs {
-        let access = build.world.access_at(Place::Pod { pod, port: app });
-        let filters = Filters { access, ..Filters::default() };
-        let listener = listener::inbound(address, sidecar, inbound_routes(app), filters);
+        let fronts = Fronts::of(build, name, pod, app);
+        let intake = match intake(build, name, app) {
+            Ok(intake) => intake,
+            Err(problem) => {
+                build.verdicts.note(subject, PROGRAMMED, problem);
+                continue;
+            }
+        };
+        build.names_roots |= intake != Intake::Plaintext;
+        let (world, place) = (&build.world, Place::Pod { pod, port: app });
+        let port = inbound::Port {
+            app,
+            sidecar,
+            intake,
+            opaque: fronts.opaque,
+            access: world.access_at(place),
+            access_by_connection: world.access_by_connection(place),
+            denied: world.trust.map_or(&[], |trust| &trust.denied),
+        };
+        let listener = port.listener(address, &inbound_routes(app));
         resources
             .listeners
             .insert(listener.name.clone(), canonical::resource(ResourceType::Listener, &listener));
-        let cluster = cluster::inbound(address, app, app_speaks_h2(build, name, pod, app));
+        let cluster = cluster::inbound(address, app, fronts.h2);
         resources.clusters.insert(cluster.name.clone(), canonical::resource(ResourceType::Cluster, &cluster));
     }
 }
@@ -87,24 +106,52 @@ fn inbound_routes(app: u16) -> RouteConfiguration {
     }
 }
 
-/// Whether a Service in front of the app says that it speaks HTTP/2.
-fn app_speaks_h2(build: &Build<'_>, name: &Name, pod: &Pod, app: u16) -> bool {
-    let world = &build.world;
-    let labels = pod.metadata.labels.clone().unwrap_or_default();
-    world.view.services.iter().filter(|(service, _)| service.namespace == name.namespace).any(
-        |(service, object)| {
-            let selector = object
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.selector.as_ref())
-                .filter(|selector| !selector.is_empty());
-            selector
-                .is_some_and(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
-                && service::ports(object).any(|(number, port)| {
-                    endpoint::target_port(pod, port) == Some(app) && world.speaks_h2(service, number, port)
-                })
-        },
-    )
+/// Which connections the sidecar takes in front of an app port.
+fn intake(build: &Build<'_>, name: &Name, app: u16) -> Result<Intake, Problem> {
+    let has_identity = build.world.trust.is_some();
+    match (build.world.modes.of(name, app), has_identity) {
+        (MeshTlsMode::Disable, _) | (MeshTlsMode::Permissive, false) => Ok(Intake::Plaintext),
+        (MeshTlsMode::Permissive, true) => Ok(Intake::Any),
+        (MeshTlsMode::Strict, true) => Ok(Intake::Mesh),
+        (MeshTlsMode::Strict, false) => {
+            let text = format!(
+                "port {app} is STRICT, and its sidecar has not proven who it is: nothing listens there. Let it connect to the control \
+                 plane by TLS (`sidegate bootstrap` with an identity)"
+            );
+            Err(Problem::new("Pending", text))
+        }
+    }
+}
+
+/// What the Services in front of an app port say of it.
+#[derive(Clone, Copy, Default)]
+struct Fronts {
+    /// It speaks HTTP/2.
+    h2: bool,
+    /// It does not speak HTTP, or not in the clear.
+    opaque: bool,
+}
+
+impl Fronts {
+    fn of(build: &Build<'_>, name: &Name, pod: &Pod, app: u16) -> Self {
+        let world = &build.world;
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let mut fronts = Self::default();
+        for (service, object) in &world.view.services {
+            let selects = |selector: &BTreeMap<String, String>| {
+                selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            };
+            if service.namespace != name.namespace || !service::selector(object).is_some_and(selects) {
+                continue;
+            }
+            let leads_here = |port: &ServicePort| endpoint::target_port(pod, port) == Some(app);
+            for (number, port) in service::ports(object).filter(|(_, port)| leads_here(port)) {
+                fronts.h2 |= world.speaks_h2(service, number, port);
+                fronts.opaque |= service::declares_opaque(port);
+            }
+        }
+        fronts
+    }
 }
 
 /// The explicit HTTP proxy, if the Pod asks for one, and the clusters behind it.

@@ -16,7 +16,7 @@ use sidegate_xds::google::protobuf::{
 };
 
 /// The key under which everything that a decision can name stands in `filter_metadata`.
-const METADATA_KEY: &str = "sidegate";
+pub(super) const METADATA_KEY: &str = "sidegate";
 
 /// A wrapped number.
 pub(super) fn number(value: u32) -> Option<UInt32Value> {
@@ -46,6 +46,19 @@ pub(super) fn metadata<const N: usize>(fields: [(&str, String); N]) -> Option<Me
         filter_metadata: HashMap::from([(METADATA_KEY.to_owned(), Struct { fields })]),
         ..Metadata::default()
     })
+}
+
+/// Where an endpoint says how it is to be connected to, and a cluster what that means.
+pub(super) const SOCKET_MATCH: &str = "envoy.transport_socket_match";
+
+/// A struct of one text.
+pub(super) fn single(key: &str, text: &str) -> Struct {
+    Struct { fields: [(key.to_owned(), self::text(text))].into_iter().collect() }
+}
+
+/// A text as a value.
+pub(super) fn text(text: &str) -> Value {
+    Value { kind: Some(ValueKind::StringValue(text.to_owned())) }
 }
 
 /// "Ask for it on this stream"; a proxy stops waiting after 5 s and goes on without.

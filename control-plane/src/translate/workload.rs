@@ -49,6 +49,11 @@ pub(super) fn reached_at(pod: &Pod, app: u16) -> u16 {
     pairs.into_iter().find(|(candidate, _)| *candidate == app).map_or(app, |(_, sidecar)| sidecar)
 }
 
+/// Whether a sidecar stands in front of an app port.
+pub(super) fn has_sidecar(pod: &Pod, app: u16) -> bool {
+    inbound_ports(pod).unwrap_or_default().iter().any(|(candidate, _)| *candidate == app)
+}
+
 /// The port of the outbound HTTP proxy, if the Pod asks for one.
 pub(super) fn outbound_proxy(pod: &Pod) -> Result<Option<u16>, Problem> {
     let Some(text) = text_of(pod, OUTBOUND_PROXY) else { return Ok(None) };
@@ -70,7 +75,8 @@ pub(super) fn container_port(pod: &Pod, name: &str) -> Option<u16> {
 
 /// The service account that the Pod runs as.
 pub(super) fn service_account(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default")
+    let named = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    named.filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
 /// The name of what owns the Pod: its Deployment, StatefulSet, DaemonSet, Job; else its `app` label; else itself.

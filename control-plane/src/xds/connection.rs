@@ -83,11 +83,12 @@ async fn converse(
     tracing::info!(node = node.id, "proxy connected: {}", node.title());
     let now = Instant::now();
     let snapshots = surroundings.snapshots.follow(&node.scope);
-    let foreign = node.is_foreign();
+    let (foreign, secure) = (node.is_foreign(), node.scope.is_secure());
     let id = node.id.clone();
     let caller = admission.as_ref().map(|admission| admission.caller().clone());
     let ticket = surroundings.streams.enter(node, caller, now);
     let stream = Stream::new(now, foreign, ticket.recall());
+    let stream = if secure { stream.secured() } else { stream };
     let mut conversation = Conversation {
         stream,
         ticket,
@@ -192,7 +193,7 @@ impl Conversation {
             self.note_secrets_of_others(&request.resource_names_subscribe);
         }
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
-            // Envoy asks for what its bootstrap says (runtime, secrets, …). We have none of it, and an error would
+            // Envoy asks for what its bootstrap says (runtime, scoped routes, …). We have none of it, and an error would
             // cost it the types that we do have.
             tracing::debug!(
                 node = self.id,

@@ -1,6 +1,6 @@
 //! The delta state of one ADS stream. It does no IO: requests, snapshots and the time go in, responses come out.
 //!
-//! Order on the wire is make before break: clusters, endpoints, listeners, routes; then what is gone, backwards,
+//! Order on the wire is make before break: secrets, clusters, endpoints, listeners, routes; then what is gone, backwards,
 //! once the client confirmed that nothing refers to it any longer. No step waits for ever: a client may be slow
 //! (Envoy withholds the ACK of clusters while they warm), may refuse, or may never ask.
 
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::snapshot::{Resource, Snapshot};
 use ledger::{Answer, Ledger, Target};
 pub use subscription::TooManyNames;
+use subscription::Wildcard;
 
 /// One request of a client, free of the wire's form.
 #[derive(Clone, Debug)]
@@ -111,21 +112,23 @@ pub struct Holding {
 pub struct Stream {
     opened: Instant,
     foreign: bool,
+    /// Whether the client has proven who it is, so that it may have secrets.
+    secure: bool,
     snapshot: Option<Arc<Snapshot>>,
     /// One for each type, in the order of [`ResourceType::ALL`].
-    ledgers: [Ledger; 4],
+    ledgers: [Ledger; ResourceType::COUNT],
     /// What the node was sent on earlier streams and may still hold, for types with wildcards.
-    remembered: [BTreeSet<String>; 4],
+    remembered: [BTreeSet<String>; ResourceType::COUNT],
     routes_held_since: Option<Instant>,
     last_nonce: u64,
-    reports: [TypeReport; 4],
+    reports: [TypeReport; ResourceType::COUNT],
 }
 
 impl Stream {
     /// A stream that has just opened. `foreign` clients get endpoints again after each change of their cluster.
     /// `remembered` holds the names that the node was sent before: after a partly refused response Envoy does not
     /// list all that it holds.
-    pub fn new(now: Instant, foreign: bool, remembered: [BTreeSet<String>; 4]) -> Self {
+    pub fn new(now: Instant, foreign: bool, remembered: [BTreeSet<String>; ResourceType::COUNT]) -> Self {
         let blank = |kind| TypeReport {
             kind,
             resources: 0,
@@ -139,6 +142,7 @@ impl Stream {
         Self {
             opened: now,
             foreign,
+            secure: false,
             snapshot: None,
             ledgers: Default::default(),
             remembered,
@@ -146,6 +150,11 @@ impl Stream {
             last_nonce: 0,
             reports: ResourceType::ALL.map(blank),
         }
+    }
+
+    /// A stream whose client has proven who it is: it may have secrets. Any other has none, whatever its snapshot holds.
+    pub fn secured(self) -> Self {
+        Self { secure: true, ..self }
     }
 
     /// Takes a request: an acknowledgement, a change of subscriptions, or both.
@@ -157,7 +166,7 @@ impl Stream {
         let ledger = &mut self.ledgers[index];
         let answer = ledger.answer(&request.nonce, request.error.as_deref());
         let asked =
-            ledger.subscription.ask(request.subscribe, request.unsubscribe, request.kind.is_wildcard())?;
+            ledger.subscription.ask(request.subscribe, request.unsubscribe, Wildcard::of(request.kind))?;
         if asked.first {
             ledger.begin(request.initial_versions, std::mem::take(&mut self.remembered[index]));
         }
@@ -184,6 +193,12 @@ impl Stream {
 
     /// Takes the latest snapshot of the client's scope.
     pub fn on_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        // The second lock on the same door: translation makes secrets for secure scopes only.
+        let snapshot = if self.secure || snapshot.resources.secrets.is_empty() {
+            snapshot
+        } else {
+            Arc::new(snapshot.without_secrets())
+        };
         for kind in ResourceType::ALL {
             let same = self.snapshot.as_ref().is_some_and(|old| old.version(kind) == snapshot.version(kind));
             if !same {
@@ -204,7 +219,8 @@ impl Stream {
                 return Some(push);
             }
         }
-        for kind in [ResourceType::Route, ResourceType::Cluster, ResourceType::Endpoint] {
+        for kind in [ResourceType::Route, ResourceType::Cluster, ResourceType::Endpoint, ResourceType::Secret]
+        {
             if let Some(push) = self.next_removal(kind, &snapshot, now) {
                 return Some(push);
             }
@@ -236,7 +252,7 @@ impl Stream {
     }
 
     /// How far each type is.
-    pub fn report(&mut self, now: Instant) -> &[TypeReport; 4] {
+    pub fn report(&mut self, now: Instant) -> &[TypeReport; ResourceType::COUNT] {
         for (ledger, report) in self.ledgers.iter().zip(&mut self.reports) {
             let state = match ledger {
                 ledger if !ledger.subscription.is_requested() => TypeState::NotRequested,
@@ -351,7 +367,7 @@ impl Stream {
         Some(push)
     }
 
-    /// A cluster asks for its endpoints, a listener for its routes. Envoy does not ask again when a cluster only
+    /// A cluster asks for its endpoints, a listener for its routes, both for their secrets. Envoy does not ask again when a cluster only
     /// changed, and waits for endpoints none the less.
     fn expect_children(&mut self, push: &Push, snapshot: &Snapshot, now: Instant) {
         if push.kind == ResourceType::Cluster {
@@ -365,6 +381,10 @@ impl Stream {
             if self.foreign {
                 push.resources.iter().for_each(|(name, _)| endpoints.owe(name));
             }
+        }
+        if matches!(push.kind, ResourceType::Cluster | ResourceType::Listener) && !push.resources.is_empty() {
+            let secrets = snapshot.resources.secrets.keys().cloned();
+            self.ledgers[ResourceType::Secret as usize].expect(secrets, now);
         }
         if push.kind == ResourceType::Listener && !push.resources.is_empty() {
             let routes = snapshot.resources.routes.keys().cloned();

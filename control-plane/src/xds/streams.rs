@@ -48,7 +48,7 @@ struct Shared {
     order: VecDeque<ProxyNode>,
 }
 
-type Memory = [BTreeSet<String>; 4];
+type Memory = [BTreeSet<String>; ResourceType::COUNT];
 
 impl Streams {
     /// The streams that are open now, the newest for each node. Two proxies with one id that serve different things are two.

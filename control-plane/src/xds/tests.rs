@@ -150,8 +150,11 @@ async fn a_proxy_subscribes_follows_refuses_and_comes_back() {
     let second = client.hear_some().await;
     assert_eq!(bodies(&second), [("a", "a2")]);
     client.acknowledge(&second, Some("a: no such thing")).await;
-    server.wait_report(|report| report.types[0].state == TypeState::Rejected).await;
-    assert_eq!(server.streams.current()[0].types[0].error.as_deref(), Some("a: no such thing"));
+    server.wait_report(|report| report.types[Cluster as usize].state == TypeState::Rejected).await;
+    assert_eq!(
+        server.streams.current()[0].types[Cluster as usize].error.as_deref(),
+        Some("a: no such thing")
+    );
     assert_eq!(server.streams.current()[0].applied_generation, 1);
 
     server.publish(3, &[("a", "a3"), ("b", "b1")]);
@@ -182,7 +185,9 @@ async fn a_proxy_that_is_early_waits_and_never_sees_an_empty_world() {
     timeout(LIMIT, server.snapshots.wanted()).await.unwrap();
     assert_eq!(server.snapshots.missing(), [scope()]);
     server
-        .wait_report(|report| report.types.first().is_some_and(|one| one.state == TypeState::Pending))
+        .wait_report(|report| {
+            report.types.get(Cluster as usize).is_some_and(|one| one.state == TypeState::Pending)
+        })
         .await;
     server.publish(1, &[("a", "a1")]);
     assert_eq!(bodies(&client.hear_some().await), [("a", "a1")]);
@@ -235,17 +240,19 @@ async fn two_streams_of_one_node_are_served_and_the_newest_is_reported() {
     old.say(ask(Cluster, Some(gateway_node("g")))).await;
     let response = old.hear_some().await;
     old.acknowledge(&response, None).await;
-    server.wait_report(|report| report.types[0].state == TypeState::Synced).await;
+    server.wait_report(|report| report.types[Cluster as usize].state == TypeState::Synced).await;
     let mut new = server.connect().await;
     new.say(ask(Cluster, Some(gateway_node("g")))).await;
     new.hear_some().await;
     assert_eq!(server.streams.count(), 2);
-    server.wait_report(|report| report.types[0].state == TypeState::Pending).await;
+    server.wait_report(|report| report.types[Cluster as usize].state == TypeState::Pending).await;
     assert_eq!(server.streams.current().len(), 1);
     server.publish(2, &[("a", "a2")]);
     assert_eq!(bodies(&old.hear_some().await), [("a", "a2")]);
     drop(new);
-    server.wait_report(|report| report.types[0].sent.is_some() && server.streams.count() == 1).await;
+    server
+        .wait_report(|report| report.types[Cluster as usize].sent.is_some() && server.streams.count() == 1)
+        .await;
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ fn report() -> Report {
         types: vec![
             status("cluster", State::Synced, None),
             status("route", State::Rejected, Some("shop/public/80: no such cluster")),
+            status("secret", State::Synced, None),
             TypeStatus { sent: None, ..status("endpoint", State::NotRequested, None) },
         ],
     };
@@ -40,8 +41,8 @@ fn proxies_stand_in_aligned_columns_with_their_errors_below() {
     let expected = "\
 generation 7
 
-PROXY        ROLE               CLUSTERS           ENDPOINTS  LISTENERS  ROUTES               CERTIFICATE  APPLIED  AGE
-shop/public  gateway (foreign)  synced 3f2a91 (4)  -          -          rejected 3f2a91 (4)  plaintext    6        59s
+PROXY        ROLE               CLUSTERS           ENDPOINTS  LISTENERS  ROUTES               SECRETS            CERTIFICATE  APPLIED  AGE
+shop/public  gateway (foreign)  synced 3f2a91 (4)  -          -          rejected 3f2a91 (4)  synced 3f2a91 (4)  plaintext    6        59s
 
 shop/public refuses a route: shop/public/80: no such cluster
 ";

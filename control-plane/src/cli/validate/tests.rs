@@ -137,3 +137,57 @@ fn programs_get_the_same_as_people() {
     assert_eq!(value["conditions"][0]["type"], "Accepted");
     assert_eq!(value["conditions"][0]["file"], "route.yaml");
 }
+
+/// What looks like a certificate with its key, from as near as a folder is looked at.
+const PAIR: &str = "
+apiVersion: v1
+kind: Secret
+metadata: {name: pair, namespace: shop}
+type: kubernetes.io/tls
+stringData:
+  tls.crt: |
+    -----BEGIN CERTIFICATE-----
+    AA==
+    -----END CERTIFICATE-----
+  tls.key: |
+    -----BEGIN PRIVATE KEY-----
+    AA==
+    -----END PRIVATE KEY-----
+";
+
+#[test]
+fn https_is_looked_at_as_a_proxy_would_have_it_that_may_have_its_key() {
+    let https = GATEWAY.replace(
+        "{name: http, port: 80, protocol: HTTP}",
+        "{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: pair}]}}",
+    );
+    let examination = examined(&[("gateway.yaml", &https), ("pair.yaml", PAIR), ("route.yaml", ROUTE)]);
+    assert!(examination.is_clean(), "{}", examination.text());
+    let text = examined(&[("gateway.yaml", &https), ("route.yaml", ROUTE)]).text();
+    assert!(text.contains("gateway.yaml:2: Gateway shop/edge: "), "{text}");
+    assert!(
+        text.contains(
+            "tls.certificateRefs[0]: Secret shop/pair does not exist (ResolvedRefs: InvalidCertificateRef)"
+        ),
+        "{text}"
+    );
+    let broken = PAIR.replace("CERTIFICATE", "CERTIFICATE REQUEST");
+    let text = examined(&[("pair.yaml", &broken)]).text();
+    assert!(text.starts_with("pair.yaml:1: Secret shop/pair: data[\"tls.crt\"]: "), "{text}");
+}
+
+#[test]
+fn a_policy_of_mutual_tls_that_an_older_one_overrules_is_told() {
+    let policy = |name: &str, year: u32| {
+        format!(
+            "---\napiVersion: sidegate.dev/v1alpha1\nkind: MeshTLSPolicy\nmetadata: {{name: {name}, namespace: shop, creationTimestamp: \"{year}-01-01T00:00:00Z\"}}\nspec: {{mode: STRICT}}\n"
+        )
+    };
+    let both = policy("young", 2024) + &policy("old", 2020);
+    let text = examined(&[("gateway.yaml", GATEWAY), ("policy.yaml", &both)]).text();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.contains("MeshTLSPolicy shop/young: the namespace has MeshTLSPolicy shop/old, which is older"),
+        "{text}"
+    );
+}

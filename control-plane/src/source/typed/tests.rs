@@ -97,7 +97,7 @@ fn quantities_may_be_numbers() {
 fn string_data_becomes_data() {
     let read = read_yaml(
         Kind::Secret,
-        "{metadata: {name: a}, type: kubernetes.io/tls, data: {tls.crt: YQ==}, stringData: {tls.key: hush, x: hi}}",
+        "{metadata: {name: a}, type: Opaque, data: {tls.crt: YQ==}, stringData: {tls.key: hush, x: hi}}",
     );
     let Some(Object::Secret(secret)) = read.object else { panic!("{:?}", read.problems) };
     let data = secret.data.as_ref().unwrap();

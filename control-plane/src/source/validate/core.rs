@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::ByteString;
+
 use super::names;
 use super::tree::{Node, Report};
+use crate::model::pem;
 
 /// Checks a Service.
 pub(super) fn service(root: &Node<'_>, report: &mut Report) {
@@ -88,10 +91,18 @@ pub(super) fn secret(root: &Node<'_>, report: &mut Report) {
     if root.get("type").text() != Some("kubernetes.io/tls") {
         return;
     }
-    for key in ["tls.crt", "tls.key"] {
+    let certificate = (pem::has_certificate as fn(&[u8]) -> bool, "a certificate in PEM form");
+    let key = (pem::has_private_key as fn(&[u8]) -> bool, "a private key in PEM form that is not encrypted");
+    for (key, (holds, says)) in [("tls.crt", certificate), ("tls.key", key)] {
         let entry = root.get("data").get(key);
-        if entry.text().is_none_or(str::is_empty) {
+        let Some(text) = entry.text().filter(|text| !text.is_empty()) else {
             report.refuse(&entry, "required in a Secret of type kubernetes.io/tls, and not there or empty");
+            continue;
+        };
+        // What is no base64 was refused when the object was read.
+        let bytes = serde_json::from_value::<ByteString>(text.into());
+        if bytes.is_ok_and(|bytes| !holds(&bytes.0)) {
+            report.refuse(&entry, format!("holds no {}", says.trim_start_matches("a ")));
         }
     }
 }

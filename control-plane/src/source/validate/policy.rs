@@ -33,6 +33,44 @@ pub(super) fn backend_policy(root: &Node<'_>, report: &mut Report) {
     positive_duration(&spec.get("timeouts").get("connect"), report);
 }
 
+/// Checks a MeshTLSPolicy.
+pub(super) fn mesh_tls_policy(root: &Node<'_>, report: &mut Report) {
+    let spec = root.get("spec");
+    let (references, selector, ports) = (spec.get("targetRefs"), spec.get("selector"), spec.get("ports"));
+    if references.len() > 0 {
+        targets(&references, &[("", "Namespace"), ("", "Service")], report);
+        if selector.exists() {
+            report.refuse(&selector, "a policy has targetRefs or a selector, not both");
+        }
+    }
+    if selector.exists() && selector.get("matchLabels").has_no_entries() {
+        report.refuse(
+            &selector.get("matchLabels"),
+            "at least one label; leave selector out to mean the whole namespace",
+        );
+    }
+    for target in references.items().filter(|target| target.get("kind").text() == Some("Namespace")) {
+        if target.get("name").text() != root.get("metadata").get("namespace").text() {
+            report.refuse(
+                &target.get("name"),
+                "a policy targets the namespace that it stands in, and no other",
+            );
+        }
+    }
+    if !spec.get("mode").exists() && ports.has_no_entries() {
+        report.refuse(&spec.get("mode"), "required, or a mode for some ports: STRICT, PERMISSIVE or DISABLE");
+    }
+    let of_namespace = references.items().any(|target| target.get("kind").text() == Some("Namespace"));
+    if !ports.has_no_entries() && (of_namespace || !selector.exists() && references.len() == 0) {
+        report.refuse(&ports, "a port is one of a workload: use a selector, or targetRefs of kind Service");
+    }
+    for (key, port) in ports.entries() {
+        if !key.parse::<u16>().is_ok_and(|number| number > 0) {
+            report.refuse(&port, "is not a port between 1 and 65535 (the app's own port, not the Service's)");
+        }
+    }
+}
+
 pub(super) fn targets(list: &Node<'_>, allowed: &[(&str, &str)], report: &mut Report) {
     report.at_least_one(list);
     report.at_most(list, 16);

@@ -322,7 +322,24 @@ fn services_slices_and_pods() {
     refuses(Kind::Pod, "{status: {podIP: localhost}}", "status.podIP");
     let port = "spec.containers[0].ports[0].containerPort";
     refuses(Kind::Pod, "{spec: {containers: [{name: c, ports: [{containerPort: 0}]}]}}", port);
-    refuses(Kind::Secret, "{type: kubernetes.io/tls, data: {tls.crt: YQ==}}", "data[\"tls.key\"]");
+    let block = |label: &str| {
+        let text = format!("-----BEGIN {label}-----\nAA==\n-----END {label}-----\n");
+        serde_json::to_value(k8s_openapi::ByteString(text.into_bytes())).unwrap()
+    };
+    let secret = |certificate: &str, key: &str| {
+        format!(
+            "{{type: kubernetes.io/tls, data: {{tls.crt: {}, tls.key: {}}}}}",
+            block(certificate),
+            block(key)
+        )
+    };
+    accepts(Kind::Secret, &secret("CERTIFICATE", "EC PRIVATE KEY"));
+    refuses(Kind::Secret, &secret("CERTIFICATE", "CERTIFICATE"), "data[\"tls.key\"]");
+    refuses(Kind::Secret, &secret("CERTIFICATE", "ENCRYPTED PRIVATE KEY"), "data[\"tls.key\"]");
+    refuses(Kind::Secret, &secret("PRIVATE KEY", "PRIVATE KEY"), "data[\"tls.crt\"]");
+    let alone = format!("{{type: kubernetes.io/tls, data: {{tls.crt: {}}}}}", block("CERTIFICATE"));
+    refuses(Kind::Secret, &alone, "data[\"tls.key\"]");
+    accepts(Kind::Secret, "{type: Opaque, data: {tls.crt: YQ==}}");
 }
 
 #[test]
@@ -411,6 +428,37 @@ fn access_policies() {
         refuses(Kind::JwtPolicy, &format!("{{spec: {{jwtRules: [{{{rule}}}]}}}}"), field);
     }
     refuses(Kind::JwtPolicy, "{spec: {jwtRules: []}}", "spec.jwtRules");
+}
+
+#[test]
+fn policies_of_mutual_tls() {
+    let service = "targetRefs: [{group: '', kind: Service, name: web}]";
+    for text in [
+        "mode: STRICT".to_owned(),
+        format!("{service}, mode: PERMISSIVE, ports: {{'8080': {{mode: DISABLE}}}}"),
+        "selector: {matchLabels: {app: web}}, ports: {'8080': {mode: DISABLE}}".to_owned(),
+        "targetRefs: [{group: '', kind: Namespace, name: b}], mode: STRICT".to_owned(),
+    ] {
+        accepts(Kind::MeshTlsPolicy, &format!("{{spec: {{{text}}}}}"));
+    }
+    for (text, field) in [
+        (String::new(), "spec.mode"),
+        ("mode: STRICT, ports: {'8080': {mode: DISABLE}}".to_owned(), "spec.ports"),
+        (format!("{service}, ports: {{'0': {{mode: DISABLE}}}}"), "spec.ports.0"),
+        (format!("{service}, ports: {{http: {{mode: DISABLE}}}}"), "spec.ports.http"),
+        (format!("{service}, mode: STRICT, selector: {{matchLabels: {{app: web}}}}"), "spec.selector"),
+        ("mode: STRICT, selector: {matchLabels: {}}".to_owned(), "spec.selector.matchLabels"),
+        (
+            "mode: STRICT, targetRefs: [{group: '', kind: Namespace, name: c}]".to_owned(),
+            "spec.targetRefs[0].name",
+        ),
+        (
+            "mode: STRICT, targetRefs: [{group: apps, kind: Deployment, name: a}]".to_owned(),
+            "spec.targetRefs[0]",
+        ),
+    ] {
+        refuses(Kind::MeshTlsPolicy, &format!("{{spec: {{{text}}}}}"), field);
+    }
 }
 
 #[test]

@@ -40,6 +40,19 @@ impl<'v> Node<'v> {
         self.value.and_then(Value::as_array).map_or(0, Vec::len)
     }
 
+    /// The entries of a map; nothing for anything else.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'v str, Node<'v>)> + '_ {
+        let entries = self.value.and_then(Value::as_object).into_iter().flatten();
+        entries.map(|(key, value)| {
+            (key.as_str(), Node { value: Some(value), path: path::join(&self.path, key) })
+        })
+    }
+
+    /// Whether there is no entry in the map here, or no map.
+    pub(super) fn has_no_entries(&self) -> bool {
+        self.value.and_then(Value::as_object).is_none_or(serde_json::Map::is_empty)
+    }
+
     pub(super) fn exists(&self) -> bool {
         self.value.is_some()
     }

@@ -228,7 +228,7 @@ fn retries_are_the_rules_own_or_the_safe_default() {
 fn a_foreign_data_plane_gets_no_retries_that_could_deliver_twice() {
     let view = view(&yaml("backendRefs: [{name: web, port: 80}]"));
     let scope = Scope::Gateway { gateway: Name::new("edge", "public"), foreign: true, secure: false };
-    let shown = Shown(translate(&view, &scope));
+    let shown = Shown(translate(&view, None, &scope));
     assert_eq!(policy(&shown).retry_on, "connect-failure,refused-stream,reset-before-request");
     assert!(policy(&shown).retriable_status_codes.is_empty());
 }

@@ -18,7 +18,7 @@ use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::
 use sidegate_xds::google::protobuf::value::Kind as ValueKind;
 use sidegate_xds::resource::from_any;
 
-use crate::model::{Name, Scope, View};
+use crate::model::{Name, Scope, Trust, View};
 use crate::snapshot::Resource;
 use crate::translate::{Translation, translate};
 
@@ -67,7 +67,7 @@ fn insert(view: &mut View, mut value: Value) {
     if value.get("apiVersion").is_none() {
         value["apiVersion"] = Value::from(match kind.as_str() {
             "EndpointSlice" => "discovery.k8s.io/v1",
-            "Namespace" | "Service" | "Pod" => "v1",
+            "Namespace" | "Service" | "Pod" | "Secret" | "ConfigMap" => "v1",
             "ReferenceGrant" => "gateway.networking.k8s.io/v1",
             _ => "gateway.networking.k8s.io/v1",
         });
@@ -80,6 +80,8 @@ fn insert(view: &mut View, mut value: Value) {
         "Service" => drop(view.services.insert(name, read(value))),
         "EndpointSlice" => drop(view.endpoint_slices.insert(name, read(value))),
         "Pod" => drop(view.pods.insert(name, read(value))),
+        "Secret" => drop(view.secrets.insert(name, read(value))),
+        "ConfigMap" => drop(view.config_maps.insert(name, read(value))),
         "Gateway" => drop(view.gateways.insert(name, read(value))),
         "HTTPRoute" => drop(view.http_routes.insert(name, read(value))),
         "GRPCRoute" => drop(view.grpc_routes.insert(name, read(value))),
@@ -88,6 +90,7 @@ fn insert(view: &mut View, mut value: Value) {
         "BackendPolicy" => drop(view.backend_policies.insert(name, read(value))),
         "AuthorizationPolicy" => drop(view.authorization_policies.insert(name, read(value))),
         "JWTPolicy" => drop(view.jwt_policies.insert(name, read(value))),
+        "MeshTLSPolicy" => drop(view.mesh_tls_policies.insert(name, read(value))),
         other => panic!("fixture of unknown kind {other}"),
     }
 }
@@ -103,18 +106,41 @@ pub(super) fn gateway(yaml: &str) -> Shown {
 
 /// Another Gateway.
 pub(super) fn gateway_named(yaml: &str, namespace: &str, name: &str) -> Shown {
-    Shown(translate(
-        &view(yaml),
-        &Scope::Gateway { gateway: Name::new(namespace, name), foreign: false, secure: false },
-    ))
+    let scope = Scope::Gateway { gateway: Name::new(namespace, name), foreign: false, secure: false };
+    Shown(translate(&view(yaml), None, &scope))
+}
+
+/// The Gateway `edge/public`, for a proxy that has proven who it is.
+pub(super) fn secure_gateway(yaml: &str) -> Shown {
+    let scope = Scope::Gateway { gateway: Name::new("edge", "public"), foreign: false, secure: true };
+    Shown(translate(&view(yaml), Some(&trust()), &scope))
+}
+
+/// The sidecar of a Pod, that has proven who it is.
+pub(super) fn secure_sidecar(yaml: &str, namespace: &str, name: &str) -> Shown {
+    let scope = Scope::Sidecar { pod: Name::new(namespace, name), foreign: false, secure: true };
+    Shown(translate(&view(yaml), Some(&trust()), &scope))
+}
+
+/// Two trust domains, the own one with two roots.
+pub(super) fn trust() -> Trust {
+    let root = |name: &str| format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----");
+    Trust {
+        trust_domain: "mesh.test".to_owned(),
+        bundles: [
+            ("mesh.test".to_owned(), vec![root("one"), root("two")]),
+            ("away.test".to_owned(), vec![root("away")]),
+        ]
+        .into_iter()
+        .collect(),
+        ..Trust::default()
+    }
 }
 
 /// The sidecar of a Pod.
 pub(super) fn sidecar(yaml: &str, namespace: &str, name: &str) -> Shown {
-    Shown(translate(
-        &view(yaml),
-        &Scope::Sidecar { pod: Name::new(namespace, name), foreign: false, secure: false },
-    ))
+    let scope = Scope::Sidecar { pod: Name::new(namespace, name), foreign: false, secure: false };
+    Shown(translate(&view(yaml), None, &scope))
 }
 
 /// A translation, and questions to it.
@@ -245,4 +271,30 @@ pub(super) fn metadata(metadata: &Option<Metadata>) -> BTreeMap<String, String> 
             other => panic!("{other:?}"),
         })
         .collect()
+}
+
+/// The text that a matcher wants to see, exactly.
+pub(super) fn exact(matcher: &sidegate_xds::envoy::r#type::matcher::v3::StringMatcher) -> String {
+    use sidegate_xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+    match &matcher.match_pattern {
+        Some(MatchPattern::Exact(text)) if !matcher.ignore_case => text.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Standard base64.
+pub(super) fn base64(text: &str) -> String {
+    let bytes = k8s_openapi::ByteString(text.as_bytes().to_vec());
+    serde_json::to_value(bytes).unwrap().as_str().unwrap().to_owned()
+}
+
+/// A Secret of type `kubernetes.io/tls` with what looks like a pair.
+pub(super) fn pair(namespace: &str, name: &str) -> String {
+    let block = |label: &str| base64(&format!("-----BEGIN {label}-----\nAA==\n-----END {label}-----\n"));
+    format!(
+        "---\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\ntype: kubernetes.io/tls\n\
+         data: {{tls.crt: {}, tls.key: {}}}\n",
+        block("CERTIFICATE"),
+        block("PRIVATE KEY")
+    )
 }

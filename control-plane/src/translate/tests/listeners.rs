@@ -80,7 +80,7 @@ fn a_gateway_listens_on_the_addresses_it_names() {
 
 #[test]
 fn other_protocols_are_named_and_left_out() {
-    for protocol in ["HTTPS", "TLS", "TCP", "UDP", "example.com/X"] {
+    for protocol in ["TLS", "TCP", "UDP", "example.com/X"] {
         let shown = gateway(&with_listeners(&format!(
             "  - {{name: web, protocol: HTTP, port: 80}}\n  - {{name: odd, protocol: {protocol}, port: 443}}"
         )));

@@ -6,12 +6,21 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 use prost::Message;
 use sidegate_xds::envoy::config::cluster::v3::Cluster;
+use sidegate_xds::envoy::config::core::v3::{TransportSocket, transport_socket};
+use sidegate_xds::envoy::config::listener::v3::{Listener, filter};
 use sidegate_xds::envoy::config::route::v3::RouteConfiguration;
 use sidegate_xds::envoy::config::route::v3::route::Action;
 use sidegate_xds::envoy::config::route::v3::route_action::ClusterSpecifier;
 use sidegate_xds::envoy::config::route::v3::route_match::PathSpecifier;
+use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use sidegate_xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
+use sidegate_xds::envoy::extensions::transport_sockets::tls::v3::{
+    CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext,
+};
+use sidegate_xds::resource::from_any;
 
-use super::fixture::view;
+use super::fixture::{base64, trust, view};
 use crate::model::{Name, Scope};
 use crate::translate::{Translation, translate};
 
@@ -52,10 +61,11 @@ fn pod() -> impl Strategy<Value = String> {
     let ip = one_of(&["10.0.0.1", "10.0.0.2", "127.0.0.2", "fd00::1", "none"]);
     let inbound = one_of(&["80:15006", "80:1,81:2", "80:1,80:2", "x", ""]);
     let outbound = one_of(&["15001", "0", "x"]);
-    (namespace(), name(), ip, inbound, outbound).prop_map(|(namespace, name, ip, inbound, outbound)| {
+    let account = one_of(&["default", "a", "b", "ü"]);
+    (namespace(), name(), ip, inbound, outbound, account).prop_map(|(namespace, name, ip, inbound, outbound, account)| {
         format!(
             "kind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: x}}, annotations: {{sidegate.dev/inbound: \
-             '{inbound}', sidegate.dev/outbound-proxy: '{outbound}'}}}}\nstatus: {{podIP: '{ip}'}}\n"
+             '{inbound}', sidegate.dev/outbound-proxy: '{outbound}'}}}}\nspec: {{serviceAccountName: {account}, containers: []}}\nstatus: {{podIP: '{ip}'}}\n"
         )
     })
 }
@@ -73,12 +83,27 @@ fn slice() -> impl Strategy<Value = String> {
 }
 
 fn gateway() -> impl Strategy<Value = String> {
-    let protocol = one_of(&["HTTP", "HTTP", "HTTP", "HTTPS"]);
-    let listener =
-        (one_of(&["l", "k"]), port(), protocol, proptest::option::of(host()), one_of(&["All", "Same"]));
-    (namespace(), proptest::collection::vec(listener, 0..5)).prop_map(|(namespace, listeners)| {
-        let mut yaml = format!("kind: Gateway\nmetadata: {{name: g, namespace: {namespace}}}\nspec:\n  gatewayClassName: c\n  listeners:\n");
-        for (name, port, protocol, host, from) in &listeners {
+    let protocol = one_of(&[
+        "HTTP",
+        "HTTP",
+        "TLS",
+        "HTTPS",
+        "HTTPS, tls: {certificateRefs: [{name: x}]}",
+        "HTTPS, tls: {certificateRefs: [{name: x, namespace: n}, {name: y}]}",
+        "HTTPS, tls: {mode: Passthrough}",
+    ]);
+    let name = one_of(&["l", "k", "j", "i"]);
+    let listener = (name, port(), protocol, proptest::option::of(host()), one_of(&["All", "Same"]));
+    let frontend = one_of(&[
+        "",
+        "  tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: x}]}}}}\n",
+        "  tls: {frontend: {default: {}, perPort: [{port: 443, tls: {validation: {caCertificateRefs: [{group: '', kind: Secret, name: z}]}}}]}}\n",
+    ]);
+    (namespace(), proptest::collection::vec(listener, 0..5), frontend).prop_map(|(namespace, listeners, frontend)| {
+        let mut yaml = format!("kind: Gateway\nmetadata: {{name: g, namespace: {namespace}}}\nspec:\n{frontend}  gatewayClassName: c\n  listeners:\n");
+        let mut names = BTreeSet::new();
+        // The API server refuses two listeners of one name.
+        for (name, port, protocol, host, from) in listeners.iter().filter(|each| names.insert(&each.0)) {
             let host = host.as_ref().map(|host| format!(", hostname: {host}")).unwrap_or_default();
             let _ = writeln!(
                 yaml,
@@ -186,6 +211,42 @@ fn policy() -> impl Strategy<Value = String> {
     })
 }
 
+fn mesh_tls() -> impl Strategy<Value = String> {
+    let place = one_of(&["n", "m", "sidegate-system"]);
+    let target = one_of(&[
+        "",
+        "selector: {matchLabels: {app: x}}, ",
+        "targetRefs: [{group: '', kind: Namespace, name: n}], ",
+        "targetRefs: [{group: '', kind: Service, name: x}, {group: '', kind: Service, name: y}], ",
+        "targetRefs: [{group: apps, kind: Deployment, name: y}], ",
+    ]);
+    let mode = || one_of(&["STRICT", "PERMISSIVE", "DISABLE"]);
+    (place, name(), target, mode(), mode()).prop_map(|(namespace, name, target, mode, port)| {
+        format!(
+            "kind: MeshTLSPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{target}mode: {mode}, ports: {{'81': {{mode: {port}}}}}}}\n"
+        )
+    })
+}
+
+/// Certificates, or what looks like some from afar.
+fn material() -> impl Strategy<Value = String> {
+    let certificate = "-----BEGIN CERTIFICATE-----\\nAA==\\n-----END CERTIFICATE-----\\n";
+    let key = "-----BEGIN PRIVATE KEY-----\\nAA==\\n-----END PRIVATE KEY-----\\n";
+    let content = proptest::sample::select(vec![certificate, key, ""]);
+    let kind = one_of(&["Secret", "ConfigMap"]);
+    (namespace(), name(), kind, content, one_of(&["kubernetes.io/tls", "Opaque"])).prop_map(
+        move |(namespace, name, kind, content, of_type)| {
+            let metadata = format!("kind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\n");
+            if kind == "ConfigMap" {
+                return format!("{metadata}data: {{ca.crt: \"{content}\"}}\n");
+            }
+            let data = [("tls.crt", content), ("tls.key", key), ("ca.crt", content)]
+                .map(|(name, text)| format!("{name}: {}", base64(&text.replace("\\n", "\n"))));
+            format!("{metadata}type: {of_type}\ndata: {{{}}}\n", data.join(", "))
+        },
+    )
+}
+
 const CLASS: &str =
     "kind: GatewayClass\nmetadata: {name: c}\nspec: {controllerName: sidegate.dev/gateway-controller}\n";
 
@@ -199,6 +260,8 @@ fn manifests() -> impl Strategy<Value = String> {
         4 => http_route(),
         2 => grpc_route(),
         1 => policy(),
+        1 => mesh_tls(),
+        2 => material(),
         1 => Just(grant.to_owned()),
     ];
     proptest::collection::vec(object, 0..24)
@@ -219,7 +282,80 @@ fn scopes() -> Vec<Scope> {
             secure: false,
         }));
     }
+    let proven = scopes.clone().into_iter().map(|scope| match scope {
+        Scope::Gateway { gateway, foreign, .. } => Scope::Gateway { gateway, foreign, secure: true },
+        Scope::Sidecar { pod, foreign, .. } => Scope::Sidecar { pod, foreign, secure: true },
+    });
+    scopes.extend(proven.collect::<Vec<_>>());
     scopes
+}
+
+/// Whoever is named has a secret, whoever has one is named; nobody who has not proven who it is has one, or is told of TLS.
+fn check_secrets(translation: &Translation, secure: bool, trusting: bool) {
+    let resources = &translation.resources;
+    let mut named = BTreeSet::new();
+    for resource in resources.clusters.values() {
+        let cluster = Cluster::decode(resource.body.clone()).unwrap();
+        let matches = cluster.transport_socket_matches.iter().map(|entry| entry.transport_socket.as_ref());
+        let sockets = matches.chain([cluster.transport_socket.as_ref()]).flatten();
+        for name in sockets.filter_map(common).flat_map(|common| names(&common)) {
+            named.insert(name);
+        }
+    }
+    for resource in resources.listeners.values() {
+        let listener = Listener::decode(resource.body.clone()).unwrap();
+        let sockets = listener.filter_chains.iter().filter_map(|chain| chain.transport_socket.as_ref());
+        for name in sockets.filter_map(common).flat_map(|common| names(&common)) {
+            named.insert(name);
+        }
+    }
+    let had: BTreeSet<String> = resources.secrets.keys().cloned().collect();
+    // A workload's own certificate comes from elsewhere.
+    let own = named.remove("default");
+    assert!(secure || (named.is_empty() && !own), "{named:?}");
+    assert!(trusting || !own);
+    assert_eq!(named, had);
+}
+
+fn common(socket: &TransportSocket) -> Option<CommonTlsContext> {
+    let Some(transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else { return None };
+    from_any::<UpstreamTlsContext>(any)
+        .map(|context| context.common_tls_context)
+        .or_else(|_| from_any::<DownstreamTlsContext>(any).map(|context| context.common_tls_context))
+        .ok()
+        .flatten()
+}
+
+fn names(common: &CommonTlsContext) -> Vec<String> {
+    let mut names: Vec<String> =
+        common.tls_certificate_sds_secret_configs.iter().map(|config| config.name.clone()).collect();
+    match &common.validation_context_type {
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
+            names.push(config.name.clone());
+        }
+        Some(ValidationContextType::CombinedValidationContext(combined)) => {
+            names.push(combined.validation_context_sds_secret_config.clone().unwrap().name);
+        }
+        other => assert!(other.is_none(), "{other:?}"),
+    }
+    names
+}
+
+/// Every table that a listener asks for is there.
+fn check_listeners(translation: &Translation) {
+    let mut asked = BTreeSet::new();
+    for resource in translation.resources.listeners.values() {
+        let listener = Listener::decode(resource.body.clone()).unwrap();
+        let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+        for filter in chains.flat_map(|chain| &chain.filters) {
+            let Some(filter::ConfigType::TypedConfig(any)) = &filter.config_type else { panic!() };
+            let Ok(manager) = from_any::<HttpConnectionManager>(any) else { continue };
+            if let Some(RouteSpecifier::Rds(rds)) = manager.route_specifier {
+                asked.insert(rds.route_config_name);
+            }
+        }
+    }
+    assert_eq!(asked, translation.resources.routes.keys().cloned().collect());
 }
 
 fn check(translation: &Translation) {
@@ -281,11 +417,15 @@ proptest! {
     fn translation_ends_is_deterministic_and_names_nothing_twice(yaml in manifests()) {
         let view = view(&yaml);
         for scope in scopes() {
-            let first = translate(&view, &scope);
-            let second = translate(&view, &scope);
-            prop_assert_eq!(&first.resources, &second.resources);
-            prop_assert_eq!(&first.verdicts, &second.verdicts);
-            check(&first);
+            for trust in [None, Some(&trust())] {
+                let first = translate(&view, trust, &scope);
+                let second = translate(&view, trust, &scope);
+                prop_assert_eq!(&first.resources, &second.resources);
+                prop_assert_eq!(&first.verdicts, &second.verdicts);
+                check(&first);
+                check_listeners(&first);
+                check_secrets(&first, scope.is_secure(), trust.is_some());
+            }
         }
     }
 }

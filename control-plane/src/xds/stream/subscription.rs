@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use sidegate_xds::resource::ResourceType;
+
 /// The name that stands for every resource of a type.
 const WILDCARD: &str = "*";
 
@@ -17,6 +19,28 @@ pub(super) struct Subscription {
     wildcard: bool,
     names: BTreeSet<String>,
     name_bytes: usize,
+}
+
+/// Whether a client may ask for every resource of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wildcard {
+    /// By naming nothing at first, or by `*`.
+    Legacy,
+    /// By `*`.
+    Explicit,
+    /// Not at all: `*` is no name.
+    Never,
+}
+
+impl Wildcard {
+    /// What holds for a type.
+    pub(super) fn of(kind: ResourceType) -> Self {
+        match kind {
+            kind if kind.is_wildcard() => Self::Legacy,
+            kind if kind.is_by_name_only() => Self::Never,
+            _ => Self::Explicit,
+        }
+    }
 }
 
 /// What a request changed.
@@ -44,18 +68,19 @@ impl Subscription {
         &mut self,
         subscribe: Vec<String>,
         unsubscribe: Vec<String>,
-        legacy_wildcard: bool,
+        wildcard: Wildcard,
     ) -> Result<Asked, TooManyNames> {
         let mut asked = Asked { first: !self.requested, ..Asked::default() };
         self.requested = true;
         self.ever_named |= !subscribe.is_empty();
-        if asked.first && !self.ever_named && legacy_wildcard {
+        if asked.first && !self.ever_named && wildcard == Wildcard::Legacy {
             self.wildcard = true;
         }
-        for name in subscribe {
+        let counts = |name: &String| wildcard != Wildcard::Never || name != WILDCARD;
+        for name in subscribe.into_iter().filter(counts) {
             self.add(name, &mut asked)?;
         }
-        for name in unsubscribe {
+        for name in unsubscribe.into_iter().filter(counts) {
             self.drop_name(name, &mut asked);
         }
         Ok(asked)
@@ -126,31 +151,31 @@ mod tests {
     #[test]
     fn an_empty_first_request_means_everything_for_wildcard_types_only() {
         let mut clusters = Subscription::default();
-        clusters.ask(vec![], vec![], true).unwrap();
+        clusters.ask(vec![], vec![], Wildcard::Legacy).unwrap();
         assert!(clusters.is_wildcard());
         let mut endpoints = Subscription::default();
-        endpoints.ask(vec![], vec![], false).unwrap();
+        endpoints.ask(vec![], vec![], Wildcard::Explicit).unwrap();
         assert!(!endpoints.is_wildcard());
     }
 
     #[test]
     fn names_first_then_nothing_is_not_a_wildcard() {
         let mut subscription = Subscription::default();
-        let asked = subscription.ask(names(&["a"]), vec![], true).unwrap();
+        let asked = subscription.ask(names(&["a"]), vec![], Wildcard::Legacy).unwrap();
         assert!(asked.first && asked.owed.contains("a"));
-        let asked = subscription.ask(vec![], names(&["a"]), true).unwrap();
+        let asked = subscription.ask(vec![], names(&["a"]), Wildcard::Legacy).unwrap();
         assert_eq!(asked.dropped, names(&["a"]));
-        subscription.ask(vec![], vec![], true).unwrap();
+        subscription.ask(vec![], vec![], Wildcard::Legacy).unwrap();
         assert!(!subscription.is_wildcard() && !subscription.covers("a"));
     }
 
     #[test]
     fn a_name_on_top_of_the_legacy_wildcard_leaves_the_wildcard_in_place() {
         let mut subscription = Subscription::default();
-        subscription.ask(vec![], vec![], true).unwrap();
-        subscription.ask(names(&["a"]), vec![], true).unwrap();
+        subscription.ask(vec![], vec![], Wildcard::Legacy).unwrap();
+        subscription.ask(names(&["a"]), vec![], Wildcard::Legacy).unwrap();
         assert!(subscription.covers("b"));
-        let asked = subscription.ask(vec![], names(&["a"]), true).unwrap();
+        let asked = subscription.ask(vec![], names(&["a"]), Wildcard::Legacy).unwrap();
         assert!(asked.owed.contains("a"), "an unsubscribed name under a wildcard gets an answer");
         assert!(subscription.covers("a"));
     }
@@ -158,17 +183,17 @@ mod tests {
     #[test]
     fn a_wildcard_in_both_lists_is_nothing_and_stays_nothing() {
         let mut subscription = Subscription::default();
-        subscription.ask(names(&["*"]), names(&["*"]), true).unwrap();
+        subscription.ask(names(&["*"]), names(&["*"]), Wildcard::Legacy).unwrap();
         assert!(!subscription.covers("a"));
-        subscription.ask(vec![], vec![], true).unwrap();
+        subscription.ask(vec![], vec![], Wildcard::Legacy).unwrap();
         assert!(!subscription.covers("a"));
     }
 
     #[test]
     fn losing_the_wildcard_keeps_the_names_and_answers_them() {
         let mut subscription = Subscription::default();
-        subscription.ask(names(&["*", "a"]), vec![], true).unwrap();
-        let asked = subscription.ask(vec![], names(&["*"]), true).unwrap();
+        subscription.ask(names(&["*", "a"]), vec![], Wildcard::Legacy).unwrap();
+        let asked = subscription.ask(vec![], names(&["*"]), Wildcard::Legacy).unwrap();
         assert!(asked.lost_wildcard && asked.owed.contains("a"));
         assert!(subscription.covers("a") && !subscription.covers("b"));
     }
@@ -177,7 +202,7 @@ mod tests {
     fn names_have_a_bound() {
         let mut subscription = Subscription::default();
         let long = "n".repeat(NAME_BYTES_LIMIT);
-        assert!(subscription.ask(vec![long], vec![], true).is_ok());
-        assert_eq!(subscription.ask(names(&["a"]), vec![], true).unwrap_err(), TooManyNames);
+        assert!(subscription.ask(vec![long], vec![], Wildcard::Legacy).is_ok());
+        assert_eq!(subscription.ask(names(&["a"]), vec![], Wildcard::Legacy).unwrap_err(), TooManyNames);
     }
 }

@@ -165,6 +165,10 @@ struct World {
     now: Instant,
 }
 
+/// What this world has: secrets have no form that means anything without the others.
+const KINDS: [ResourceType; 4] =
+    [ResourceType::Cluster, ResourceType::Endpoint, ResourceType::Listener, ResourceType::Route];
+
 #[derive(Clone, Debug)]
 enum Step {
     Set(ResourceType, usize, usize),
@@ -177,7 +181,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let kind = prop::sample::select(ResourceType::ALL.to_vec());
+    let kind = prop::sample::select(KINDS.to_vec());
     prop_oneof![
         4 => (kind.clone(), 0..3_usize, 0..4_usize).prop_map(|(kind, name, form)| Step::Set(kind, name, form)),
         2 => (kind.clone(), 0..3_usize).prop_map(|(kind, name)| Step::Remove(kind, name)),
@@ -255,7 +259,7 @@ impl World {
                 self.step(Step::Request);
                 self.step(Step::Response);
             }
-            for kind in ResourceType::ALL {
+            for kind in KINDS {
                 self.step(Step::Push(kind, 2));
             }
             if self.to_client.is_empty() {
@@ -269,7 +273,7 @@ impl World {
             self.server.stream.as_ref().unwrap().unanswered.is_empty(),
             "every response is answered"
         );
-        for kind in ResourceType::ALL {
+        for kind in KINDS {
             let state = self.server.state.entry(kind).or_default();
             let wanted = self.compiler.wanted(kind);
             let expected: BTreeMap<_, _> = state

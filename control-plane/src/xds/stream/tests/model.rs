@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sidegate_xds::resource::ResourceType::{self, Cluster, Endpoint, Listener, Route};
+use sidegate_xds::resource::ResourceType::{self, Cluster, Endpoint, Listener, Route, Secret};
 use sidegate_xds::resource::content_version;
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ pub(super) fn resources(texts: &[(ResourceType, &str, &str)]) -> Resources {
             Endpoint => &mut resources.endpoints,
             Listener => &mut resources.listeners,
             Route => &mut resources.routes,
-            ResourceType::Secret => continue,
+            Secret => &mut resources.secrets,
         };
         map.insert((*name).to_owned(), resource(text));
     }
@@ -55,10 +55,10 @@ pub(super) struct Copy {
     listed: bool,
 }
 
-/// A client that wants all clusters and listeners, the endpoints of its clusters, the routes of its listeners.
+/// A client that wants all clusters and listeners, the endpoints of its clusters, the routes of its listeners, the secrets of both.
 pub(super) struct Client {
-    pub(super) held: [BTreeMap<String, Copy>; 4],
-    asked: [BTreeSet<String>; 4],
+    pub(super) held: [BTreeMap<String, Copy>; ResourceType::COUNT],
+    asked: [BTreeSet<String>; ResourceType::COUNT],
     pub(super) inbox: VecDeque<Push>,
     pub(super) outbox: VecDeque<Request>,
     refusal: Refusal,
@@ -153,6 +153,7 @@ impl Client {
         }
         let children = child(kind).filter(|_| !copy.body.contains("static"));
         self.held[kind as usize].insert(name.to_owned(), copy);
+        self.ask_for_secrets();
         if let Some(children) = children
             && self.asked[children as usize].insert(name.to_owned())
         {
@@ -160,8 +161,23 @@ impl Client {
         }
     }
 
+    /// Asks for the secrets that clusters and listeners need, and lets go of the others.
+    fn ask_for_secrets(&mut self) {
+        let users = self.held[Cluster as usize].values().chain(self.held[Listener as usize].values());
+        let needed: BTreeSet<String> =
+            users.flat_map(|copy| secrets(&copy.body)).map(str::to_owned).collect();
+        let asked = std::mem::replace(&mut self.asked[Secret as usize], needed.clone());
+        let subscribe: Vec<String> = needed.difference(&asked).cloned().collect();
+        let unsubscribe: Vec<String> = asked.difference(&needed).cloned().collect();
+        self.held[Secret as usize].retain(|name, _| needed.contains(name));
+        if !subscribe.is_empty() || !unsubscribe.is_empty() {
+            self.outbox.push_back(Request { subscribe, unsubscribe, ..request(Secret) });
+        }
+    }
+
     fn remove(&mut self, kind: ResourceType, name: &str) {
         self.held[kind as usize].remove(name);
+        self.ask_for_secrets();
         if let Some(children) = child(kind)
             && self.asked[children as usize].remove(name)
         {
@@ -195,8 +211,13 @@ fn child(kind: ResourceType) -> Option<ResourceType> {
     match kind {
         Cluster => Some(Endpoint),
         Listener => Some(Route),
-        Endpoint | Route | ResourceType::Secret => None,
+        Endpoint | Route | Secret => None,
     }
+}
+
+/// The secrets in the body of a cluster or listener: `v3 needs:s1`.
+fn secrets(body: &str) -> impl Iterator<Item = &str> {
+    body.split_whitespace().filter_map(|word| word.strip_prefix("needs:"))
 }
 
 /// The clusters in a route's body: `v3 > a b`.
@@ -212,7 +233,7 @@ pub(super) struct Wire {
     pub(super) now: Instant,
     foreign: bool,
     /// What the server remembers of the node.
-    memory: [BTreeSet<String>; 4],
+    memory: [BTreeSet<String>; ResourceType::COUNT],
 }
 
 impl Wire {
@@ -220,7 +241,7 @@ impl Wire {
         let now = Instant::now();
         let snapshot = Arc::new(Snapshot::new(1, now, resources));
         let mut wire = Self {
-            stream: Stream::new(now, foreign, Default::default()),
+            stream: Stream::new(now, foreign, Default::default()).secured(),
             client: Client::new(refusal, foreign),
             snapshot,
             now,
@@ -238,7 +259,7 @@ impl Wire {
 
     pub(super) fn reconnect(&mut self) {
         self.client.reconnect();
-        self.stream = Stream::new(self.now, self.foreign, self.memory.clone());
+        self.stream = Stream::new(self.now, self.foreign, self.memory.clone()).secured();
         self.stream.on_snapshot(Arc::clone(&self.snapshot));
     }
 

@@ -24,6 +24,11 @@ enum Step {
         index: u8,
         version: u8,
     },
+    /// A secret has another content; there are two, shared by whoever needs one.
+    Secret {
+        index: u8,
+        version: u8,
+    },
     Listener {
         index: u8,
         version: u8,
@@ -47,6 +52,7 @@ enum Step {
 #[derive(Clone, Debug, Default)]
 struct World {
     clusters: std::collections::BTreeMap<u8, (u8, bool, u8)>,
+    secrets: [u8; 2],
     listeners: std::collections::BTreeMap<u8, (u8, bool, Vec<u8>)>,
 }
 
@@ -65,6 +71,7 @@ impl World {
                 Some((_, _, endpoints)) => *endpoints = version,
                 None => return false,
             },
+            Step::Secret { index, version } => self.secrets[usize::from(index)] = version,
             Step::Listener { index, version, bad, targets } => {
                 self.listeners.insert(index, (version, bad, targets));
             }
@@ -88,14 +95,19 @@ impl World {
         let word = |bad: bool| if bad { "bad" } else { "good" };
         for (index, (version, bad, endpoints)) in &self.clusters {
             let name = format!("c{index}");
-            resources.clusters.insert(name.clone(), resource(&format!("{} {version}", word(*bad))));
+            // Of its three versions one needs no secret, and two need different ones.
+            let needs = version.checked_sub(1).map(|secret| needs(&mut resources, secret, self.secrets));
+            let body = format!("{} {version}{}", word(*bad), needs.unwrap_or_default());
+            resources.clusters.insert(name.clone(), resource(&body));
             resources.endpoints.insert(name, resource(&format!("e{endpoints}")));
         }
         for (index, (version, bad, targets)) in &self.listeners {
             let name = format!("l{index}");
             let existing = targets.iter().filter(|target| self.clusters.contains_key(*target));
             let list: Vec<String> = existing.map(|target| format!("c{target}")).collect();
-            resources.listeners.insert(name.clone(), resource(&format!("{} {version}", word(*bad))));
+            let needs = version.checked_sub(1).map(|secret| needs(&mut resources, secret, self.secrets));
+            let body = format!("{} {version}{}", word(*bad), needs.unwrap_or_default());
+            resources.listeners.insert(name.clone(), resource(&body));
             resources
                 .routes
                 .insert(name, resource(&format!("{} {version} > {}", word(*bad), list.join(" "))));
@@ -104,12 +116,21 @@ impl World {
     }
 }
 
+/// What a body says of the secret that it needs; the secret comes with it.
+fn needs(resources: &mut Resources, secret: u8, versions: [u8; 2]) -> String {
+    let name = format!("s{secret}");
+    let body = resource(&format!("secret {}", versions[usize::from(secret)]));
+    resources.secrets.insert(name.clone(), body);
+    format!(" needs:{name}")
+}
+
 fn world_step(bad: bool) -> impl Strategy<Value = Step> {
     let bad = move || if bad { prop::bool::weighted(0.3).boxed() } else { Just(false).boxed() };
     prop_oneof![
         3 => (0..6u8, 0..3u8, bad()).prop_map(|(index, version, bad)| Step::Cluster { index, version, bad }),
         2 => (0..6u8).prop_map(|index| Step::DropCluster { index }),
         2 => (0..6u8, 0..3u8).prop_map(|(index, version)| Step::Endpoints { index, version }),
+        1 => (0..2u8, 0..3u8).prop_map(|(index, version)| Step::Secret { index, version }),
         3 => (0..3u8, 0..3u8, bad(), prop::collection::vec(0..6u8, 0..4))
             .prop_map(|(index, version, bad, targets)| Step::Listener { index, version, bad, targets }),
         1 => (0..3u8).prop_map(|index| Step::DropListener { index }),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sidegate_xds::resource::ResourceType::{self, Cluster, Endpoint, Listener, Route};
+use sidegate_xds::resource::ResourceType::{self, Cluster, Endpoint, Listener, Route, Secret};
 
 use super::super::{ACK_LIMIT, Push, REMOVAL_LIMIT, ROUTE_HOLD_LIMIT, Request, Stream, TypeState};
 use super::model::{Refusal, Wire, request, resources};
@@ -70,7 +70,7 @@ fn nothing_is_sent_before_the_first_snapshot() {
     let mut stream = Stream::new(wire.now, false, Default::default());
     stream.on_request(request(Cluster)).unwrap();
     assert_eq!(stream.next(wire.now), None);
-    assert_eq!(stream.report(wire.now)[0].state, TypeState::Pending);
+    assert_eq!(stream.report(wire.now)[Cluster as usize].state, TypeState::Pending);
     stream.on_snapshot(wire.snapshot);
     assert_eq!(sent(&stream.next(wire.now).unwrap()), ["a"]);
 }
@@ -185,7 +185,7 @@ fn what_a_reconnecting_client_holds_is_not_sent_again_and_what_is_gone_is_remove
 #[test]
 fn what_a_node_was_sent_before_and_does_not_list_is_removed() {
     let wire = silent(shop("c1", "l1"), true);
-    let mut remembered: [BTreeSet<String>; 4] = Default::default();
+    let mut remembered: [BTreeSet<String>; ResourceType::COUNT] = Default::default();
     remembered[Listener as usize].insert("forgotten".to_owned());
     let mut stream = Stream::new(wire.now, true, remembered);
     stream.on_snapshot(wire.snapshot);
@@ -260,14 +260,14 @@ fn a_refused_resource_is_reported_kept_back_and_mended() {
     wire.rest();
     assert_eq!(state(&mut wire, Cluster), TypeState::Rejected);
     let now = wire.now;
-    assert_eq!(wire.stream.report(now)[0].error.as_deref(), Some("a: is bad"));
+    assert_eq!(wire.stream.report(now)[Cluster as usize].error.as_deref(), Some("a: is bad"));
     assert_eq!(wire.stream.applied_generation(), 0);
     wire.publish(shop("bad c1", "l2"));
     assert_eq!(kinds(&wire.settle()), [Listener], "the same version is not sent again");
     wire.publish(shop("c2", "l2"));
     wire.rest();
     assert_eq!(state(&mut wire, Cluster), TypeState::Synced);
-    assert_eq!(wire.stream.report(now)[0].error, None);
+    assert_eq!(wire.stream.report(now)[Cluster as usize].error, None);
     assert_eq!(wire.stream.applied_generation(), 3);
     wire.assert_equal();
 }
@@ -314,4 +314,74 @@ fn a_client_that_wants_only_clusters_is_not_applied() {
     assert_eq!(wire.send(), None);
     assert_eq!(wire.stream.applied_generation(), 0);
     assert_eq!(state(&mut wire, Listener), TypeState::NotRequested);
+}
+
+/// A gateway with a certificate that its listener shows.
+fn secured(secret: &str) -> Resources {
+    let mut shop = shop("c1", "l1 needs:s");
+    shop.secrets = resources(&[(Secret, "s", secret)]).secrets;
+    shop
+}
+
+#[test]
+fn secrets_go_to_those_who_name_them_and_never_to_a_wildcard() {
+    let mut wire = silent(secured("key"), false);
+    say(&mut wire, request(Secret));
+    say(&mut wire, Request { subscribe: names(&["*"]), ..request(Secret) });
+    assert_eq!(wire.send(), None, "neither the old form nor the new one");
+    assert_eq!(state(&mut wire, Secret), TypeState::Synced);
+    say(&mut wire, Request { subscribe: names(&["s", "ghost"]), ..request(Secret) });
+    let push = wire.send().unwrap();
+    assert_eq!((push.kind, sent(&push), push.removed.clone()), (Secret, vec!["s"], names(&["ghost"])));
+    ack(&mut wire, &push);
+    assert_eq!(wire.send(), None);
+    assert_eq!(state(&mut wire, Secret), TypeState::Synced);
+}
+
+#[test]
+fn a_stream_that_has_proven_nothing_has_no_secrets_whatever_its_snapshot_holds() {
+    let wire = silent(secured("key"), false);
+    let mut stream = Stream::new(wire.now, false, Default::default());
+    stream.on_snapshot(wire.snapshot);
+    stream.on_request(Request { subscribe: names(&["s"]), ..request(Secret) }).unwrap();
+    let push = stream.next(wire.now).unwrap();
+    assert_eq!((push.resources, push.removed), (vec![], names(&["s"])));
+    stream.on_request(Request { subscribe: names(&["*"]), ..request(Secret) }).unwrap();
+    assert_eq!(stream.next(wire.now), None);
+}
+
+#[test]
+fn a_changed_secret_comes_before_what_names_it_and_goes_after() {
+    let mut wire = Wire::new(secured("old"), Refusal::Partly, true);
+    wire.settle();
+    wire.assert_equal();
+    let mut changed = secured("new");
+    changed.clusters = shop("c2", "").clusters;
+    wire.publish(changed);
+    assert_eq!(kinds(&wire.settle())[..2], [Secret, Cluster]);
+    wire.assert_equal();
+    // The listener lets go of its secret: nobody is told that it is gone before.
+    wire.publish(shop("c2", "l2"));
+    let pushes = wire.settle();
+    assert_eq!(pushes[0].kind, Listener);
+    assert!(pushes.iter().all(|push| push.kind != Secret || push.removed.is_empty()), "{pushes:?}");
+    wire.assert_equal();
+}
+
+#[test]
+fn a_generation_is_applied_when_its_secrets_are() {
+    let mut wire = Wire::new(secured("key"), Refusal::Partly, false);
+    // The client asks for everything but the secret, and is about to.
+    while let Some(request) = wire.client.outbox.pop_front() {
+        if request.kind != Secret {
+            wire.stream.on_request(request).unwrap();
+        }
+        while wire.send().is_some() {}
+        wire.client.step();
+        wire.client.step();
+    }
+    assert_eq!(wire.stream.applied_generation(), 0, "the listener waits for its certificate");
+    say(&mut wire, Request { subscribe: names(&["s"]), ..request(Secret) });
+    wire.settle();
+    assert_eq!(wire.stream.applied_generation(), 1);
 }
