@@ -60,7 +60,11 @@ impl Mesh {
             "--manifests",
             &self.manifests.folder().display().to_string(),
             "--xds-address",
+            &self.layout.plain_xds.to_string(),
+            "--secure-xds-address",
             &self.layout.xds.to_string(),
+            "--ca-dir",
+            &self.authority().display().to_string(),
             "--admin-address",
             &self.layout.control_admin.to_string(),
         ]
@@ -72,7 +76,7 @@ impl Mesh {
     /// Starts the gateway.
     pub(super) async fn start_gateway(&mut self) -> Result<(), DemoError> {
         let who = format!("{}/{}", manifests::NAMESPACE, manifests::GATEWAY);
-        self.start_proxy(GATEWAY_PROXY, &["gateway", &who], self.layout.gateway_admin).await?;
+        self.start_proxy(GATEWAY_PROXY, &["gateway", &who], manifests::GATEWAY, self.layout.gateway_admin).await?;
         self.expected.insert(format!("gateway {}", manifests::GATEWAY));
         Ok(())
     }
@@ -100,7 +104,7 @@ impl Mesh {
         }
         self.processes.start(&app_process(&pod.name), &arguments)?;
         let who = format!("{}/{}", manifests::NAMESPACE, pod.name);
-        self.start_proxy(&sidecar_process(&pod.name), &["sidecar", &who], pod.place.admin).await?;
+        self.start_proxy(&sidecar_process(&pod.name), &["sidecar", &who], &pod.account, pod.place.admin).await?;
         self.expected.insert(format!("sidecar {}", pod.name));
         Ok(())
     }
@@ -115,6 +119,29 @@ impl Mesh {
     /// Waits until the gateway says that it is ready.
     pub(super) async fn wait_gateway(&self) -> Result<(), DemoError> {
         self.wait_for_page(GATEWAY_PROXY, local(self.layout.gateway_admin), READY_PATH).await
+    }
+
+    /// `sidegate rotate-root`, to its end.
+    pub(super) async fn rotate_root(&self) -> Result<(), String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let output = Command::new(program)
+            .args(["rotate-root", "--admin", &self.layout.control_admin.to_string(), "--ca-dir"])
+            .arg(self.authority())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("`sidegate rotate-root` failed: {}", said.trim()))
+    }
+
+    /// The folder of the demo's own certificate authority: it ends with the demo.
+    pub(super) fn authority(&self) -> PathBuf {
+        self.root.path().join("authority")
     }
 
     /// Everything listens now: the next demo may choose its ports.
@@ -143,8 +170,14 @@ impl Mesh {
         self.root.path().to_owned()
     }
 
-    async fn start_proxy(&mut self, name: &str, who: &[&str; 2], admin: u16) -> Result<(), DemoError> {
-        let bootstrap = self.bootstrap(who, admin).await.map_err(|reason| self.failure(name, &reason))?;
+    async fn start_proxy(
+        &mut self,
+        name: &str,
+        who: &[&str; 2],
+        account: &str,
+        admin: u16,
+    ) -> Result<(), DemoError> {
+        let bootstrap = self.bootstrap(who, account, admin).await.map_err(|reason| self.failure(name, &reason))?;
         let path = self.root.path().join(format!("{name}.yaml"));
         std::fs::write(&path, bootstrap).map_err(DemoError::folder)?;
         let path = path.display().to_string();
@@ -153,11 +186,13 @@ impl Mesh {
     }
 
     /// What `sidegate bootstrap` prints: the demo uses the command that people use.
-    async fn bootstrap(&self, who: &[&str; 2], admin: u16) -> Result<Vec<u8>, String> {
+    async fn bootstrap(&self, who: &[&str; 2], account: &str, admin: u16) -> Result<Vec<u8>, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let output = Command::new(program)
             .args(["bootstrap", who[0], who[1], "--xds", &self.layout.xds.to_string()])
-            .args(["--admin-port", &admin.to_string()])
+            .args(["--admin-port", &admin.to_string(), "--service-account", account])
+            .arg("--ca-dir")
+            .arg(self.authority())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output()
