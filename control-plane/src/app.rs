@@ -17,7 +17,7 @@ use crate::ca::rotation::Witness;
 use crate::ca::{Authority, CaError};
 use crate::index;
 use crate::jwks;
-use crate::model::View;
+use crate::model::{Trust, View};
 use crate::publish;
 use crate::snapshot::Snapshots;
 use crate::source::{Source, SourceError};
@@ -122,6 +122,7 @@ fn start(
     if let Some(security) = &security {
         reporter.register(|registry| security.refusals.register(registry));
     }
+    let trust = vouched(authority.as_ref());
     if let Some(authority) = authority {
         tokio::spawn(authority.clone().run(witnesses(authority, streams.clone(), snapshots.clone())));
     }
@@ -131,8 +132,6 @@ fn start(
         security.serve(&service, views.clone(), end)
     });
     tokio::spawn(findings::log(views.clone()));
-    // Nobody vouches for anybody until a certificate authority writes here: no mutual TLS, and no secrets.
-    let (_, trust) = watch::channel(None);
     tokio::spawn(publish::run(views, trust, snapshots.clone(), verdict_sender));
     tokio::spawn(status::serve(listeners.admin, Arc::new(reporter)));
     let plain = service.serve(listeners.xds);
@@ -143,6 +142,19 @@ fn start(
         }
     };
     (ending, served)
+}
+
+/// Whom workloads trust, as translation takes it. Without an authority nobody vouches for anybody: no mutual TLS, and no secrets.
+fn vouched(authority: Option<&Authority>) -> watch::Receiver<Option<Arc<Trust>>> {
+    let Some(authority) = authority else { return watch::channel(None).1 };
+    let mut trust = authority.trust();
+    let (sender, receiver) = watch::channel(Some(trust.borrow_and_update().clone()));
+    tokio::spawn(async move {
+        while trust.changed().await.is_ok() {
+            sender.send_replace(Some(trust.borrow_and_update().clone()));
+        }
+    });
+    receiver
 }
 
 /// Whom a rotation of the root may ask: proxies that have proven who they are.

@@ -19,6 +19,7 @@ mod edit; // one value changes, everything else stays
 mod layout; // who listens where
 mod control; // what the control plane says has been applied
 mod load; // an open loop of requests
+mod security; // what must not work, and who called whom
 mod screen; // the live picture
 mod summary; // the verdict
 mod hints; // what to try next

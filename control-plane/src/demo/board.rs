@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::control::Expected;
 use super::plan::{Action, Step};
+use super::security::Security;
 
 /// The state of the demo.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Board {
     pub(super) swaps: Vec<Swap>,
     /// How long the proxies took to come back to the new control plane.
     pub(super) reconnected: Option<Duration>,
+    /// What was tried and counted of the mesh's security.
+    pub(super) security: Security,
     /// The proxies that should apply every change.
     pub(super) expected: Expected,
     /// What the control plane last said of them.
@@ -88,6 +91,7 @@ impl Board {
             lines: steps.iter().map(line).collect(),
             swaps: Vec::new(),
             reconnected: None,
+            security: Security::default(),
             expected: Expected::new(),
             applied: Applied::default(),
         }

@@ -26,8 +26,10 @@ pub(super) struct Layout {
     pub(super) gateway: SocketAddr,
     /// The gateway's admin page.
     pub(super) gateway_admin: u16,
-    /// The control plane, for proxies.
+    /// The control plane, for proxies that prove who they are.
     pub(super) xds: SocketAddr,
+    /// The control plane, without TLS; nobody uses it here.
+    pub(super) plain_xds: SocketAddr,
     /// The control plane, for people.
     pub(super) control_admin: SocketAddr,
     /// Each Pod by name.
@@ -58,6 +60,8 @@ pub(super) fn choose(wanted: &Wanted, free: impl Fn(SocketAddr) -> bool) -> Resu
     }
     let gateway = chooser.one("the gateway", wanted.gateway)?;
     let xds = chooser.one("the control plane's xDS", SocketAddr::new(LOOPBACK, XDS_PORT))?;
+    let plain_xds =
+        chooser.one("the control plane's xDS without TLS", SocketAddr::new(LOOPBACK, PLAIN_XDS_PORT))?;
     let control_admin =
         chooser.one("the control plane's admin page", SocketAddr::new(LOOPBACK, CONTROL_ADMIN_PORT))?;
     let gateway_admin =
@@ -67,6 +71,7 @@ pub(super) fn choose(wanted: &Wanted, free: impl Fn(SocketAddr) -> bool) -> Resu
             gateway,
             gateway_admin,
             xds,
+            plain_xds,
             control_admin,
             pods: BTreeMap::new(),
             notes: chooser.notes,
@@ -85,7 +90,7 @@ pub(super) fn choose(wanted: &Wanted, free: impl Fn(SocketAddr) -> bool) -> Resu
         admin: admin[index],
     };
     let pods = names.iter().enumerate().map(|(index, name)| ((*name).clone(), place(index))).collect();
-    Ok(Layout { gateway, gateway_admin, xds, control_admin, pods, notes: chooser.notes })
+    Ok(Layout { gateway, gateway_admin, xds, plain_xds, control_admin, pods, notes: chooser.notes })
 }
 
 struct Chooser<F> {
@@ -141,7 +146,8 @@ pub(super) struct NoPort {
 }
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const XDS_PORT: u16 = 15010;
+const XDS_PORT: u16 = 15012;
+const PLAIN_XDS_PORT: u16 = 15010;
 const CONTROL_ADMIN_PORT: u16 = 15014;
 const PROXY_ADMIN_PORT: u16 = 15100;
 const PORTS_TRIED: u16 = 500;
@@ -166,7 +172,13 @@ mod tests {
 
     fn all_addresses(layout: &Layout) -> Vec<SocketAddr> {
         let local = |port| SocketAddr::new(LOOPBACK, port);
-        let mut all = vec![layout.gateway, layout.xds, layout.control_admin, local(layout.gateway_admin)];
+        let mut all = vec![
+            layout.gateway,
+            layout.xds,
+            layout.plain_xds,
+            layout.control_admin,
+            local(layout.gateway_admin),
+        ];
         for place in layout.pods.values() {
             all.extend(
                 [place.app, place.inbound, place.outbound].map(|port| SocketAddr::new(place.address, port)),

@@ -21,6 +21,8 @@ pub(super) struct ShopPod {
     pub(super) app: String,
     /// The label `version`.
     pub(super) version: String,
+    /// The service account that it runs as.
+    pub(super) account: String,
     /// Where it listens.
     pub(super) place: Place,
 }
@@ -187,7 +189,10 @@ fn shop_pod(file: &str, pod: Pod) -> Result<ShopPod, String> {
         admin: 0,
     };
     let name = pod.metadata.name.ok_or("no name")?;
-    Ok(ShopPod { file: file.to_owned(), name, app: label("app")?, version: label("version")?, place })
+    let account =
+        pod.spec.and_then(|spec| spec.service_account_name).ok_or("no `spec.serviceAccountName`")?;
+    let (app, version) = (label("app")?, label("version")?);
+    Ok(ShopPod { file: file.to_owned(), name, app, version, account, place })
 }
 
 fn gateway_address() -> Result<SocketAddr, ManifestError> {
@@ -262,7 +267,7 @@ const LOST_ADDRESS: &str = "127.0.0.32";
 const REPLACEMENT_ADDRESS: &str = "127.0.0.33";
 const GATEWAY_TEXT: &str = include_str!("../../../examples/shop/gateway.yaml");
 
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("shop.yaml", include_str!("../../../examples/shop/shop.yaml")),
     ("gateway.yaml", GATEWAY_TEXT),
     ("web.yaml", include_str!("../../../examples/shop/web.yaml")),
@@ -273,6 +278,7 @@ const FILES: [(&str, &str); 10] = [
     ("reviews-v2-1.yaml", include_str!("../../../examples/shop/reviews-v2-1.yaml")),
     (CANARY_FILE, include_str!("../../../examples/shop/canary.yaml")),
     (POLICY_FILE, include_str!("../../../examples/shop/policies.yaml")),
+    ("security.yaml", include_str!("../../../examples/shop/security.yaml")),
 ];
 
 #[cfg(test)]

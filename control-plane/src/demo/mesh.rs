@@ -60,14 +60,13 @@ impl Mesh {
             "--manifests",
             &self.manifests.folder().display().to_string(),
             "--xds-address",
+            &self.layout.plain_xds.to_string(),
+            "--secure-xds-address",
             &self.layout.xds.to_string(),
+            "--ca-dir",
+            &self.authority().display().to_string(),
             "--admin-address",
             &self.layout.control_admin.to_string(),
-            // Nobody is told where it is: the demo's proxies are on the loopback.
-            "--secure-xds-address",
-            "127.0.0.1:0",
-            "--ca-dir",
-            &self.root.path().join("ca").display().to_string(),
         ]
         .map(str::to_owned);
         self.processes.start(CONTROL_PLANE, &arguments)?;
@@ -77,7 +76,8 @@ impl Mesh {
     /// Starts the gateway.
     pub(super) async fn start_gateway(&mut self) -> Result<(), DemoError> {
         let who = format!("{}/{}", manifests::NAMESPACE, manifests::GATEWAY);
-        self.start_proxy(GATEWAY_PROXY, &["gateway", &who], self.layout.gateway_admin).await?;
+        self.start_proxy(GATEWAY_PROXY, &["gateway", &who], manifests::GATEWAY, self.layout.gateway_admin)
+            .await?;
         self.expected.insert(format!("gateway {}", manifests::GATEWAY));
         Ok(())
     }
@@ -105,7 +105,8 @@ impl Mesh {
         }
         self.processes.start(&app_process(&pod.name), &arguments)?;
         let who = format!("{}/{}", manifests::NAMESPACE, pod.name);
-        self.start_proxy(&sidecar_process(&pod.name), &["sidecar", &who], pod.place.admin).await?;
+        self.start_proxy(&sidecar_process(&pod.name), &["sidecar", &who], &pod.account, pod.place.admin)
+            .await?;
         self.expected.insert(format!("sidecar {}", pod.name));
         Ok(())
     }
@@ -120,6 +121,29 @@ impl Mesh {
     /// Waits until the gateway says that it is ready.
     pub(super) async fn wait_gateway(&self) -> Result<(), DemoError> {
         self.wait_for_page(GATEWAY_PROXY, local(self.layout.gateway_admin), READY_PATH).await
+    }
+
+    /// `sidegate rotate-root`, to its end.
+    pub(super) async fn rotate_root(&self) -> Result<(), String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let output = Command::new(program)
+            .args(["rotate-root", "--admin", &self.layout.control_admin.to_string(), "--ca-dir"])
+            .arg(self.authority())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("`sidegate rotate-root` failed: {}", said.trim()))
+    }
+
+    /// The folder of the demo's own certificate authority: it ends with the demo.
+    pub(super) fn authority(&self) -> PathBuf {
+        self.root.path().join("authority")
     }
 
     /// Everything listens now: the next demo may choose its ports.
@@ -148,8 +172,15 @@ impl Mesh {
         self.root.path().to_owned()
     }
 
-    async fn start_proxy(&mut self, name: &str, who: &[&str; 2], admin: u16) -> Result<(), DemoError> {
-        let bootstrap = self.bootstrap(who, admin).await.map_err(|reason| self.failure(name, &reason))?;
+    async fn start_proxy(
+        &mut self,
+        name: &str,
+        who: &[&str; 2],
+        account: &str,
+        admin: u16,
+    ) -> Result<(), DemoError> {
+        let bootstrap =
+            self.bootstrap(who, account, admin).await.map_err(|reason| self.failure(name, &reason))?;
         let path = self.root.path().join(format!("{name}.yaml"));
         std::fs::write(&path, bootstrap).map_err(DemoError::folder)?;
         let path = path.display().to_string();
@@ -158,11 +189,13 @@ impl Mesh {
     }
 
     /// What `sidegate bootstrap` prints: the demo uses the command that people use.
-    async fn bootstrap(&self, who: &[&str; 2], admin: u16) -> Result<Vec<u8>, String> {
+    async fn bootstrap(&self, who: &[&str; 2], account: &str, admin: u16) -> Result<Vec<u8>, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let output = Command::new(program)
-            .args(["bootstrap", who[0], who[1], "--plaintext", "--xds", &self.layout.xds.to_string()])
-            .args(["--admin-port", &admin.to_string()])
+            .args(["bootstrap", who[0], who[1], "--xds", &self.layout.xds.to_string()])
+            .args(["--admin-port", &admin.to_string(), "--service-account", account])
+            .arg("--ca-dir")
+            .arg(self.authority())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output()

@@ -22,6 +22,10 @@ pub(super) enum Action {
     AdmitPod,
     /// Kills the control plane and starts it again.
     RestartControlPlane,
+    /// Speaks to every sidecar without TLS, and to one as somebody whom policy does not let.
+    Intrude,
+    /// Gives the whole mesh another root of trust.
+    RotateRoot,
 }
 
 impl fmt::Display for Action {
@@ -35,6 +39,8 @@ impl fmt::Display for Action {
             Action::AddPod => formatter.write_str("start a replacement"),
             Action::AdmitPod => formatter.write_str("mark the replacement ready"),
             Action::RestartControlPlane => formatter.write_str("kill and restart the control plane"),
+            Action::Intrude => formatter.write_str("try plaintext, and a forbidden call"),
+            Action::RotateRoot => formatter.write_str("exchange the root of trust"),
         }
     }
 }
@@ -62,7 +68,8 @@ pub(super) fn pause(duration: Duration) -> Duration {
 pub(super) const FIRST_CANARY: u32 = 10;
 
 /// The moments are percents of the duration.
-const SCRIPT: [(u32, Action); 9] = [
+const SCRIPT: [(u32, Action); 11] = [
+    (5, Action::Intrude),
     (10, Action::RateLimit),
     (22, Action::Canary(50)),
     (34, Action::LosePod),
@@ -72,6 +79,7 @@ const SCRIPT: [(u32, Action); 9] = [
     (60, Action::RestartControlPlane),
     (72, Action::Balancing),
     (80, Action::Canary(100)),
+    (88, Action::RotateRoot),
 ];
 
 /// Reads `--duration`: `60s`, `2m`, `1500ms`, `1h`, or bare seconds.
@@ -104,7 +112,12 @@ mod tests {
     #[test]
     fn a_minute_holds_at_least_six_swaps_in_order() {
         let steps = steps(Duration::from_secs(60));
-        let edits = |step: &&Step| !matches!(step.action, Action::LosePod | Action::RestartControlPlane);
+        let edits = |step: &&Step| {
+            !matches!(
+                step.action,
+                Action::LosePod | Action::RestartControlPlane | Action::Intrude | Action::RotateRoot
+            )
+        };
         assert!(steps.iter().filter(edits).count() >= 6);
         assert!(steps.is_sorted_by_key(|step| step.at));
         assert!(steps.iter().all(|step| step.at < Duration::from_secs(60)));
@@ -118,8 +131,9 @@ mod tests {
 
     #[test]
     fn the_canary_ends_at_everything() {
-        let last = steps(Duration::from_secs(60)).pop().map(|step| step.action);
-        assert_eq!(last, Some(Action::Canary(100)));
+        let steps = steps(Duration::from_secs(60));
+        let last = steps.iter().rev().find(|step| matches!(step.action, Action::Canary(_)));
+        assert_eq!(last.map(|step| step.action), Some(Action::Canary(100)));
     }
 
     #[test]

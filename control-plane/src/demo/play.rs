@@ -14,6 +14,7 @@ use super::load::Load;
 use super::manifests;
 use super::mesh::{self, Mesh};
 use super::plan::{self, Action, Step};
+use super::security;
 use super::tally::SharedTally;
 
 /// What the conductor needs at every step.
@@ -85,7 +86,7 @@ impl Play<'_> {
         self.say("waiting for the last answers");
         while load_task.join_next().await.is_some() {}
         self.tally.lock().close_window();
-        Ok(())
+        self.count_edges().await
     }
 
     async fn act(&mut self, action: Action) -> Result<String, DemoError> {
@@ -94,6 +95,8 @@ impl Play<'_> {
             Action::LosePod => self.lose_pod().await,
             Action::AddPod => self.add_pod().await,
             Action::RestartControlPlane => self.restart_control_plane().await,
+            Action::Intrude => self.intrude().await,
+            Action::RotateRoot => self.rotate_root().await,
             Action::RateLimit => {
                 let edit = |mesh: &Mesh| {
                     mesh.manifests.set(
@@ -163,6 +166,62 @@ impl Play<'_> {
         let took = began.elapsed();
         self.board.send_modify(|board| board.reconnected = Some(took));
         Ok(format!("SIGKILL; every proxy back {} after the start", millis(took)))
+    }
+
+    /// What must not work: plaintext to a sidecar, and a call that policy forbids.
+    async fn intrude(&mut self) -> Result<String, DemoError> {
+        let pods = manifests::pods(&self.mesh.layout)?;
+        let mut refused = 0;
+        for pod in &pods {
+            refused += usize::from(security::refuses_plaintext(pod).await);
+        }
+        let web = pods.iter().find(|pod| pod.app == "web");
+        let denied = match web {
+            Some(web) => security::is_denied(web).await,
+            None => Err("there is no web".to_owned()),
+        };
+        let (tried, forbidden_denied) = (pods.len(), denied.is_ok());
+        self.board.send_modify(|board| {
+            let security = &mut board.security;
+            (security.plaintext_tried, security.plaintext_refused) = (tried, refused);
+            security.forbidden_denied = forbidden_denied;
+        });
+        let forbidden = denied.map_or_else(|reason| reason, |()| "403 access_denied".to_owned());
+        Ok(format!("plaintext refused by {refused} of {tried} sidecars; web → reviews: {forbidden}"))
+    }
+
+    /// The command that people use; it ends when no proxy trusts the old root any longer.
+    async fn rotate_root(&mut self) -> Result<String, DemoError> {
+        let began = Instant::now();
+        let waited = tokio::time::timeout(ROTATE_LIMIT, self.mesh.rotate_root()).await;
+        let said = waited.unwrap_or_else(|_| Err(format!("not done after {} s", ROTATE_LIMIT.as_secs())));
+        said.map_err(|reason| self.mesh.failure(mesh::CONTROL_PLANE, &reason))?;
+        let took = began.elapsed();
+        let millis_taken = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.board.send_modify(|board| board.security.root_rotated_ms = Some(millis_taken));
+        Ok(format!("every certificate renewed, the old root gone after {}", millis(took)))
+    }
+
+    /// Who called whom, as the called sidecars counted it, and when the first certificate ends.
+    async fn count_edges(&mut self) -> Result<(), DemoError> {
+        let mut pods = manifests::pods(&self.mesh.layout)?;
+        pods.retain(|pod| pod.name != manifests::LOST);
+        pods.push(manifests::replacement(&self.mesh.layout)?);
+        let mut security = self.board.borrow().security.clone();
+        for pod in &pods {
+            let counted = security::count(pod, &mut security).await;
+            counted.map_err(|reason| self.mesh.failure(&mesh::sidecar_process(&pod.name), &reason))?;
+        }
+        let status = self.mesh.control.status().await;
+        let status = status.map_err(|reason| self.mesh.failure(mesh::CONTROL_PLANE, &reason))?;
+        security.next_expiry_seconds = status
+            .proxies
+            .iter()
+            .filter_map(|proxy| proxy.certificate.as_ref())
+            .filter_map(|certificate| u64::try_from(certificate.expires_seconds).ok())
+            .min();
+        self.board.send_modify(|board| board.security = security);
+        Ok(())
     }
 
     /// Edits a file and waits until every proxy has applied the change.
@@ -275,6 +334,7 @@ fn millis(duration: Duration) -> String {
 
 const TRAFFIC: &str = "traffic flows";
 const START_LIMIT: Duration = Duration::from_secs(20);
+const ROTATE_LIMIT: Duration = Duration::from_secs(60);
 const APPLY_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_EVERY: Duration = Duration::from_millis(5);
 const WARM_REQUESTS: u32 = 20;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::board::{Board, State};
 use super::plan::Action;
+use super::security::Security;
 use super::tally::{Split, Tally};
 use super::words;
 
@@ -25,6 +26,7 @@ pub(super) struct Report {
     swaps: Vec<SwapReport>,
     endpoints_lost: usize,
     control_plane_restarts: usize,
+    security: Security,
     reviews_answers: BTreeMap<String, u64>,
     traces_carried: u64,
     rate: u32,
@@ -67,7 +69,11 @@ impl Report {
         let in_millis = |duration: Option<Duration>| duration.map(rounded_millis);
         let all_kept = !splits.is_empty() && splits.iter().all(|split| split.kept);
         Self {
-            passed: error.is_none() && tally.requests > 0 && tally.failed == 0 && all_kept,
+            passed: error.is_none()
+                && tally.requests > 0
+                && tally.failed == 0
+                && all_kept
+                && board.security.holds(),
             requests: tally.requests,
             failed: tally.failed,
             config_swaps: board.swaps.len(),
@@ -86,6 +92,7 @@ impl Report {
                 .collect(),
             endpoints_lost: done(Action::LosePod),
             control_plane_restarts: done(Action::RestartControlPlane),
+            security: board.security.clone(),
             reviews_answers: tally.pods.clone(),
             traces_carried: tally.traced,
             rate,
@@ -144,6 +151,7 @@ impl Report {
             "  survived   {} endpoint lost, {} control plane restart",
             self.endpoints_lost, self.control_plane_restarts
         )?;
+        self.write_security(page)?;
         let pods: Vec<String> = self
             .reviews_answers
             .iter()
@@ -160,6 +168,28 @@ impl Report {
             writeln!(page, "  failure    {example}")?;
         }
         Ok(())
+    }
+
+    fn write_security(&self, page: &mut String) -> std::fmt::Result {
+        let Security { edges, without_tls, .. } = &self.security;
+        let edges: Vec<String> =
+            edges.iter().map(|(edge, count)| format!("{edge} {}", words::count(*count))).collect();
+        writeln!(page, "  mutual TLS {}; without TLS {}", edges.join(", "), words::count(*without_tls))?;
+        let forbidden = if self.security.forbidden_denied { "denied by policy" } else { "NOT DENIED" };
+        writeln!(
+            page,
+            "  refused    plaintext by {} of {} sidecars; web → reviews {forbidden}",
+            self.security.plaintext_refused, self.security.plaintext_tried
+        )?;
+        let renewed = self.security.root_rotated_ms.map_or_else(
+            || "the root of trust was not exchanged".to_owned(),
+            |millis| format!("the root of trust exchanged in {millis} ms"),
+        );
+        let next = self.security.next_expiry_seconds.map_or_else(
+            || "unknown".to_owned(),
+            |seconds| format!("in {} h {} min", seconds / 3600, seconds / 60 % 60),
+        );
+        writeln!(page, "  identity   {renewed}; the next certificate expires {next}")
     }
 
     fn write_splits(&self, page: &mut String) -> std::fmt::Result {
@@ -221,6 +251,13 @@ mod tests {
         for line in &mut board.lines {
             line.state = State::Done(String::new());
         }
+        board.security = Security {
+            plaintext_tried: 5,
+            plaintext_refused: 5,
+            forbidden_denied: true,
+            edges: BTreeMap::from([("web → catalog".to_owned(), 12_000)]),
+            ..Security::default()
+        };
         board.swaps.push(Swap { change: "move the canary".to_owned(), took: Duration::from_micros(81_250) });
         board
     }
