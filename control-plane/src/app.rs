@@ -122,6 +122,7 @@ fn start(
     if let Some(security) = &security {
         reporter.register(|registry| security.refusals.register(registry));
     }
+    let trust = authority.as_ref().map(Authority::trust);
     if let Some(authority) = authority {
         tokio::spawn(authority.clone().run(witnesses(authority, streams.clone(), snapshots.clone())));
     }
@@ -131,8 +132,6 @@ fn start(
         security.serve(&service, views.clone(), end)
     });
     tokio::spawn(findings::log(views.clone()));
-    // Nobody vouches for anybody until a certificate authority writes here: no mutual TLS, and no secrets.
-    let (_, trust) = watch::channel(None);
     tokio::spawn(publish::run(views, trust, snapshots.clone(), verdict_sender));
     tokio::spawn(status::serve(listeners.admin, Arc::new(reporter)));
     let plain = service.serve(listeners.xds);

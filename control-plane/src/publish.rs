@@ -21,10 +21,10 @@ pub type Verdicts = Arc<Vec<Verdict>>;
 
 /// Publishes until the views end.
 ///
-/// Whom workloads trust may change at any time, too; until somebody is known, there is no mutual TLS.
+/// Whom workloads trust may change at any time, too; without an authority that says it, there is no mutual TLS.
 pub async fn run(
     mut views: watch::Receiver<Arc<View>>,
-    mut trust: watch::Receiver<Option<Arc<Trust>>>,
+    mut trust: Option<watch::Receiver<Arc<Trust>>>,
     snapshots: Snapshots,
     verdicts: watch::Sender<Verdicts>,
 ) {
@@ -37,8 +37,7 @@ pub async fn run(
                 Ok(()) => true,
                 Err(_) => return,
             },
-            // Without a certificate authority, the sender is gone from the beginning.
-            Ok(()) = trust.changed() => true,
+            () = changed(trust.as_mut()) => true,
             () = publisher.snapshots.wanted() => false,
         };
         let since = Instant::now();
@@ -50,11 +49,21 @@ pub async fn run(
             // The index has read nothing yet. Streams that wait are found again with the first view.
             continue;
         }
-        let trust: Option<Arc<Trust>> = trust.borrow_and_update().clone();
+        let trust = trust.as_mut().map(|trust| Arc::clone(&trust.borrow_and_update()));
         let all = publisher.all_scopes(&view, trust.is_some());
         let scopes = if changed { all } else { publisher.snapshots.missing() };
         publisher.publish(&view, &trust, scopes, since).await;
     }
+}
+
+/// Resolves when another trust is to be had; never, when nobody will say so.
+async fn changed(trust: Option<&mut watch::Receiver<Arc<Trust>>>) {
+    if let Some(trust) = trust
+        && trust.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Waits for a moment of quiet after a change, but not for long.
