@@ -73,14 +73,7 @@ async fn h8_soak() {
         .start(&sandbox)
         .await;
     let ledger = Ledger::default();
-    let mut crowd = JoinSet::new();
-    for client in 0..4 {
-        crowd.spawn(over_http1(client, proxy.address, until, ledger.clone()));
-        crowd.spawn(over_http2(client, proxy.address, until, ledger.clone()));
-        crowd.spawn(rude(proxy.address, until));
-        crowd.spawn(websocket(proxy.address, until));
-        crowd.spawn(unread_bytes(opaque, until));
-    }
+    let mut crowd = crowd(&ledger, proxy.address, opaque, until);
     let mut samples = Vec::new();
     let mut delivered = BTreeMap::<String, usize>::new();
     for round in 0.. {
@@ -110,6 +103,19 @@ async fn h8_soak() {
     audit(&ledger.lock().unwrap(), &log);
     flat(&samples);
     settled(&proxy).await;
+}
+
+/// Everybody who asks, four of each kind.
+fn crowd(ledger: &Ledger, http: SocketAddr, opaque: SocketAddr, until: Instant) -> JoinSet<()> {
+    let mut crowd = JoinSet::new();
+    for client in 0..4 {
+        crowd.spawn(over_http1(client, http, until, ledger.clone()));
+        crowd.spawn(over_http2(client, http, until, ledger.clone()));
+        crowd.spawn(rude(http, until));
+        crowd.spawn(websocket(http, until));
+        crowd.spawn(unread_bytes(opaque, until));
+    }
+    crowd
 }
 
 fn note(origin: &Origin, delivered: &mut BTreeMap<String, usize>) {

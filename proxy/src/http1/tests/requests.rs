@@ -120,6 +120,7 @@ fn a9_line_ends_are_crlf() {
         ("GET / HTTP/1.1\r\nHost: a\rX: 1\r\n\r\n", Fault::BareCarriageReturn),
         ("GET / HTTP/1.1\r\nHo\rst: a\r\n\r\n", Fault::BareCarriageReturn),
         ("GET / HTTP/1.1\rHost: a\r\n\r\n", Fault::BareCarriageReturn),
+        ("GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", Fault::BareCarriageReturn),
         ("GET /\r HTTP/1.1\r\nHost: a\r\n\r\n", Fault::BareCarriageReturn),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\r\n", Fault::BareCarriageReturn),
         ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::BareLineFeed),

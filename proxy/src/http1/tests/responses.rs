@@ -40,6 +40,12 @@ fn a19_switching_protocols_says_to_which() {
 }
 
 #[test]
+fn what_only_requests_mean_is_passed_on_with_a_response() {
+    let headers = ok("Host: b\r\nExpect: c").unwrap().head.headers;
+    assert_eq!((headers.get_str("host"), headers.get_str("expect")), (Some("b"), Some("c")));
+}
+
+#[test]
 fn a21_head_204_and_304_have_no_content() {
     let head =
         response_to(&Method::HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: x\r\n\r\n");
