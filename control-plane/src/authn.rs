@@ -10,9 +10,7 @@ mod session;
 mod subject;
 pub mod tokens;
 #[cfg(test)]
-pub(crate) mod fixture;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,14 +1,16 @@
 //! Who is believed to be whom, by both kinds of proof together.
 
+pub(crate) mod fixture;
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::AUTHORIZATION;
 use tokio::time::timeout;
 
-use super::fixture::{Hand, NOW, Says, WEB, at, root, trust};
 use super::review::ReviewSettings;
 use super::*;
 use crate::model::Trust;
+use fixture::{Hand, NOW, Says, WEB, at, root, trust};
 
 struct Setting {
     authenticator: Authenticator,

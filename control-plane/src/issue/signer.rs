@@ -57,8 +57,8 @@ fn reason(error: &IssueError) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::fixture::{NOW, Says, WEB, at, root, trust};
     use crate::authn::leaf::Anchors;
+    use crate::authn::tests::fixture::{NOW, Says, WEB, at, root, trust};
 
     #[test]
     fn a_leaf_that_is_shown_is_the_one_that_is_replaced() {

@@ -35,9 +35,9 @@ use tonic_prost::ProstCodec;
 
 use super::door::Limits;
 use super::*;
-use crate::authn::fixture::{Root, Says, root, trust};
 use crate::authn::leaf;
 use crate::authn::refusal::{Reason, Refusal, Refusals};
+use crate::authn::tests::fixture::{Root, Says, root, trust};
 use crate::authn::tokens::TokenKey;
 use crate::authn::{Authenticator, Caller, Subject};
 use crate::ca::Serving;

@@ -45,8 +45,8 @@ pub(super) fn timestamp(time: SystemTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authn::fixture::{NOW, Says, at, root, trust};
     use crate::authn::leaf::Anchors;
+    use crate::authn::tests::fixture::{NOW, Says, at, root, trust};
 
     #[test]
     fn a_certificate_is_neglected_when_it_is_old_and_nothing_has_taken_its_place() {

@@ -37,8 +37,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 const MANIFESTS: &str = "\
 apiVersion: v1
 kind: Pod
-metadata: {name: web-1, namespace: shop}
+metadata: {name: web-1, namespace: shop, annotations: {sidegate.dev/outbound-proxy: \"15001\"}}
 spec: {serviceAccountName: web, containers: []}
+status: {podIP: 127.0.0.1}
 ---
 apiVersion: v1
 kind: Pod

@@ -1,7 +1,7 @@
 //! Which certificates speak for whom.
 
 use super::*;
-use crate::authn::fixture::{NOW, Root, Says, WEB, at, root, trust};
+use crate::authn::tests::fixture::{NOW, Root, Says, WEB, at, root, trust};
 
 fn reason(anchors: &Anchors, root: &Root, says: &Says<'_>) -> Reason {
     anchors.identify(&root.chain(says), at(NOW)).unwrap_err().reason

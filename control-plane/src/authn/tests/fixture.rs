@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::WallClock;
-use super::leaf::Chain;
+use crate::authn::WallClock;
+use crate::authn::leaf::Chain;
 use crate::model::Trust;
 
 /// When tests happen, in seconds since 1970.
