@@ -31,6 +31,8 @@ impl Plane {
             &xds.to_string(),
             "--admin-address",
             &admin.to_string(),
+            "--secure-xds-address",
+            "127.0.0.1:0",
             "--ca-dir",
             &folder.display().to_string(),
             "--rotation-hold",
