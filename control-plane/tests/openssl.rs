@@ -63,9 +63,9 @@ impl Openssl {
 
     /// A root and an intermediate under it.
     fn pki(&self, key: &str, subject: &str) -> Given {
-        self.write("ca.cnf", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n");
+        self.write("ca.cnf", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n");
         self.run(&format!(
-            "req -x509 -newkey {key} -nodes -keyout root.key -out given-root.pem -days 30 -subj /CN=Root"
+            "req -x509 -newkey {key} -nodes -keyout root.key -out given-root.pem -days 30 -subj /CN=Root -addext keyUsage=critical,keyCertSign,cRLSign"
         ));
         self.run(&format!("req -new -newkey {key} -nodes -keyout given.key -out given.csr -subj {subject}"));
         self.run("x509 -req -in given.csr -CA given-root.pem -CAkey root.key -days 20 -extfile ca.cnf -out given.pem");

@@ -22,7 +22,7 @@ impl Plane {
     async fn start(sandbox: &Sandbox) -> Self {
         let (xds, admin) = (address(), address());
         let (manifests, folder) = (sandbox.path().join("manifests"), sandbox.path().join("ca"));
-        std::fs::create_dir_all(&manifests).unwrap();
+        std::fs::create_dir_all(&manifests).expect("a folder for manifests");
         let flags = [
             "serve",
             "--manifests",
@@ -31,6 +31,8 @@ impl Plane {
             &xds.to_string(),
             "--admin-address",
             &admin.to_string(),
+            "--secure-xds-address",
+            "127.0.0.1:0",
             "--ca-dir",
             &folder.display().to_string(),
             "--rotation-hold",
