@@ -236,7 +236,8 @@ fn old_fashioned(sandbox: &Sandbox, key: &str, hash: &str) -> (String, Pair) {
          openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 365 -{hash} \
            -extfile extensions -out leaf.pem"
     );
-    let output = Command::new("sh").args(["-c", &program]).current_dir(sandbox.path()).output().unwrap();
+    let output = Command::new("sh").args(["-c", &program]).current_dir(sandbox.path()).output();
+    let output = output.expect("sh is there");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let read = |name: &str| std::fs::read_to_string(sandbox.path().join(name)).expect("it was written");
     (read("ca.pem"), Pair::of(read("leaf.pem"), read("leaf.key")))

@@ -1,12 +1,13 @@
 //! Between proxies: mutual TLS by identity, told from an application's own TLS and from plaintext on one port.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sidegate_tests::client;
 use sidegate_tests::message::Call;
 use sidegate_tests::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -114,6 +115,18 @@ async fn outbound(sandbox: &Sandbox, authority: &Authority, endpoint_: Value, ht
         .await
 }
 
+/// A request by a client of the application's own TLS, until the answer ends so: the application keeps its connection open.
+async fn ask_by_own_tls(public: &Authority, address: SocketAddr, end: &[u8]) {
+    let client = Client::new(public, None).alpn(&["http/1.1"]);
+    let mut connection = client.connect(address, "app.test").await.expect("its own certificate");
+    let request = b"GET / HTTP/1.1\r\nhost: app.test\r\n\r\n";
+    connection.stream.write_all(request).await.expect("it listens");
+    let mut response = Vec::new();
+    while !response.ends_with(end) {
+        response.push(wait::within("the answer", connection.stream.read_u8()).await.expect("an answer"));
+    }
+}
+
 #[tokio::test]
 async fn c4_a_permissive_port_takes_mesh_tls_the_apps_own_tls_and_plaintext() {
     let sandbox = Sandbox::new();
@@ -155,14 +168,7 @@ async fn c4_a_permissive_port_takes_mesh_tls_the_apps_own_tls_and_plaintext() {
         assert!(clusters.contains(&format!("::transport_socket::{APP}\n")), "{clusters}");
     }
     // The application's own TLS, untouched.
-    let client = Client::new(&public, None).alpn(&["http/1.1"]);
-    let mut connection = client.connect(inbound.address, "app.test").await.unwrap();
-    connection.stream.write_all(b"GET / HTTP/1.1\r\nhost: app.test\r\n\r\n").await.unwrap();
-    let mut response = Vec::new();
-    // The application keeps its connection open.
-    while !response.ends_with(b"by itself") {
-        response.push(wait::within("the answer", connection.stream.read_u8()).await.unwrap());
-    }
+    ask_by_own_tls(&public, inbound.address, b"by itself").await;
     assert_eq!(own_tls.seen().last().unwrap().server_name.as_deref(), Some("app.test"));
     // Plaintext.
     assert_eq!(inbound.get("/").await.text(), "app");
