@@ -139,17 +139,19 @@ async fn a_name_is_looked_for_where_rules_ask_for_it() {
         .start(&sandbox)
         .await;
     let client = Client::new(&authority, None);
-    let good = client.get(proxy.address, "good.test", "/").await.unwrap();
+    let good = wait::within("the good one", client.get(proxy.address, "good.test", "/")).await.unwrap();
     assert!(good.ends_with("app"), "{good}");
     let before = origin.connections();
-    assert!(client.get(proxy.address, "bad.test", "/").await.is_err());
-    assert!(client.get(proxy.address, "BAD.test", "/").await.is_err());
+    for name in ["bad.test", "BAD.test"] {
+        let bad = wait::within("the bad one", client.get(proxy.address, name, "/")).await;
+        assert!(bad.is_err(), "{bad:?}");
+    }
     // Half a ClientHello and no more: nothing comes of it.
     let mut silent = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
     let mut answer = Vec::new();
     silent.write_all(&[0x16, 3, 1]).await.unwrap();
     silent.shutdown().await.unwrap();
-    let _ = silent.read_to_end(&mut answer).await;
+    let _ = wait::within("its end", silent.read_to_end(&mut answer)).await;
     assert!(answer.is_empty());
     assert_eq!(proxy.stat("tcp.rbac.denied").await, 2);
     assert!(origin.connections() <= before + 1, "what is denied is not sent on");
