@@ -117,6 +117,15 @@ fn typed_config(filter: &wire::HttpFilter) -> Option<&Any> {
     }
 }
 
+/// Whether who may do what is to be learnt by extension discovery.
+fn discovers_rules(filter: &wire::HttpFilter) -> bool {
+    let Some(wire::http_filter::ConfigType::ConfigDiscovery(source)) = &filter.config_type else {
+        return false;
+    };
+    let is_rules = |url: &String| url.rsplit('/').next() == Some(authz::HTTP);
+    source.type_urls.iter().any(is_rules)
+}
+
 /// By type; by name when there is no configuration, as older ones have it.
 fn is_router(filter: &wire::HttpFilter) -> bool {
     match typed_config(filter) {
@@ -140,8 +149,9 @@ fn router(filter: &wire::HttpFilter) -> Result<(), Problem> {
 fn entry(filter: &wire::HttpFilter, context: &mut Context<'_>) -> Result<Option<Arc<Entry>>, Problem> {
     let entry = |kind| Some(Arc::new(Entry { name: filter.name.as_str().into(), kind }));
     let Some(any) = typed_config(filter) else {
-        // Without a configuration (or with one that is to be discovered) there is nothing to run.
-        let skip = filter.is_optional || filter.disabled;
+        // Without a configuration (or with one that is to be discovered) there is nothing to run, but for rules that are to be
+        // discovered and would be missing.
+        let skip = (filter.is_optional || filter.disabled) && !discovers_rules(filter);
         return if skip { Ok(entry(Kind::Inert)) } else { fail("typed_config is required") };
     };
     let kind = match extension::type_name(any).as_str() {
@@ -160,10 +170,12 @@ fn entry(filter: &wire::HttpFilter, context: &mut Context<'_>) -> Result<Option<
         FORWARD_PROXY => Kind::Inert,
         GRPC_WEB if !filter.disabled => Kind::GrpcWeb,
         // Left out, it would let everybody in: optional or not.
-        authz::HTTP if filter.disabled => {
-            return fail("disabled, with rules for routes to enable, is not supported yet");
-        }
-        authz::HTTP => Kind::Rbac(Arc::new(authz::http(any)?)),
+        authz::HTTP => match (authz::http(any)?, filter.disabled) {
+            (rbac, false) => Kind::Rbac(Arc::new(rbac)),
+            // Routes bring their own rules.
+            (rbac, true) if rbac.is_idle() => Kind::Inert,
+            (_, true) => return fail("disabled, with rules for routes to enable, is not supported yet"),
+        },
         // Routes cannot enable it either: their configuration for it is refused.
         _ if filter.disabled || filter.is_optional => Kind::Inert,
         _ if extension::is_telemetry(any) => return Ok(None),

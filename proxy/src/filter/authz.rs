@@ -253,6 +253,11 @@ impl Rbac {
         None
     }
 
+    /// Whether it has no rules at all.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.rules.is_none() && self.shadow.is_none()
+    }
+
     /// Whether any rule asks for the name that a TLS client wants to reach.
     pub(crate) fn asks_server_name(&self) -> bool {
         self.rules.iter().chain(&self.shadow).any(Policies::ask_server_name)

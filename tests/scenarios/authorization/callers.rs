@@ -125,6 +125,53 @@ async fn the_explaining_page_says_what_the_filters_say() {
     assert_eq!(proxy.stat("http.main.rbac.denied").await, 1, "questions are not counted");
 }
 
+/// An inbound listener as sidecars have it: mesh traffic by mutual TLS on one chain, plaintext on another, one workload port opaque.
+#[tokio::test]
+async fn a_question_is_asked_of_the_chain_that_its_connection_would_be_on() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("mesh");
+    let pair = authority.issue(&Leaf::dns(&["app.test"]));
+    let origin = Origin::named("app").await;
+    let only = |name: &str, principal: Value| {
+        filters(&[typed(name, HTTP, json!({"rules": rules("ALLOW", "p", any(), principal)}))])
+    };
+    let web = principal(json!({"exact": "spiffe://td/ns/shop/sa/web"}));
+    let tls = typed(
+        "envoy.transport_sockets.tls",
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        requiring(&pair, &authority, true),
+    );
+    let proxy = Gateway::to(&[origin.address()])
+        .http(&only("mesh", web))
+        .http_chain("{transport_protocol: tls, application_protocols: [istio, istio-http/1.1, istio-h2]}")
+        .last_chain(json!({"name": "mesh", "transport_socket": tls}))
+        .http(&only("plain", any()))
+        .http_chain("{transport_protocol: raw_buffer}")
+        .last_chain(json!({"name": "plain"}))
+        .opaque_chain("{destination_port: 5432}", "app")
+        .last_chain(json!({"name": "database"}))
+        .with_admin()
+        .start(&sandbox)
+        .await;
+    let web = "spiffe://td/ns/shop/sa/web";
+    for (question, chain, denied) in [
+        (json!({"host": "a", "peer": web}), "mesh", false),
+        (json!({"host": "a", "peer": "spiffe://td/ns/shop/sa/other"}), "mesh", true),
+        (json!({"host": "a"}), "plain", false),
+        (json!({"host": "a", "port": 8080}), "plain", false),
+        (json!({"host": "a", "port": 5432, "peer": web}), "database", false),
+    ] {
+        let said = explain(&proxy, &question).await;
+        assert_eq!(said["filter_chain"], chain, "{question}: {said}");
+        assert_eq!(said["decision"]["denied"] == "access_denied", denied, "{question}: {said}");
+        let filters = said["authorization"].as_array().unwrap();
+        assert!(filters.iter().all(|filter| filter["filter"] == chain), "{said}");
+    }
+    // Such a ClientHello has no chain here: it is not HTTP in the clear.
+    let lost = explain(&proxy, &json!({"host": "a", "sni": "a.test", "port": 80})).await;
+    assert_eq!(lost["decision"], "no_filter_chain", "{lost}");
+}
+
 /// A TLS passthrough: what the ClientHello asks for decides, and silence does not help.
 #[tokio::test]
 async fn a_name_is_looked_for_where_rules_ask_for_it() {
@@ -139,17 +186,24 @@ async fn a_name_is_looked_for_where_rules_ask_for_it() {
         .start(&sandbox)
         .await;
     let client = Client::new(&authority, None);
-    let good = client.get(proxy.address, "good.test", "/").await.unwrap();
-    assert!(good.ends_with("app"), "{good}");
+    let mut good = client.connect(proxy.address, "good.test").await.unwrap();
+    good.stream.write_all(b"GET / HTTP/1.1\r\nhost: good.test\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"app") {
+        let read = wait::within("the answer", good.stream.read_buf(&mut answer)).await.unwrap();
+        assert!(read > 0, "{answer:?}");
+    }
     let before = origin.connections();
-    assert!(client.get(proxy.address, "bad.test", "/").await.is_err());
-    assert!(client.get(proxy.address, "BAD.test", "/").await.is_err());
+    for name in ["bad.test", "BAD.test"] {
+        let bad = wait::within("the bad one", client.get(proxy.address, name, "/")).await;
+        assert!(bad.is_err(), "{bad:?}");
+    }
     // Half a ClientHello and no more: nothing comes of it.
     let mut silent = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
-    let mut answer = Vec::new();
+    answer.clear();
     silent.write_all(&[0x16, 3, 1]).await.unwrap();
     silent.shutdown().await.unwrap();
-    let _ = silent.read_to_end(&mut answer).await;
+    let _ = wait::within("its end", silent.read_to_end(&mut answer)).await;
     assert!(answer.is_empty());
     assert_eq!(proxy.stat("tcp.rbac.denied").await, 2);
     assert!(origin.connections() <= before + 1, "what is denied is not sent on");

@@ -150,3 +150,35 @@ fn buckets_stay_by_place_and_configuration() {
     let mut third = Buckets::after(Some(&second));
     assert!(!Arc::ptr_eq(&one, &bucket(route_overrides(&changed, &mut third).unwrap())));
 }
+
+const RBAC: &str = "'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+
+#[test]
+fn rules_are_never_left_out() {
+    let policy = "rules: {action: DENY}";
+    assert!(matches!(kind(&format!("{RBAC}, {policy}")), Ok(Kind::Rbac(_))));
+    let with = |fields: &str, config: &str| {
+        let filter = format!("{{name: f, {fields}, typed_config: {{{config}}}}}");
+        chain_of(&[filter, ROUTER.to_owned()]).map(|chain| chain[0].kind.clone())
+    };
+    assert!(matches!(with("is_optional: true", &format!("{RBAC}, {policy}")), Ok(Kind::Rbac(_))));
+    // Optional is the filter, not what it says.
+    let unknown =
+        format!("{RBAC}, rules: {{policies: {{p: {{permissions: [{{}}], principals: [{{any: true}}]}}}}}}");
+    assert!(with("is_optional: true", &unknown).unwrap_err().contains("has no rule that this proxy knows"));
+    // Routes that bring their own.
+    assert!(matches!(with("disabled: true", RBAC), Ok(Kind::Inert)));
+    let error = with("disabled: true", &format!("{RBAC}, {policy}")).unwrap_err();
+    assert!(error.contains("disabled, with rules"), "{error}");
+    let discovered = "{name: f, is_optional: true, config_discovery: {config_source: {ads: {}}, type_urls: [type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC]}}";
+    assert!(
+        chain_of(&[discovered.to_owned(), ROUTER.to_owned()])
+            .unwrap_err()
+            .contains("typed_config is required")
+    );
+    let mut buckets = Buckets::default();
+    let route = "'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
+    assert!(matches!(&route_overrides(route, &mut buckets).unwrap()[..], [(_, None)]));
+    let own = format!("{route}, rbac: {{{policy}}}");
+    assert!(matches!(&route_overrides(&own, &mut buckets).unwrap()[..], [(_, Some(Kind::Rbac(_)))]));
+}

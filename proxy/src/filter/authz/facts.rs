@@ -161,8 +161,8 @@ impl<'a> Facts<'a> {
     /// Whether a test holds of the path, without its query.
     pub(super) fn judge_path(&self, test: &PathTest) -> Truth {
         match self.plain_path() {
-            Some(path) => test.holds(path.as_bytes()),
-            None => self.judge_readings(|path| test.holds(path)),
+            Some(path) => test.holds(path.as_bytes(), true),
+            None => self.judge_readings(|path, as_it_stands| test.holds(path, as_it_stands)),
         }
     }
 
@@ -170,22 +170,22 @@ impl<'a> Facts<'a> {
     pub(super) fn judge_target(&self, test: &Text) -> Truth {
         let Some(request) = self.request else { return Truth::Unclear };
         if self.plain_path().is_some() {
-            return test.judge(request.path.as_str().as_bytes());
+            return test.judge_bytes(request.path.as_str().as_bytes());
         }
-        self.judge_readings(|path| match request.path.query() {
-            Some(query) => test.judge(&[path, query.as_bytes()].join(&b'?')),
-            None => test.judge(path),
+        self.judge_readings(|path, _| match request.path.query() {
+            Some(query) => test.judge_bytes(&[path, query.as_bytes()].join(&b'?')),
+            None => test.judge_bytes(path),
         })
     }
 
-    fn judge_readings(&self, judge: impl Fn(&[u8]) -> Truth) -> Truth {
+    fn judge_readings(&self, judge: impl Fn(&[u8], bool) -> Truth) -> Truth {
         let readings = self.readings.get_or_init(|| {
             // A tunnel has no path, and may carry any.
             let request = self.request.filter(|request| request.method != Method::CONNECT)?;
             path::readings(request.path.path())
         });
         let readings = readings.as_deref().unwrap_or_default();
-        Truth::agreed(readings.iter().map(|reading| judge(reading)))
+        Truth::agreed(readings.iter().enumerate().map(|(number, reading)| judge(reading, number == 0)))
     }
 
     /// Whether a test holds of the server name.

@@ -17,13 +17,11 @@ pub(crate) enum PathTest {
 }
 
 impl PathTest {
-    /// Whether it holds of one reading.
-    pub(super) fn holds(&self, path: &[u8]) -> Truth {
+    /// Whether it holds of one reading; `as_it_stands`: of the path as the request has it.
+    pub(super) fn holds(&self, path: &[u8], as_it_stands: bool) -> Truth {
         match self {
-            Self::Text(text) => text.judge(path),
-            Self::Template(template) => {
-                std::str::from_utf8(path).map_or(Truth::Unclear, |path| template.judge(path))
-            }
+            Self::Text(text) => text.judge_bytes(path),
+            Self::Template(template) => template.judge(path, as_it_stands),
         }
     }
 }
@@ -41,64 +39,62 @@ pub(super) fn is_plain(path: &str) -> bool {
 }
 
 /// The readings of a path, its canonical form first; `None` when nobody can say what a server makes of it.
+///
+/// Servers decode, drop parameters, merge slashes and resolve dots in orders of their own, and some more than once: whatever any
+/// order of these steps leads to is a reading.
 pub(super) fn readings(path: &str) -> Option<Vec<Vec<u8>>> {
+    if !is_well_encoded(path.as_bytes()) {
+        return None;
+    }
     let mut found = vec![path.as_bytes().to_vec()];
-    let mut current = path.as_bytes().to_vec();
-    for round in 0..ROUNDS {
-        // What is malformed further in is text that looks like an encoding: `/100%25`.
-        let decoded = decode(&current, round > 0)?;
-        if decoded.contains(&0) || is_overlong(&decoded) {
+    let mut next = 0;
+    while let Some(reading) = found.get(next) {
+        let steps = [decoded, with_slashes, cut, without_parameters, merged, resolved];
+        let new: Vec<Vec<u8>> = steps.iter().filter_map(|step| step(reading)).collect();
+        for reading in new {
+            if reading.contains(&0) || is_overlong(&reading) {
+                return None;
+            }
+            if !found.contains(&reading) {
+                found.push(reading);
+            }
+        }
+        // Somebody is trying.
+        if found.len() > MOST_READINGS {
             return None;
         }
-        for with_parameters in [true, false] {
-            let text = if with_parameters { decoded.clone() } else { without_parameters(&decoded) };
-            let mut merged = text.clone();
-            merge(&mut merged);
-            let mut resolved = resolve(&text);
-            merge(&mut resolved);
-            for reading in [resolve(&merged), resolved] {
-                let cut = reading.iter().position(|byte| matches!(byte, b'?' | b'#'));
-                if let Some(cut) = cut {
-                    note(&mut found, reading[..cut].to_vec());
+        next += 1;
+    }
+    Some(found)
+}
+
+/// Readings of a path that are told apart.
+const MOST_READINGS: usize = 32;
+
+/// Whether every `%` begins an encoding.
+fn is_well_encoded(path: &[u8]) -> bool {
+    let mut escapes = path.iter().enumerate().filter(|(_, byte)| **byte == b'%');
+    escapes.all(|(at, _)| encoded(path.get(at + 1..).unwrap_or_default()).is_some())
+}
+
+/// Everything decoded, once; what is malformed further in is text that looks like an encoding (`/100%25`). Each step gives `None` when
+/// it changes nothing.
+fn decoded(path: &[u8]) -> Option<Vec<u8>> {
+    path.contains(&b'%').then(|| {
+        let mut out = Vec::with_capacity(path.len());
+        let mut rest = path;
+        while let [first, after @ ..] = rest {
+            rest = after;
+            match encoded(after).filter(|_| *first == b'%') {
+                Some(byte) => {
+                    rest = after.get(2..).unwrap_or_default();
+                    out.push(byte);
                 }
-                note(&mut found, reading);
+                None => out.push(*first),
             }
         }
-        if decoded == current {
-            return Some(found);
-        }
-        current = decoded;
-    }
-    // An encoding in an encoding in an encoding: somebody is trying.
-    None
-}
-
-/// Times that a path may have been encoded.
-const ROUNDS: usize = 3;
-
-fn note(found: &mut Vec<Vec<u8>>, reading: Vec<u8>) {
-    if !found.contains(&reading) {
-        found.push(reading);
-    }
-}
-
-/// Decodes everything; `None` when an encoding is malformed, unless such a thing is to be left as it is.
-fn decode(path: &[u8], lenient: bool) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let [first, after @ ..] = rest {
-        rest = after;
-        let byte = match (first, encoded(after)) {
-            (b'%', Some(byte)) => {
-                rest = after.get(2..).unwrap_or_default();
-                byte
-            }
-            (b'%', None) if !lenient => return None,
-            (byte, _) => *byte,
-        };
-        out.push(if byte == b'\\' { b'/' } else { byte });
-    }
-    Some(out)
+        out
+    })
 }
 
 /// The byte that two hexadecimal digits are.
@@ -106,6 +102,18 @@ fn encoded(text: &[u8]) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let [high, low, ..] = text else { return None };
     u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()
+}
+
+/// `\` as `/`.
+fn with_slashes(path: &[u8]) -> Option<Vec<u8>> {
+    let slash = |byte: &u8| if *byte == b'\\' { b'/' } else { *byte };
+    path.contains(&b'\\').then(|| path.iter().map(slash).collect())
+}
+
+/// Without what was decoded into a query or a fragment.
+fn cut(path: &[u8]) -> Option<Vec<u8>> {
+    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#'))?;
+    path.get(..end).map(<[u8]>::to_vec)
 }
 
 /// UTF-8 that writes a character with more bytes than it needs: some decoders make a slash or a dot of it.
@@ -117,18 +125,29 @@ fn is_overlong(text: &[u8]) -> bool {
 }
 
 /// `/a;x=1/b` as `/a/b`.
-fn without_parameters(path: &[u8]) -> Vec<u8> {
-    let segments = path.split(|byte| *byte == b'/');
-    let names = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
-    names.collect::<Vec<_>>().join(&b'/')
+fn without_parameters(path: &[u8]) -> Option<Vec<u8>> {
+    path.contains(&b';').then(|| {
+        let segments = path.split(|byte| *byte == b'/');
+        let names = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
+        names.collect::<Vec<_>>().join(&b'/')
+    })
 }
 
-fn merge(path: &mut Vec<u8>) {
-    path.dedup_by(|next, previous| *next == b'/' && *previous == b'/');
+/// One slash for several.
+fn merged(path: &[u8]) -> Option<Vec<u8>> {
+    path.windows(2).any(|pair| pair == b"//").then(|| {
+        let mut path = path.to_vec();
+        path.dedup_by(|next, previous| *next == b'/' && *previous == b'/');
+        path
+    })
 }
 
 /// RFC 3986 §5.2.4, for a path that begins with a slash.
-fn resolve(path: &[u8]) -> Vec<u8> {
+fn resolved(path: &[u8]) -> Option<Vec<u8>> {
+    path.windows(2).any(|pair| pair == b"/.").then(|| without_dots(path))
+}
+
+fn without_dots(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut segments = path.get(1..).unwrap_or_default().split(|byte| *byte == b'/').peekable();
     while let Some(segment) = segments.next() {
@@ -186,6 +205,10 @@ mod tests {
             ("/public/%2F/../private", "/private"),
             ("/%70rivate", "/private"),
             ("/private/.", "/private/"),
+            // Dots first, then the encoding, as browsers' URL parsers do.
+            ("/public%2fpublic/../%70rivate", "/private"),
+            ("/a%5cb/../private", "/private"),
+            ("/x/%2e%2e%5c..%5cprivate", "/private"),
         ] {
             let texts = texts(path);
             assert_eq!(texts[0], path);
@@ -196,11 +219,13 @@ mod tests {
     #[test]
     fn i4_what_nobody_can_tell() {
         for path in
-            ["/%", "/%4", "/%zz", "/%u002e", "/a%00b", "/%c0%ae", "/%c0%af", "/%e0%80%af", "/%25252561"]
+            ["/%", "/%4", "/%zz", "/%u002e", "/a%00b", "/%c0%ae", "/%c0%af", "/%e0%80%af", "/%ff%2500"]
         {
             assert_eq!(readings(path), None, "{path}");
         }
         assert_eq!(texts("/100%25"), ["/100%25", "/100%"]);
+        let many = format!("/%{}61", "25".repeat(40));
+        assert_eq!(readings(&many), None, "nobody writes that by chance");
         // Letters of Latin-1 are none of that.
         assert!(readings("/caf%e9").is_some() && readings("/%c0").is_some());
     }

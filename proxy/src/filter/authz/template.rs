@@ -76,35 +76,37 @@ impl Template {
         Ok(Self { segments: segments.into(), rest })
     }
 
-    /// Whether a path (no query) is one of the template's.
-    pub(crate) fn judge(&self, path: &str) -> Truth {
-        let Some(mut path) = path.strip_prefix('/') else { return Truth::No };
+    /// Whether a path (no query) is one of the template's; `as_it_stands`: it is the request's own, and not some decoding of it.
+    pub(crate) fn judge(&self, path: &[u8], as_it_stands: bool) -> Truth {
+        let Some(mut path) = path.strip_prefix(b"/") else { return Truth::No };
         let mut odd = false;
         let mut segments = self.segments.iter().peekable();
         while let Some(segment) = segments.next() {
             let more = segments.peek().is_some() || self.rest.is_some();
-            let (own, left) = match (path.split_once('/'), more) {
-                (Some((own, left)), true) => (own, left),
-                (None, false) => (path, ""),
+            let slash = path.iter().position(|byte| *byte == b'/');
+            let (own, left) = match (slash, more) {
+                (Some(slash), true) => (&path[..slash], &path[slash + 1..]),
+                (None, false) => (path, &path[path.len()..]),
                 _ => return Truth::No,
             };
             match segment {
-                Segment::Literal(literal) if own == &**literal => {}
+                Segment::Literal(literal) if own == literal.as_bytes() => {}
                 Segment::Any(before, after) => {
-                    let part = own.strip_prefix(&**before).and_then(|part| part.strip_suffix(&**after));
+                    let part = own.strip_prefix(before.as_bytes());
+                    let part = part.and_then(|part| part.strip_suffix(after.as_bytes()));
                     let Some(part) = part.filter(|part| !part.is_empty()) else { return Truth::No };
-                    odd |= !part.bytes().all(is_plain);
+                    odd |= !part.iter().copied().all(is_plain);
                 }
                 Segment::Literal(_) => return Truth::No,
             }
             path = left;
         }
         if let Some(rest) = &self.rest {
-            let Some(part) = path.strip_suffix(&**rest) else { return Truth::No };
-            odd |= !part.bytes().all(|byte| byte == b'/' || is_plain(byte));
+            let Some(part) = path.strip_suffix(rest.as_bytes()) else { return Truth::No };
+            odd |= !part.iter().all(|byte| *byte == b'/' || is_plain(*byte));
         }
         // Envoy's operators take none of these characters; whoever wrote the template meant everything.
-        if odd { Truth::Unclear } else { Truth::Yes }
+        if odd && as_it_stands { Truth::Unclear } else { Truth::Yes }
     }
 
     /// What every path begins with that is one of the template's; and whether that is all of it.
@@ -195,8 +197,15 @@ mod tests {
             ("/a/*", "*", No),
         ] {
             let template = Template::parse(template).unwrap_or_else(|error| panic!("{template}: {error}"));
-            assert_eq!(template.judge(path), wanted, "{template:?} {path}");
+            assert_eq!(template.judge(path.as_bytes(), true), wanted, "{template:?} {path}");
         }
+    }
+
+    #[test]
+    fn a_decoding_may_hold_any_character() {
+        let template = Template::parse("/a/*").unwrap();
+        assert_eq!(template.judge(b"/a/ \xff", false), Yes);
+        assert_eq!(template.judge(b"/a/ /b", false), No);
     }
 
     #[test]

@@ -322,14 +322,7 @@ fn the_first_policy_by_name_settles_it_and_is_named() {
 fn a_dry_run_denies_nothing_and_is_told() {
     let metrics = crate::telemetry::Metrics::new(1);
     let recorder = metrics.recorder(0);
-    let connection = crate::telemetry::Downstream {
-        listener: "l".into(),
-        stat_prefix: "main".into(),
-        inbound: true,
-        peer: ([10, 0, 0, 9], 1).into(),
-        local: ([10, 1, 2, 3], 80).into(),
-        security: None,
-    };
+    let connection = connection();
     let rbac = |rules: Option<Action>, shadow: Option<Action>| Rbac {
         rules: rules.map(|action| policies(action, Rule::Always)),
         shadow: shadow.map(|action| policies(action, Rule::Always)),
@@ -379,4 +372,48 @@ fn a_dry_run_denies_nothing_and_is_told() {
 fn regexes_match_whole_texts() {
     let regex = Text::regex(Box::new(Regex::new(r"\A(?:/v[0-9]+/.*)\z").unwrap()));
     assert_eq!(judge(&path(regex), &request("GET", "a.test", "/v1/x", &[])), Yes);
+}
+
+#[test]
+fn a_route_cannot_switch_rules_off_by_naming_another_filter() {
+    use crate::filter::{Chain, Entry, Kind, Overrides, Verdict, in_force, on_request};
+    let metrics = crate::telemetry::Metrics::new(1);
+    let recorder = metrics.recorder(0);
+    let connection = connection();
+    let rbac = Rbac {
+        rules: Some(Policies::new(Action::Allow, Vec::new())),
+        shadow: None,
+        prefix: "".into(),
+        shadow_prefix: "".into(),
+    };
+    let chain: Chain = vec![Arc::new(Entry { name: "rbac".into(), kind: Kind::Rbac(Arc::new(rbac)) })];
+    for (own, denied) in [(Some(Kind::Inert), true), (Some(Kind::GrpcWeb), true), (None, false)] {
+        let overrides: Overrides = vec![("rbac".into(), own)];
+        let (mut head, mut attributes, mut notes) =
+            (request("GET", "a.test", "/", &[]), Attributes::default(), Vec::new());
+        let mut context = Context {
+            now: tokio::time::Instant::now(),
+            connection: &connection,
+            direct: connection.peer.ip(),
+            client: connection.peer.ip(),
+            head: &mut head,
+            attributes: &mut attributes,
+            recorder: &recorder,
+            notes: &mut notes,
+        };
+        let verdict = on_request(&chain, &overrides, &mut 0, &mut context);
+        assert_eq!(matches!(verdict, Verdict::Reply(_)), denied, "{overrides:?}");
+        assert_eq!(in_force(&chain, &overrides).any(|(_, kind)| matches!(kind, Kind::Rbac(_))), denied);
+    }
+}
+
+fn connection() -> crate::telemetry::Downstream {
+    crate::telemetry::Downstream {
+        listener: "l".into(),
+        stat_prefix: "main".into(),
+        inbound: true,
+        peer: ([10, 0, 0, 9], 1).into(),
+        local: ([10, 1, 2, 3], 8080).into(),
+        security: None,
+    }
 }

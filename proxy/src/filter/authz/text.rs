@@ -52,18 +52,25 @@ impl Text {
         std::str::from_utf8(value).map_or(Truth::Unclear, |text| Truth::of(self.holds(text)))
     }
 
+    /// Whether it holds of bytes that need not be text; a regular expression is about characters.
+    pub(crate) fn judge_bytes(&self, value: &[u8]) -> Truth {
+        match &self.test {
+            Test::Regex(_) => self.judge(value),
+            _ => Truth::of(self.compare(value, self.ignore_case)),
+        }
+    }
+
     /// Whether it holds of a text.
     pub(crate) fn holds(&self, value: &str) -> bool {
-        self.compare(value, self.ignore_case)
+        self.compare(value.as_bytes(), self.ignore_case)
     }
 
     /// Whether it holds but for the case of letters. A regular expression says itself whether case matters.
     pub(crate) fn nearly(&self, value: &str) -> bool {
-        self.compare(value, true)
+        self.compare(value.as_bytes(), true)
     }
 
-    fn compare(&self, value: &str, ignore_case: bool) -> bool {
-        let value = value.as_bytes();
+    fn compare(&self, value: &[u8], ignore_case: bool) -> bool {
         let same = |part: Option<&[u8]>, wanted: &str| {
             part.is_some_and(|part| {
                 if ignore_case {

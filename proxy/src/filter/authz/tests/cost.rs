@@ -37,14 +37,7 @@ fn a_hundred_policies() {
     let rounds: usize = std::env::var("SIDEGATE_COST_ROUNDS").map_or(3, |text| text.parse().unwrap());
     let metrics = crate::telemetry::Metrics::new(1);
     let recorder = metrics.recorder(0);
-    let connection = crate::telemetry::Downstream {
-        listener: "l".into(),
-        stat_prefix: "main".into(),
-        inbound: true,
-        peer: ([10, 0, 0, 9], 1).into(),
-        local: ([10, 1, 2, 3], 8080).into(),
-        security: None,
-    };
+    let connection = connection();
     let rbac = |action| Rbac {
         rules: Some(Policies::new(action, hundred(action))),
         shadow: None,

@@ -179,54 +179,48 @@ fn naive_role(shape: &Shape, roles: &[&[u8]]) -> Option<bool> {
     agreed(said)
 }
 
-/// The words of the model's targets, decoded; few enough to be read by hand.
+/// The words of the model's targets, in every order of the steps that servers take.
 fn naive_paths(target: &str) -> Option<Vec<String>> {
     let path = target.split('?').next().unwrap_or_default();
-    let mut readings = vec![path.to_owned()];
-    let mut decoded = path.to_owned();
-    for (from, to) in [("%2F", "/"), ("%2e", "."), ("%61", "a")] {
-        decoded = decoded.replace(from, to);
+    let mut readings = std::collections::BTreeSet::from([path.to_owned()]);
+    loop {
+        let mut more = readings.clone();
+        for reading in &readings {
+            more.insert(reading.replace("%2F", "/").replace("%2e", ".").replace("%61", "a"));
+            let names = reading.split('/').map(|part| part.split(';').next().unwrap_or_default());
+            more.insert(names.collect::<Vec<_>>().join("/"));
+            let mut merged = reading.clone();
+            while merged.contains("//") {
+                merged = merged.replace("//", "/");
+            }
+            more.insert(merged);
+            more.insert(walk(reading));
+        }
+        if more.len() == readings.len() {
+            return (readings.len() <= 32).then(|| readings.into_iter().collect());
+        }
+        readings = more;
     }
-    for parameters in [true, false] {
-        let text = if parameters {
-            decoded.clone()
-        } else {
-            decoded
-                .split('/')
-                .map(|part| part.split(';').next().unwrap_or_default())
-                .collect::<Vec<_>>()
-                .join("/")
-        };
-        readings.push(walk(&text, true));
-        readings.push(walk(&text, false));
-    }
-    Some(readings)
 }
 
-/// Walks along a path as a shell does; `merge`: empty parts are none.
-fn walk(path: &str, merge: bool) -> String {
+/// Walks along a path as a shell does; an empty part is a name like others.
+fn walk(path: &str) -> String {
     let mut stack: Vec<&str> = Vec::new();
     let parts: Vec<&str> = path[1..].split('/').collect();
     for (index, part) in parts.iter().enumerate() {
-        let last = index + 1 == parts.len();
         match *part {
             "." => {}
             ".." => drop(stack.pop()),
-            "" if merge && !last => continue,
             part => {
                 stack.push(part);
                 continue;
             }
         }
-        if last {
+        if index + 1 == parts.len() {
             stack.push("");
         }
     }
-    let mut joined = format!("/{}", stack.join("/"));
-    while joined.contains("//") {
-        joined = joined.replace("//", "/");
-    }
-    joined
+    format!("/{}", stack.join("/"))
 }
 
 fn shapes(texts: &'static [&'static str]) -> impl Strategy<Value = Shape> {
