@@ -23,7 +23,7 @@ mod verify;
 
 pub(crate) use bundle::Bundles;
 pub(crate) use certificate::Certificate;
-pub(crate) use client::{ClientContext, ClientPlan};
+pub(crate) use client::{ClientContext, ClientPlan, Prepared};
 pub(crate) use failure::{Distrust, Failure};
 pub(crate) use material::{Identity, MaterialError, Revocation, Roots};
 pub(crate) use outbound::{count_certificates, describe, fingerprint, outbound};

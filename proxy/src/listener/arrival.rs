@@ -293,3 +293,7 @@ const FIRST_READ: usize = 4 * 1024;
 /// How long a client may be silent before the endpoint is dialled to hear whether it speaks first. Clients that speak first do so
 /// within a round trip.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
+
+/// The same where mutual TLS is spoken too: there a client that is taken for one without TLS, because its first word was lost once (200 ms
+/// until it is repeated) or its processor was busy, has failed.
+pub(super) const QUIET_BESIDE_MUTUAL: Duration = Duration::from_millis(250);

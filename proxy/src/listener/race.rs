@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::arrival::{Arrival, Chosen, QUIET, Refusal, Waited};
+use super::arrival::{Arrival, Chosen, QUIET, QUIET_BESIDE_MUTUAL, Refusal, Waited};
 use super::downstream;
 use crate::snapshot::{ChainId, FilterChain, Listener, Road};
 use crate::tcp::{self, Opening};
@@ -45,7 +45,8 @@ impl Race {
         needed: usize,
         deadline: Option<Instant>,
     ) -> Waited {
-        let quiet = Instant::now() + QUIET;
+        let patience = if self.listener.chains.has_mutual() { QUIET_BESIDE_MUTUAL } else { QUIET };
+        let quiet = Instant::now() + patience;
         loop {
             let silent = arrival.ahead.is_empty() && self.chain.is_some() && !self.is_on();
             let wake =

@@ -142,6 +142,11 @@ impl Chains {
         place.and_then(|place| self.all.get(place)).map_or(Choice::Nothing, Choice::Chain)
     }
 
+    /// Whether one of them is for mutual TLS.
+    pub(crate) fn has_mutual(&self) -> bool {
+        self.mutual
+    }
+
     /// Whether a connection of a client that proves nothing comes where others must prove who they are.
     pub(crate) fn accepts_unproven(&self, chain: &FilterChain) -> bool {
         self.mutual && chain.security.is_none()

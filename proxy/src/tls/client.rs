@@ -117,34 +117,57 @@ impl ClientContext {
         peer.revoked_by(&self.current.load().as_ref()?.policy)
     }
 
-    /// Shakes hands with a server. `name` is what to ask for instead of the configured name; `address` is whose address it is;
-    /// `protocol` is what will be spoken, if that is known: of the other HTTP, none is offered.
+    /// Prepares a handshake with a server, so that its first word leaves as soon as there is a connection: on a port that takes plaintext
+    /// too, whoever is silent for long is taken for one that lets the server speak first. `name` is what to ask for instead of the
+    /// configured name; `address` is whose address it is; `protocol` is what will be spoken, if that is known: of the other HTTP, none
+    /// is offered.
     ///
     /// # Errors
-    /// Why no session came about. Nothing was sent but the handshake.
-    pub(crate) async fn connect(
+    /// When nothing can be asked.
+    pub(crate) fn prepare(
         &self,
-        io: Io,
         name: Option<&str>,
         address: IpAddr,
         protocol: Option<&'static [u8]>,
-    ) -> Result<(Io, Established), HandshakeFailure> {
+    ) -> Result<Box<Prepared>, HandshakeFailure> {
         let Some(state) = self.current.load_full() else {
-            return Err(HandshakeFailure::new(Failure::NotReady, super::NOT_READY));
+            return Err(HandshakeFailure::new(
+                Failure::NotReady,
+                "TLS: the certificates of the cluster have not arrived yet",
+            ));
         };
-        let server_name = server_name(name.or(state.server_name.as_deref()), address)?;
+        let name = name.or(state.server_name.as_deref());
+        let server_name = server_name(name, address)?;
+        let name = name.map(Into::into);
         let alpn = offers(&state.config.alpn_protocols, protocol);
         let session = UnbufferedClientConnection::new_with_alpn(state.config.clone(), server_name, alpn)
             .map_err(|error| HandshakeFailure::new(Failure::Protocol, format!("TLS: {error}")))?;
+        Ok(Box::new(Prepared { session, name, identity: state.identity.clone() }))
+    }
+}
+
+/// A handshake before its first byte.
+pub(crate) struct Prepared {
+    session: UnbufferedClientConnection,
+    name: Option<Box<str>>,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Prepared {
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// Why no session came about. Nothing was sent but the handshake.
+    pub(crate) async fn connect(self: Box<Self>, io: Io) -> Result<(Io, Established), HandshakeFailure> {
+        let Self { session, name, identity } = *self;
         let io = io.secure(Session::Client(session), BytesMut::new()).await;
         let io = io.map_err(|error| HandshakeFailure::of(&error))?;
-        let name = name.or(state.server_name.as_deref()).map(Into::into);
-        match io.session(|session| Established::of(session, name, state.identity.clone(), None)) {
+        match io.session(|session| Established::of(session, name, identity, None)) {
             Some(Ok(established)) => Ok((io, established)),
-            Some(Err(error)) => Err(HandshakeFailure::new(
-                Failure::Untrusted(Distrust::Other),
-                format!("TLS: the peer's certificate {error}"),
-            )),
+            Some(Err(error)) => {
+                let detail = format!("TLS: the peer's certificate {error}");
+                Err(HandshakeFailure::new(Failure::Untrusted(Distrust::Other), detail))
+            }
             None => Err(HandshakeFailure::new(Failure::Protocol, "TLS: no session")),
         }
     }

@@ -50,13 +50,14 @@ pub(crate) async fn connect(
     let address = endpoint.address;
     let security = cluster.sockets.of(endpoint);
     let making = async {
+        let prepared = security.map(|security| prepare(security, endpoint, want)).transpose()?;
         let io = open(address).await?;
         if let Some(version) = cluster.proxy_header {
             introduce(&io, version, endpoint).await?;
         }
-        match security {
+        match prepared {
             None => Ok(Opened { io, session: None }),
-            Some(security) => Box::pin(secure(security, io, endpoint, want)).await,
+            Some(prepared) => Box::pin(secure(prepared, io, address, want)).await,
         }
     };
     let made = tokio::time::timeout(cluster.connect_timeout, making).await;
@@ -89,24 +90,35 @@ async fn introduce(io: &Io, version: Version, endpoint: &Endpoint) -> Result<(),
 const NOBODY_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const NOBODY_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-async fn secure(
+fn prepare(
     security: &Security,
-    io: Io,
     endpoint: &Endpoint,
     want: Want<'_>,
-) -> Result<Opened, (Reason, String)> {
-    let address = endpoint.address;
-    let failed = |detail: String| (Reason::UpstreamTlsFailure, format!("{address}: {detail}"));
+) -> Result<Box<tls::Prepared>, (Reason, String)> {
     let by_host = (security.ask_for == AskFor::Host).then_some(endpoint.hostname.as_deref()).flatten();
     let name = want.server_name.or(by_host);
-    let connected = security.context.connect(io, name, address.ip(), want.protocol).await;
-    let (io, established) = connected.map_err(|failure| failed(failure.detail))?;
+    let prepared = security.context.prepare(name, endpoint.address.ip(), want.protocol);
+    prepared.map_err(|failure| failed(endpoint.address, &failure.detail))
+}
+
+fn failed(address: SocketAddr, detail: &str) -> (Reason, String) {
+    (Reason::UpstreamTlsFailure, format!("{address}: {detail}"))
+}
+
+async fn secure(
+    prepared: Box<tls::Prepared>,
+    io: Io,
+    address: SocketAddr,
+    want: Want<'_>,
+) -> Result<Opened, (Reason, String)> {
+    let connected = prepared.connect(io).await;
+    let (io, established) = connected.map_err(|failure| failed(address, &failure.detail))?;
     // What was agreed on is spoken, or nothing is (C6).
     match (want.protocol, established.alpn.as_deref()) {
         (Some(wanted), Some(agreed)) if wanted != agreed => {
             let agreed = String::from_utf8_lossy(agreed);
             let wanted = String::from_utf8_lossy(wanted);
-            Err(failed(format!("TLS: the endpoint speaks {agreed}, the cluster {wanted}")))
+            Err(failed(address, &format!("TLS: the endpoint speaks {agreed}, the cluster {wanted}")))
         }
         _ => Ok(Opened { io, session: Some(established.security) }),
     }

@@ -389,6 +389,7 @@ async fn a_server_that_speaks_first_is_heard_at_once_through_both_proxies() {
         .cluster_with("app", &[], &fields)
         .opaque_chain("{}", "app")
         .secrets(rootca(&authority))
+        .with_admin()
         .start(&Sandbox::new())
         .await;
     // Through the mesh at once; around it, a silent client on a port that is inspected, within moments.
@@ -396,7 +397,11 @@ async fn a_server_that_speaks_first_is_heard_at_once_through_both_proxies() {
         let started = Instant::now();
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         let mut word = [0; 11];
-        wait::within("the greeting", stream.read_exact(&mut word)).await.unwrap();
+        let greeted = wait::within("the greeting", stream.read_exact(&mut word)).await;
+        if let Err(error) = greeted {
+            let story = proxy.admin("/why").await.text();
+            panic!("{error}: {story}\n{}", inbound.admin("/why").await.text());
+        }
         assert_eq!(&word, b"220 hello\r\n");
         assert!(started.elapsed() < bound, "{:?}", started.elapsed());
         stream.write_all(b"quit\n").await.unwrap();
