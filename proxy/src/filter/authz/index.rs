@@ -71,7 +71,7 @@ impl Index {
         let used = self.policies.div_ceil(64);
         let mut found = Candidates { words: [0; WORDS], used };
         found.words[..used].fill(u64::MAX);
-        if let Some(last) = found.words[..used].last_mut().filter(|_| self.policies % 64 > 0) {
+        if let Some(last) = found.words[..used].last_mut().filter(|_| !self.policies.is_multiple_of(64)) {
             *last = (1 << (self.policies % 64)) - 1;
         }
         if self.ports.is_used() {

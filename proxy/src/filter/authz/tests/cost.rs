@@ -7,7 +7,7 @@ use super::*;
 fn hundred(action: Action) -> Vec<Policy> {
     let policy = |number: usize| {
         let id = format!("spiffe://cluster.local/ns/team-{}/sa/service-{number}", number % 10);
-        let caller = if number % 4 == 0 {
+        let caller = if number.is_multiple_of(4) {
             Text::contains(&format!("/ns/team-{number}/"), false)
         } else {
             Text::exact(&id, false)
