@@ -70,9 +70,14 @@ async fn logged(sandbox: &Sandbox, lines: usize) -> Vec<String> {
     .await
 }
 
+/// It is remembered when the answer has been sent to its end: who asks at once may be earlier.
 async fn why(proxy: &Proxy, id: &str) -> Value {
-    let page = proxy.admin(&format!("/why/{id}")).await;
-    serde_json::from_slice(&page.body).unwrap_or_else(|error| panic!("{error}: {}", page.text()))
+    wait::until("the story is known", async || {
+        let page = proxy.admin(&format!("/why/{id}")).await;
+        let story: Value = serde_json::from_slice(&page.body).ok()?;
+        story["error"].is_null().then_some(story)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -190,7 +195,11 @@ async fn connections_are_let_through_or_reset_before_their_endpoint_hears_of_the
         let name = if allowed { "tcp.rbac.allowed" } else { "tcp.rbac.denied" };
         wait::until("it is counted", async || (proxy.stat(name).await >= 1).then_some(())).await;
         if !allowed {
-            let latest: Value = serde_json::from_slice(&proxy.admin("/why").await.body).unwrap();
+            let latest = wait::until("it is remembered", async || {
+                let latest: Value = serde_json::from_slice(&proxy.admin("/why").await.body).ok()?;
+                latest["latest"][0].is_object().then_some(latest)
+            })
+            .await;
             assert_eq!(latest["latest"][0]["reason"], "access_denied", "{latest}");
             let story = why(&proxy, latest["latest"][0]["id"].as_str().unwrap()).await;
             assert!(story["detail"].as_str().unwrap().contains("matched_policy[shop/tcp]"), "{story}");
