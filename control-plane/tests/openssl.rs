@@ -1,6 +1,8 @@
 //! The authority beside OpenSSL: requests that OpenSSL makes, authorities that OpenSSL makes, and chains that OpenSSL verifies.
 //! Without the program `openssl` there is nothing to compare with, and each test says so and ends.
 
+#![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sidegate_tests::authorizer::Authorizer;
@@ -159,7 +159,7 @@ async fn a_service_that_cannot_be_asked_denies() {
     ] {
         let sandbox = Sandbox::new();
         let proxy = gateway(app.address(), service, fields).start(&sandbox).await;
-        let begun = Instant::now();
+        let begun = tokio::time::Instant::now();
         let response = proxy.get("/").await;
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         let reason = response.reason().map(|(reason, _)| reason);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sidegate_tests::client::Protocol;
@@ -130,7 +130,7 @@ async fn refused_in_time(keys: SocketAddr, path: &str, words: &str) {
     let (sandbox, issuer) = (Sandbox::new(), Issuer::new("k"));
     let app = Origin::named("app").await;
     let proxy = gateway(&app, keys, &jwt(&remote(path, ""))).start(&sandbox).await;
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let response = proxy.call(&with(&issuer.token())).await;
     assert_eq!(response.status, 401, "{response:?}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());

@@ -167,10 +167,11 @@ fn routes(
     match &manager.route_specifier {
         Some(RouteSpecifier::RouteConfig(config)) => {
             let previous = match previous.map(|plan| &plan.routes) {
-                Some(Routes::Inline(_, plan)) => Some(plan),
+                Some(Routes::Inline(_, plan)) => Some(&**plan),
                 _ => None,
             };
-            Ok(Routes::Inline(inline, route::compile(config, previous, now).at("route_config")?))
+            let plan = route::compile(config, previous, now).at("route_config")?;
+            Ok(Routes::Inline(inline, Box::new(plan)))
         }
         Some(RouteSpecifier::Rds(rds)) => {
             let source = rds.config_source.as_ref();

@@ -13,8 +13,8 @@ pub(crate) fn connection() -> Downstream {
         listener: "l".into(),
         stat_prefix: "s".into(),
         inbound: true,
-        peer: "127.0.0.1:1".parse().unwrap(),
-        local: "127.0.0.1:2".parse().unwrap(),
+        peer: "127.0.0.1:1".parse().expect("written to be read"),
+        local: "127.0.0.1:2".parse().expect("written to be read"),
         security: None,
     }
 }
@@ -23,13 +23,16 @@ pub(crate) fn connection() -> Downstream {
 pub(crate) fn request(path: &str, fields: &[(&'static str, &str)]) -> RequestHead {
     let mut headers = Headers::new();
     for (name, value) in fields {
-        headers.append(Name::Static(name), Value::Http(HeaderValue::from_str(value).unwrap()));
+        headers.append(
+            Name::Static(name),
+            Value::Http(HeaderValue::from_str(value).expect("written to be read")),
+        );
     }
     RequestHead {
         method: Method::GET,
         scheme: Scheme::Http,
         authority: "shop.test".parse().ok(),
-        path: path.parse().unwrap(),
+        path: path.parse().expect("written to be read"),
         version: Version::Http11,
         headers,
     }

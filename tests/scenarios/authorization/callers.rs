@@ -68,7 +68,7 @@ async fn a_caller_is_who_its_certificate_says() {
 async fn explain(proxy: &Proxy, question: &Value) -> Value {
     let page = proxy.admin_asks("/explain", &question.to_string()).await;
     assert_eq!(page.status, 200, "{}", Response::text(&page));
-    serde_json::from_slice(&page.body).unwrap()
+    serde_json::from_slice(&page.body).expect("an answer in JSON")
 }
 
 #[tokio::test]

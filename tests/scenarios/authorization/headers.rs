@@ -41,6 +41,7 @@ fn role_lines(dice: &mut Dice) -> Vec<u8> {
     lines
 }
 
+#[allow(clippy::too_many_lines, reason = "one table, read from top to bottom")]
 #[tokio::test]
 async fn i5_no_guise_of_a_header_gets_past_a_policy() {
     let sandbox = Sandbox::new();

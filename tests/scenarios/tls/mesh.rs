@@ -352,6 +352,7 @@ async fn c12_each_endpoint_is_spoken_to_as_what_it_is() {
     assert_eq!((app.count(), plain.count()), (before, count));
 }
 
+#[allow(clippy::too_many_lines, reason = "one table, read from top to bottom")]
 #[tokio::test]
 async fn a_server_that_speaks_first_is_heard_at_once_through_both_proxies() {
     let sandbox = Sandbox::new();

@@ -147,7 +147,7 @@ pub(crate) const PLANS: &[Plan] = &[
             },
             Guard {
                 names: &["sidegate_xds", "prost", "prost_reflect", "envoy_types"],
-                rooms: &["admin", "xds", "identity", "compile", "settings", "authorization"],
+                rooms: &["app", "admin", "xds", "identity", "compile", "settings", "authorization"],
                 why: "wire types die in `compile`; `authorization` is a wire of the data path's own",
             },
             Guard {

@@ -60,6 +60,7 @@ fn g4_what_agrees_with_the_proven_identity_is_taken() {
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
 #[test]
 fn g4_whatever_goes_beyond_the_proven_identity_is_refused() {
     let extension = |oid: &[u64]| CustomExtension::from_oid_content(oid, vec![0x05, 0x00]);

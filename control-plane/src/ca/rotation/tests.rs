@@ -373,7 +373,7 @@ fn a_leaf_without_a_proxy_that_is_known_is_waited_for() {
         rotation.waiting(now, &world, settings).len()
     };
     let (one, two) = (leaf("1", 90), leaf("2", 90));
-    assert_eq!(waits(101, &[one.clone()], &known, &SETTINGS), 0, "its one proxy has confirmed");
+    assert_eq!(waits(101, std::slice::from_ref(&one), &known, &SETTINGS), 0, "its one proxy has confirmed");
     assert_eq!(waits(101, &[one.clone(), two.clone()], &known, &SETTINGS), 1);
     assert_eq!(waits(101, &[leaf("3", 101), two.clone()], &known, &SETTINGS), 1, "one renewed, one did not");
     assert_eq!(
@@ -386,7 +386,7 @@ fn a_leaf_without_a_proxy_that_is_known_is_waited_for() {
     let own = LiveLeaf { own: true, ..two.clone() };
     assert_eq!(waits(101, &[one.clone(), own], &known, &SETTINGS), 0, "the control plane knows by itself");
     assert_eq!(
-        waits(101, &[two.clone()], &[], &SETTINGS),
+        waits(101, std::slice::from_ref(&two), &[], &SETTINGS),
         1,
         "the one that confirmed is gone, and this may be another's"
     );

@@ -145,6 +145,7 @@ fn rules_that_are_absent_and_rules_that_are_empty() {
     assert!(allows(&compiled(&format!("rules: {{action: LOG, policies: {{{policy}}}}}")).unwrap()));
 }
 
+#[allow(clippy::too_many_lines, reason = "one table, read from top to bottom")]
 #[test]
 fn what_is_not_understood_is_refused_by_name() {
     for (permission, wanted) in [

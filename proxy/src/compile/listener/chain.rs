@@ -57,7 +57,7 @@ struct Key {
 #[derive(Debug)]
 pub(crate) enum Routes {
     /// In the listener itself; the key is the table's name in the snapshot.
-    Inline(Arc<str>, route::Plan),
+    Inline(Arc<str>, Box<route::Plan>),
     /// By RDS under this name; how long a new listener waits for it, `None` being for ever.
     Discovered(Arc<str>, Option<Duration>),
     /// It has none: these clusters are where its connections go.

@@ -118,10 +118,8 @@ fn cut(path: &[u8]) -> Option<Vec<u8>> {
 
 /// UTF-8 that writes a character with more bytes than it needs: some decoders make a slash or a dot of it.
 fn is_overlong(text: &[u8]) -> bool {
-    text.windows(2).any(|pair| match pair {
-        [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f] => true,
-        _ => false,
-    })
+    text.windows(2)
+        .any(|pair| matches!(pair, [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]))
 }
 
 /// `/a;x=1/b` as `/a/b`.

@@ -512,6 +512,7 @@ async fn routes_may_name_a_requirement() {
     assert_eq!(by_route("mistyped").unwrap().0, 403);
 }
 
+#[allow(clippy::too_many_lines, clippy::type_complexity, reason = "one table, read from top to bottom")]
 #[tokio::test]
 async fn requirements_are_combined() {
     use Requirement as R;

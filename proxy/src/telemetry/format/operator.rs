@@ -188,16 +188,7 @@ impl Field {
             }
             Operator::Protocol => Value::Text(record.version.as_str().as_bytes()),
             Operator::ResponseCode => Value::Number(record.status.map_or(0, |status| status.as_u16().into())),
-            Operator::ResponseCodeDetails => match (record.reason, record.status) {
-                // Its first word names the policy, as Envoy's does.
-                (Some(reason @ Reason::AccessDenied), _) => {
-                    let word = record.detail.as_deref().and_then(|detail| detail.split(' ').next());
-                    Value::Text(word.unwrap_or(reason.label()).as_bytes())
-                }
-                (Some(reason), _) => Value::Text(reason.label().as_bytes()),
-                (None, Some(_)) => Value::Text(b"via_upstream"),
-                (None, None) => Value::Missing,
-            },
+            Operator::ResponseCodeDetails => details(record),
             Operator::ResponseFlags => optional(Some(record.reason.map_or("-", |reason| reason.flag()))),
             Operator::BytesReceived => Value::Number(record.bytes_received),
             Operator::BytesSent => Value::Number(record.bytes_sent),
@@ -226,6 +217,20 @@ impl Field {
             Operator::RouteOrigin => optional(record.origin.as_deref()),
             Operator::Tls(fact) => fact.value(record, scratch),
         }
+    }
+}
+
+/// `%RESPONSE_CODE_DETAILS%`.
+fn details(record: &Record) -> Value<'_> {
+    match (record.reason, record.status) {
+        // Its first word names the policy, as Envoy's does.
+        (Some(reason @ Reason::AccessDenied), _) => {
+            let word = record.detail.as_deref().and_then(|detail| detail.split(' ').next());
+            Value::Text(word.unwrap_or(reason.label()).as_bytes())
+        }
+        (Some(reason), _) => Value::Text(reason.label().as_bytes()),
+        (None, Some(_)) => Value::Text(b"via_upstream"),
+        (None, None) => Value::Missing,
     }
 }
 
