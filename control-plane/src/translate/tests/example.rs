@@ -1,6 +1,6 @@
 //! The example shop, whole.
 
-use super::fixture::{destination, gateway_named, metadata, sidecar};
+use super::fixture::{destination, gateway_named, metadata, secure_sidecar, sidecar};
 
 fn shop() -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shop");
@@ -27,7 +27,7 @@ fn the_gateway_sends_to_the_web_app_through_its_sidecar() {
 
 #[test]
 fn the_catalog_reaches_both_versions_of_the_reviews() {
-    let shown = sidecar(&shop(), "shop", "catalog-1");
+    let shown = secure_sidecar(&shop(), "shop", "catalog-1");
     let host = shown.host("outbound-proxy", "reviews").unwrap();
     let sends = destination(&host.routes[0]);
     assert!(
@@ -42,4 +42,15 @@ fn the_catalog_reaches_both_versions_of_the_reviews() {
     assert!(shown.0.resources.clusters.contains_key("inbound|9080||"));
     assert!(shown.0.resources.clusters.contains_key("PassthroughCluster"));
     assert!(shown.0.verdicts.iter().all(|verdict| verdict.status), "{:#?}", shown.0.verdicts);
+}
+
+#[test]
+fn the_shop_is_closed_to_plaintext() {
+    let inbound = secure_sidecar(&shop(), "shop", "catalog-1").listener("inbound|15006||");
+    let chains: Vec<&str> = inbound.filter_chains.iter().map(|chain| chain.name.as_str()).collect();
+    assert_eq!((chains, inbound.default_filter_chain), (vec!["mesh"], None));
+    // A sidecar that has proven nothing does not serve it in the clear either.
+    let unproven = sidecar(&shop(), "shop", "catalog-1");
+    assert!(!unproven.0.resources.listeners.contains_key("inbound|15006||"));
+    assert_eq!(unproven.said("Pod shop/catalog-1"), ["Programmed=false Pending"]);
 }
