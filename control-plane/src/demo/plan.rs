@@ -72,6 +72,8 @@ const SCRIPT: [(u32, Action); 11] = [
     (5, Action::Intrude),
     (10, Action::RateLimit),
     (22, Action::Canary(50)),
+    // While every proxy is there: a certificate whose holder is gone is waited for until it expires.
+    (28, Action::RotateRoot),
     (34, Action::LosePod),
     (40, Action::RemovePod),
     (46, Action::AddPod),
@@ -79,7 +81,6 @@ const SCRIPT: [(u32, Action); 11] = [
     (60, Action::RestartControlPlane),
     (72, Action::Balancing),
     (80, Action::Canary(100)),
-    (88, Action::RotateRoot),
 ];
 
 /// Reads `--duration`: `60s`, `2m`, `1500ms`, `1h`, or bare seconds.
