@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::Client;
+use crate::ca::rotation::Phase;
 use crate::status::{Proxy, Report, Role};
 
 /// The admin page of the control plane.
@@ -73,6 +74,14 @@ impl ControlPlane {
             .map_err(|error| format!("/status is not as expected: {error}"))
     }
 
+    /// Waits until every expected proxy has got a certificate of the new root.
+    pub(super) async fn wait_renewed(&self, expected: &Expected) -> Result<(), String> {
+        while !is_renewed(&self.status().await?, expected) {
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        Ok(())
+    }
+
     /// Waits until every expected proxy has applied a generation above `before`; any at all when there is none.
     /// Returns that generation, or what was still missing when the time was up.
     pub(super) async fn wait_applied(
@@ -99,6 +108,16 @@ impl ControlPlane {
             tokio::time::sleep(POLL_EVERY).await;
         }
     }
+}
+
+/// Whether every expected proxy has got a certificate of the root that signs now.
+fn is_renewed(report: &Report, expected: &Expected) -> bool {
+    let signing = report.ca.as_ref().is_some_and(|authority| authority.rotation.phase == Phase::Signing);
+    let renewed = |proxy: &Proxy| proxy.certificate.as_ref().is_some_and(|certificate| certificate.renewed);
+    signing
+        && expected
+            .iter()
+            .all(|name| report.proxies.iter().any(|proxy| is_named(proxy, name) && renewed(proxy)))
 }
 
 /// The generation to wait for, once the control plane has it. The first above `before` holds the edit; a new process

@@ -123,11 +123,11 @@ impl Mesh {
         self.wait_for_page(GATEWAY_PROXY, local(self.layout.gateway_admin), READY_PATH).await
     }
 
-    /// `sidegate rotate-root`, to its end.
+    /// `sidegate rotate-root`: begins it.
     pub(super) async fn rotate_root(&self) -> Result<(), String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let output = Command::new(program)
-            .args(["rotate-root", "--admin", &self.layout.control_admin.to_string(), "--ca-dir"])
+            .args(["rotate-root", "--no-wait", "--admin", &self.layout.control_admin.to_string(), "--ca-dir"])
             .arg(self.authority())
             .stdin(Stdio::null())
             .kill_on_drop(true)

@@ -54,7 +54,10 @@ fn progress_lines_are_told_once() {
     assert!(told.news(&board).is_empty());
     board.lines[0].state = State::Done("applied everywhere after 80 ms".to_owned());
     board.doing = board.lines[0].action.to_string();
-    assert_eq!(told.news(&board), [" 0:03  try plaintext, and a forbidden call: applied everywhere after 80 ms"]);
+    assert_eq!(
+        told.news(&board),
+        [" 0:03  try plaintext, and a forbidden call: applied everywhere after 80 ms"]
+    );
     assert!(told.news(&board).is_empty());
 }
 
