@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::ca::rotation::Witness;
 use crate::ca::{Authority, CaError};
+use crate::check;
 use crate::index;
 use crate::jwks;
 use crate::model::{Trust, View};
@@ -132,8 +133,9 @@ fn start(
         security.serve(&service, views.clone(), end)
     });
     tokio::spawn(findings::log(views.clone()));
+    let asked = judge(views.clone(), trust.clone());
     tokio::spawn(publish::run(views, trust, snapshots.clone(), verdict_sender));
-    tokio::spawn(status::serve(listeners.admin, Arc::new(reporter)));
+    tokio::spawn(status::serve(listeners.admin, Arc::new(reporter.asking(asked))));
     let plain = service.serve(listeners.xds);
     let served = async move {
         match secure {
@@ -142,6 +144,20 @@ fn start(
         }
     };
     (ending, served)
+}
+
+/// Answers `sidegate authz check` from what is in force now.
+fn judge(
+    views: watch::Receiver<Arc<View>>,
+    trust: watch::Receiver<Option<Arc<Trust>>>,
+) -> Box<status::Judge> {
+    Box::new(move |question| {
+        let question = serde_json::from_slice(question)
+            .map_err(|error| format!("the question is not understood: {error}"))?;
+        let (view, trust) = (views.borrow().clone(), trust.borrow().clone());
+        let answers = check::answer(&view, trust.as_deref(), &question)?;
+        serde_json::to_vec(&answers).map_err(|error| error.to_string())
+    })
 }
 
 /// Whom workloads trust, as translation takes it. Without an authority nobody vouches for anybody: no mutual TLS, and no secrets.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod agent;
+mod authz;
 mod bootstrap;
 mod ca_folder;
 mod rotate;
@@ -41,6 +42,8 @@ enum Command {
     RotateRoot(rotate::Args),
     /// Make a token with which a workload proves who it is.
     Token(token::Args),
+    /// Ask who may call whom.
+    Authz(authz::Args),
     /// Print the configuration with which a proxy finds the control plane.
     Bootstrap(bootstrap::Args),
     /// Keep a workload's certificate for data planes that are not ours, by SDS or in files.
@@ -62,6 +65,7 @@ pub fn run() -> ExitCode {
     match CommandLine::parse().command {
         Command::Demo(args) => exit_code(block_on(demo::run(args))),
         Command::Agent(args) => agent::run(args),
+        Command::Authz(args) => authz::run(args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Serve(args) => serve::run(args),

@@ -14,6 +14,7 @@ pub mod app; // `sidegate serve`: creates every task and hands each its ends
 pub mod source; // where objects come from: a folder of manifests now, the Kubernetes API next
 pub mod index; // every object in its last good form, one owner; emits views
 pub mod jwks; // the key sets that JWTPolicies name, fetched; views pass through
+pub mod check; // may this caller do that? asks the proxy's own judgement
 pub mod publish; // a view → one snapshot for each proxy that is connected
 pub mod translate; // view + scope → Envoy resources; pure
 

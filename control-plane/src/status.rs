@@ -123,8 +123,10 @@ impl State {
     }
 }
 
+/// Answers a question about a request, JSON to JSON; the error says what is wrong with the question.
+pub type Judge = dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync;
+
 /// Gathers reports from those who know. Reads only.
-#[derive(Debug)]
 pub struct Reporter {
     views: watch::Receiver<Arc<View>>,
     verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
@@ -132,6 +134,7 @@ pub struct Reporter {
     authority: Option<Authority>,
     registry: Registry,
     gauges: Gauges,
+    judge: Option<Box<Judge>>,
 }
 
 #[derive(Debug, Default)]
@@ -169,12 +172,23 @@ impl Reporter {
             "When the certificate in use expires that is the first to; 0 when there is none",
             gauges.certificate_expiry.clone(),
         );
-        Self { views, verdicts, streams, authority, registry, gauges }
+        Self { views, verdicts, streams, authority, registry, gauges, judge: None }
     }
 
     /// Lets others name their counters on the page.
     pub fn register(&mut self, enter: impl FnOnce(&mut Registry)) {
         enter(&mut self.registry);
+    }
+
+    /// Who answers questions about requests: it reads what is translated, which stands above this room.
+    pub fn asking(mut self, judge: Box<Judge>) -> Self {
+        self.judge = Some(judge);
+        self
+    }
+
+    fn judge(&self, question: &[u8]) -> Result<Vec<u8>, String> {
+        let judge = self.judge.as_ref().ok_or("nobody here answers that")?;
+        judge(question)
     }
 
     /// Everything, now.

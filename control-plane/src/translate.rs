@@ -8,6 +8,7 @@ use sidegate_xds::resource::ResourceType;
 use crate::model::{Scope, Trust, Verdict, View};
 use crate::snapshot::{Resource, Resources};
 
+mod behind;
 mod gateway;
 mod sidecar;
 mod mesh;
@@ -40,6 +41,7 @@ mod wire;
 
 use context::Build;
 
+pub use behind::{Behind, behind};
 pub use gateway::CONTROLLER;
 
 /// What one scope gets.

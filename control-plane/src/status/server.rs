@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,6 +42,7 @@ async fn serve_connection(connection: TcpStream, reporter: Arc<Reporter>, _place
         async move {
             Ok::<_, Infallible>(match request.uri().path() {
                 "/rotate-root" => rotate::answer(request, reporter.authority()).await,
+                "/authz/check" => judge(request, &reporter).await,
                 _ => answer(&request, &reporter),
             })
         }
@@ -55,10 +56,32 @@ async fn serve_connection(connection: TcpStream, reporter: Arc<Reporter>, _place
     }
 }
 
+/// Asks the judgement that the reporter was given.
+async fn judge(request: Request<Incoming>, reporter: &Arc<Reporter>) -> Response<Full<Bytes>> {
+    if *request.method() != Method::POST {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+        response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("POST"));
+        return response;
+    }
+    let Ok(body) = Limited::new(request.into_body(), QUESTION_LIMIT).collect().await else {
+        return plain(StatusCode::BAD_REQUEST, "the question broke off, or is too long\n");
+    };
+    let (reporter, body) = (Arc::clone(reporter), body.to_bytes());
+    // Translation is computation; it must not hold up the streams that share this thread.
+    match tokio::task::spawn_blocking(move || reporter.judge(&body)).await {
+        Ok(Ok(answer)) => respond(StatusCode::OK, "application/json", answer),
+        Ok(Err(reason)) => plain(StatusCode::BAD_REQUEST, &format!("{reason}\n")),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+    }
+}
+
 fn answer(request: &Request<Incoming>, reporter: &Reporter) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if !matches!(path, "/status" | "/metrics" | "/healthz") {
-        return plain(StatusCode::NOT_FOUND, "there is /status, /metrics, /healthz and /rotate-root\n");
+        return plain(
+            StatusCode::NOT_FOUND,
+            "there is /status, /metrics, /healthz, /rotate-root and /authz/check\n",
+        );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
@@ -98,6 +121,9 @@ pub(super) fn respond(
 
 /// How many connections at once.
 const CONNECTION_LIMIT: usize = 64;
+
+/// How long a question about a request may be, in bytes.
+const QUESTION_LIMIT: usize = 64 * 1024;
 
 /// How long a request's head may take, and a connection may live.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);

@@ -175,7 +175,7 @@ pub(crate) const PLANS: &[Plan] = &[
             },
             Guard {
                 names: &["sidegate_xds", "prost", "prost_reflect", "envoy_types"],
-                rooms: &["cli", "translate", "xds", "issue", "authn", "ca", "snapshot", "model"],
+                rooms: &["cli", "check", "translate", "xds", "issue", "authn", "ca", "snapshot", "model"],
                 why: "`translate` makes wire types, `snapshot` keeps them, `xds` sends them",
             },
             Guard {
