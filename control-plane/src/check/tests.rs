@@ -68,3 +68,29 @@ async fn a_question_that_leads_nowhere_is_answered_in_words() {
     assert_eq!(ask("shop/web:81"), "no Pod stands behind Service shop/web:81: nobody would answer");
     assert!(ask("web").contains("NAMESPACE/SERVICE"));
 }
+
+#[tokio::test]
+async fn an_issuer_without_keys_is_no_reason_to_refuse_the_listener() {
+    use crate::model::access::{JwtPolicy, JwtRule, JwtSpec};
+    let rule =
+        JwtRule { issuer: "i".to_owned(), jwks_uri: Some("https://i/keys".to_owned()), ..JwtRule::default() };
+    let policy = JwtPolicy {
+        metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+            name: Some("t".to_owned()),
+            namespace: Some("shop".to_owned()),
+            ..Default::default()
+        },
+        spec: JwtSpec { target_refs: Vec::new(), selector: None, jwt_rules: vec![rule], required: false },
+    };
+    let mut view = View::clone(&shop());
+    view.jwt_policies.insert(Name::new("shop", "t"), std::sync::Arc::new(policy));
+    let question = Question {
+        from: Some("spiffe://cluster.local/ns/shop/sa/shop".to_owned()),
+        to: "shop/web".to_owned(),
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        ..Question::default()
+    };
+    let answers = answer(&view, Some(&trust()), &question).unwrap();
+    assert!(answers[0].allowed, "{answers:?}");
+}

@@ -169,7 +169,7 @@ fn keys(wire: Option<&JwksSourceSpecifier>, buckets: &mut Buckets) -> Result<Key
         None => fail("local_jwks or remote_jwks is required"),
         Some(JwksSourceSpecifier::LocalJwks(source)) => {
             let text = bytes_of(source).at("local_jwks")?;
-            let keys = KeySet::read(&text).map_err(Problem::new).at("local_jwks")?;
+            let keys = KeySet::local(&text).map_err(Problem::new).at("local_jwks")?;
             Ok(Keys::Local(Arc::new(keys)))
         }
         Some(JwksSourceSpecifier::RemoteJwks(remote)) => {

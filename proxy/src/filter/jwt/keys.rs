@@ -61,6 +61,19 @@ impl KeySet {
     /// # Errors
     /// What is wrong with it, for people.
     pub(crate) fn read(text: &[u8]) -> Result<Self, String> {
+        let set = Self::local(text)?;
+        if set.keys.is_empty() {
+            return Err("the JWKS has no key that can verify RS, PS, ES or EdDSA signatures".to_owned());
+        }
+        Ok(set)
+    }
+
+    /// As [`Self::read`], of a set that is configured and not fetched: it may be without keys, by which no token is valid. A
+    /// control plane says so while it has not got them, and the rest of the listener must not be refused for that.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub(crate) fn local(text: &[u8]) -> Result<Self, String> {
         if text.len() > LONGEST {
             return Err(format!("the JWKS is longer than {LONGEST} bytes"));
         }
@@ -70,9 +83,6 @@ impl KeySet {
             return Err(format!("the JWKS has more than {MOST_KEYS} keys"));
         }
         let keys: Vec<Key> = document.keys.into_iter().filter_map(key).collect();
-        if keys.is_empty() {
-            return Err("the JWKS has no key that can verify RS, PS, ES or EdDSA signatures".to_owned());
-        }
         Ok(Self { keys, verified: Mutex::default() })
     }
 

@@ -647,6 +647,13 @@ fn key_sets_are_bounded_and_say_what_is_wrong() {
     assert!(wrong(&jwks.to_string()).contains("no key"), "keys for encryption verify nothing");
 }
 
+#[tokio::test]
+async fn by_a_configured_set_without_keys_no_token_is_valid() {
+    let keys = Arc::new(KeySet::local(b"{\"keys\": []}").unwrap());
+    let jwt = filter(provider(Keys::Local(keys)), Requirement::Provider(0));
+    assert!(verdict_on(&jwt, &Issuer::new().token(&claims())).is_some());
+}
+
 fn remote() -> Arc<Remote> {
     let place = Place {
         cluster: "jwks".into(),
