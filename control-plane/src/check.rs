@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use sidegate_xds::envoy::config::listener::v3::Listener;
 use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::{ResourceType, to_any};
+use sidegate_xds::spiffe::{IdError, SpiffeId};
 
 use crate::model::{Name, Scope, Trust, View};
 use crate::translate::{self, translate};
@@ -60,6 +61,10 @@ pub struct Answer {
 /// Says what is wrong with the question, or why it cannot be answered.
 pub fn answer(view: &View, trust: Option<&Trust>, question: &Question) -> Result<Vec<Answer>, String> {
     let (service, port) = service(&question.to)?;
+    if let Some(from) = &question.from {
+        let wrong = |error: IdError| format!("{from:?}: {error}, e.g. spiffe://cluster.local/ns/shop/sa/web");
+        from.parse::<SpiffeId>().map_err(wrong)?;
+    }
     let behind =
         translate::behind(view, &service, port).ok_or_else(|| format!("there is no Service {service}"))?;
     if behind.is_empty() {

@@ -147,6 +147,11 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("{} takes no signal: {error}", self.name));
     }
 
+    /// Waits for its end, however long that takes: for what has a limit of its own.
+    pub async fn wait(&mut self) -> ExitStatus {
+        self.child.wait().await.expect("its exit status")
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
