@@ -16,6 +16,7 @@ async fn page(admin: SocketAddr, path: &str) -> Option<String> {
     Some(answer.text())
 }
 
+#[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
 #[tokio::test]
 async fn c10_a_root_is_rotated_under_a_proxy_that_serves() {
     let sandbox = Sandbox::new();
