@@ -12,6 +12,7 @@ use sidegate_tests::gateway::{Gateway, router, typed, yaml};
 use sidegate_tests::message::Call;
 use sidegate_tests::origin::{Answer, Gate, Origin};
 use sidegate_tests::sandbox::{Sandbox, address};
+use sidegate_tests::wait;
 use sidegate_xds::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use sidegate_xds::envoy::service::auth::v3::check_response::HttpResponse;
 use sidegate_xds::envoy::service::auth::v3::{
@@ -107,7 +108,11 @@ async fn a_grpc_service_decides() {
         assert_eq!(app.count(), before);
         let (reason, id) = denied.reason().expect("a reason");
         assert_eq!(reason, "external_denial");
-        let told = proxy.admin(&format!("/why/{id}")).await.text();
+        let told = wait::until("the story is known", async || {
+            let page = proxy.admin(&format!("/why/{id}")).await;
+            (page.status == 200).then(|| page.text())
+        })
+        .await;
         assert!(told.contains("no such user"), "{told}");
     }
     assert_eq!(proxy.stat("http.main.ext_authz.ok").await, 2);

@@ -111,6 +111,16 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse().expect("a resident size")
     }
 
+    /// KiB of its own in memory: without the pages of files, which come and go with the machine's load.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn anonymous(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse().expect("a resident size")
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -44,12 +44,14 @@ async fn b16_a_connection_carries_streams_without_number() {
     // What a connection needs at all is there after the first ones.
     let total = streams();
     send(&client, total / 10).await;
-    let before = stage.proxy.process.resident();
+    let before = stage.proxy.process.anonymous();
     send(&client, total - total / 10).await;
-    let growth = stage.proxy.process.resident().saturating_sub(before);
+    let growth = stage.proxy.process.anonymous().saturating_sub(before);
     println!("{total} streams on one connection: {growth} KiB more");
-    assert!(growth <= 2 * 1024, "{growth} KiB more");
+    // What one stream needs is several hundred bytes: of all of them, that would be more than this.
+    assert!(growth <= 4 * 1024, "{growth} KiB more");
     assert!(!client.is_closed());
+    drop(client);
     stage.finish().await;
 }
 
