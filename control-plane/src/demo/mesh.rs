@@ -125,20 +125,8 @@ impl Mesh {
 
     /// `sidegate rotate-root`: begins it.
     pub(super) async fn rotate_root(&self) -> Result<(), String> {
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let output = Command::new(program)
-            .args(["rotate-root", "--no-wait", "--admin", &self.layout.control_admin.to_string(), "--ca-dir"])
-            .arg(self.authority())
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| error.to_string())?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("`sidegate rotate-root` failed: {}", said.trim()))
+        let (admin, folder) = (self.layout.control_admin.to_string(), self.authority().display().to_string());
+        command(&["rotate-root", "--no-wait", "--admin", &admin, "--ca-dir", &folder]).await.map(drop)
     }
 
     /// The folder of the demo's own certificate authority: it ends with the demo.
@@ -190,22 +178,10 @@ impl Mesh {
 
     /// What `sidegate bootstrap` prints: the demo uses the command that people use.
     async fn bootstrap(&self, who: &[&str; 2], account: &str, admin: u16) -> Result<Vec<u8>, String> {
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let output = Command::new(program)
-            .args(["bootstrap", who[0], who[1], "--xds", &self.layout.xds.to_string()])
-            .args(["--admin-port", &admin.to_string(), "--service-account", account])
-            .arg("--ca-dir")
-            .arg(self.authority())
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| error.to_string())?;
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("`sidegate bootstrap {} {}` failed: {}", who[0], who[1], said.trim()))
+        let (xds, admin) = (self.layout.xds.to_string(), admin.to_string());
+        let folder = self.authority().display().to_string();
+        let target = ["bootstrap", who[0], who[1], "--xds", &xds, "--admin-port", &admin];
+        command(&[&target[..], &["--service-account", account, "--ca-dir", &folder]].concat()).await
     }
 
     async fn wait_for_page(&self, name: &str, address: SocketAddr, path: &str) -> Result<(), DemoError> {
@@ -225,6 +201,19 @@ impl Mesh {
             tokio::time::sleep(POLL_EVERY).await;
         }
     }
+}
+
+/// A command of this program, run to its end; what it prints.
+async fn command(arguments: &[&str]) -> Result<Vec<u8>, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    let output = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("`sidegate {}` failed: {}", arguments.join(" "), said.trim()))
 }
 
 /// The name of a Pod's app among the processes.
