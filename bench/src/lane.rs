@@ -20,11 +20,24 @@ pub(crate) enum Lane {
     TlsUp,
     /// HTTP/1.1, mutual TLS from the client
     TlsDown,
+    /// HTTP/1.1 through two proxies, as between sidecars, with HTTP/1.1 over mutual TLS between them
+    Mesh1,
+    /// The same with HTTP/2 between them
+    Mesh2,
 }
 
 impl Lane {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Http1, Self::Http2, Self::Downgrade, Self::Tcp, Self::Bulk, Self::TlsUp, Self::TlsDown];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Http1,
+        Self::Http2,
+        Self::Downgrade,
+        Self::Tcp,
+        Self::Bulk,
+        Self::TlsUp,
+        Self::TlsDown,
+        Self::Mesh1,
+        Self::Mesh2,
+    ];
 
     /// In configurations.
     pub(crate) fn name(self) -> &'static str {
@@ -36,13 +49,15 @@ impl Lane {
             Self::Bulk => "bulk",
             Self::TlsUp => "tls_up",
             Self::TlsDown => "tls_down",
+            Self::Mesh1 => "mesh_http1",
+            Self::Mesh2 => "mesh_http2",
         }
     }
 
     /// Where it ends.
     pub(crate) fn service(self) -> Service {
         match self {
-            Self::Http1 | Self::Downgrade | Self::TlsDown => Service::Http1,
+            Self::Http1 | Self::Downgrade | Self::TlsDown | Self::Mesh1 | Self::Mesh2 => Service::Http1,
             Self::Http2 => Service::Http2,
             Self::Tcp => Service::Echo,
             Self::Bulk => Service::Bulk,
@@ -53,6 +68,11 @@ impl Lane {
     /// Whether bytes pass without being read as HTTP.
     pub(crate) fn is_opaque(self) -> bool {
         matches!(self, Self::Tcp | Self::Bulk)
+    }
+
+    /// Whether a second proxy stands between the first and the origin: another listener of the same process.
+    pub(crate) fn is_mesh(self) -> bool {
+        matches!(self, Self::Mesh1 | Self::Mesh2)
     }
 
     /// Whether HTTP/2 comes in.

@@ -55,7 +55,7 @@ pub(crate) struct Workload {
 }
 
 /// In the order of the table.
-pub(crate) const WORKLOADS: [Workload; 13] = [
+pub(crate) const WORKLOADS: [Workload; 17] = [
     SMALL,
     Workload { name: "W1-6k", what: "the same at 6,000/s", rate: Some(6_000), ..SMALL },
     GRPC,
@@ -91,6 +91,10 @@ pub(crate) const WORKLOADS: [Workload; 13] = [
         lane: Lane::TlsDown,
         ..FRESH
     },
+    MESH,
+    Workload { name: "W7-h1-6k", what: "the same at 6,000/s", rate: Some(6_000), ..MESH },
+    Workload { name: "W7-h2", what: "W7-h1, with HTTP/2 between the two", lane: Lane::Mesh2, ..MESH },
+    Workload { name: "W7-h2-6k", what: "the same at 6,000/s", lane: Lane::Mesh2, rate: Some(6_000), ..MESH },
 ];
 
 const SMALL: Workload = Workload {
@@ -103,6 +107,13 @@ const SMALL: Workload = Workload {
     streams: 1,
     rate: None,
     unit: Unit::Request,
+};
+
+const MESH: Workload = Workload {
+    name: "W7-h1",
+    what: "W1 through two proxies, HTTP/1.1 over mutual TLS 1.3 between them",
+    lane: Lane::Mesh1,
+    ..SMALL
 };
 
 const GRPC: Workload = Workload {

@@ -20,6 +20,8 @@ pub(super) struct Link {
     pub(super) lane: Lane,
     pub(super) listener: SocketAddr,
     pub(super) origin: SocketAddr,
+    /// Where the second proxy of a mesh listens
+    pub(super) between: SocketAddr,
 }
 
 /// What a configuration is made from.

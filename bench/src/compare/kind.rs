@@ -94,6 +94,9 @@ impl Kind {
     /// Why it cannot do that, by its nature: nginx speaks no HTTP/2 to upstreams, and TCP only by a module of its own.
     pub(super) fn inability(&self, lane: Lane) -> Option<&'static str> {
         match (self.family, lane) {
+            (Family::Nginx | Family::Haproxy, Lane::Mesh1 | Lane::Mesh2) => {
+                Some("only sidecars are measured in pairs")
+            }
             (Family::Nginx, Lane::Http2) => Some("nginx speaks no HTTP/2 to upstreams"),
             (Family::Nginx, Lane::Tcp | Lane::Bulk) if configuration::nginx_stream_module().is_none() => {
                 Some("nginx lacks its stream module (apt: libnginx-mod-stream)")

@@ -114,7 +114,7 @@ impl Rig {
             .iter()
             .map(|lane| {
                 let origin = self.origin.address(lane.service())?;
-                Ok(Link { lane: *lane, listener: free_address()?, origin })
+                Ok(Link { lane: *lane, listener: free_address()?, origin, between: free_address()? })
             })
             .collect::<anyhow::Result<_>>()?;
         let folder = self.folder.path().join(kind.name);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::Setting;
+use super::{Link, Setting};
 use crate::certificates::{Certificates, SERVER_NAME};
 use crate::lane::Lane;
 
@@ -10,28 +10,66 @@ use crate::lane::Lane;
 pub(crate) fn envoy(setting: &Setting<'_>, small_buffers: bool) -> String {
     let (mut listeners, mut clusters) = (String::new(), String::new());
     let buffers = if small_buffers { BUFFERS } else { "" };
-    for link in setting.links {
-        let lane = link.lane;
-        let filter = if lane.is_opaque() { TCP_PROXY } else { CONNECTION_MANAGER };
-        let protocol = if lane == Lane::Http2 { HTTP2 } else { "" };
+    for hop in setting.links.iter().flat_map(hops) {
+        let filter = if hop.opaque { TCP_PROXY } else { CONNECTION_MANAGER };
+        let protocol = if hop.http2_on { HTTP2 } else { "" };
         let windows = if small_buffers { WINDOWS } else { "" };
-        let server = if lane == Lane::TlsDown { DOWNSTREAM_TLS } else { "" };
-        let client = if lane == Lane::TlsUp { UPSTREAM_TLS } else { "" };
+        let server = if hop.tls_in { DOWNSTREAM_TLS } else { "" };
+        let client = if hop.tls_on { UPSTREAM_TLS } else { "" };
         let listener = LISTENER.replace("BUFFERS\n", buffers).replace("TLS\n", server);
         let listener = listener.replace("FILTER\n", filter).replace("WINDOWS\n", windows);
         let cluster = CLUSTER.replace("BUFFERS\n", buffers).replace("TLS\n", client);
         let cluster = cluster.replace("PROTOCOL\n", protocol);
         let fill = |text: &str, address| {
-            let text = text.replace("NAME", lane.name()).replace("ADDRESS", &socket_address(address));
-            with_files(&text, setting.certificates)
+            let text = text.replace("NAME", &hop.name).replace("ADDRESS", &socket_address(address));
+            with_files(&text, setting.certificates).replace("PROTOCOLS", hop.alpn)
         };
-        listeners += &fill(&listener, link.listener);
-        clusters += &fill(&cluster, link.origin);
+        listeners += &fill(&listener, hop.from);
+        clusters += &fill(&cluster, hop.to);
     }
     format!(
         "admin:\n  address: {}\nstatic_resources:\n  listeners:\n{listeners}  clusters:\n{clusters}",
         socket_address(setting.admin)
     )
+}
+
+/// One listener and the cluster behind it.
+struct Hop {
+    name: String,
+    from: SocketAddr,
+    to: SocketAddr,
+    opaque: bool,
+    tls_in: bool,
+    tls_on: bool,
+    http2_on: bool,
+    alpn: &'static str,
+}
+
+/// One for most lanes; two for a mesh.
+fn hops(link: &Link) -> Vec<Hop> {
+    let lane = link.lane;
+    let last = Hop {
+        name: lane.name().to_owned(),
+        from: link.listener,
+        to: link.origin,
+        opaque: lane.is_opaque(),
+        tls_in: lane == Lane::TlsDown || lane.is_mesh(),
+        tls_on: lane == Lane::TlsUp,
+        http2_on: lane == Lane::Http2,
+        alpn: if lane == Lane::Mesh2 { "h2" } else { "http/1.1" },
+    };
+    if !lane.is_mesh() {
+        return vec![last];
+    }
+    let first = Hop {
+        name: format!("{}_client", lane.name()),
+        to: link.between,
+        tls_in: false,
+        tls_on: true,
+        http2_on: lane == Lane::Mesh2,
+        ..last
+    };
+    vec![first, Hop { name: lane.name().to_owned(), from: link.between, ..last }]
 }
 
 fn with_files(text: &str, certificates: &Certificates) -> String {
@@ -115,6 +153,7 @@ const DOWNSTREAM_TLS: &str = "
           '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
           require_client_certificate: true
           common_tls_context:
+            alpn_protocols: [PROTOCOLS]
             tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}
             tls_certificates:
             - {certificate_chain: {filename: 'SERVER_CHAIN'}, private_key: {filename: 'SERVER_KEY'}}
@@ -129,6 +168,7 @@ const UPSTREAM_TLS: &str = "
         '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
         sni: SERVER_SUBJECT
         common_tls_context:
+          alpn_protocols: [PROTOCOLS]
           tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}
           tls_certificates:
           - {certificate_chain: {filename: 'CLIENT_CHAIN'}, private_key: {filename: 'CLIENT_KEY'}}
