@@ -87,6 +87,9 @@ fn apply(view: &mut View, object: Object) {
         Object::BackendPolicy(object) => drop(view.backend_policies.insert(name, object)),
         Object::AuthorizationPolicy(object) => drop(view.authorization_policies.insert(name, object)),
         Object::JwtPolicy(object) => drop(view.jwt_policies.insert(name, object)),
+        Object::ExternalAuthorizationPolicy(object) => {
+            drop(view.external_authorization_policies.insert(name, object));
+        }
         Object::MeshTlsPolicy(object) => drop(view.mesh_tls_policies.insert(name, object)),
     }
 }
@@ -109,6 +112,7 @@ fn delete(view: &mut View, ObjectKey { kind, name }: &ObjectKey) {
         Kind::BackendPolicy => drop(view.backend_policies.remove(name)),
         Kind::AuthorizationPolicy => drop(view.authorization_policies.remove(name)),
         Kind::JwtPolicy => drop(view.jwt_policies.remove(name)),
+        Kind::ExternalAuthorizationPolicy => drop(view.external_authorization_policies.remove(name)),
         Kind::MeshTlsPolicy => drop(view.mesh_tls_policies.remove(name)),
     }
 }
@@ -138,6 +142,9 @@ impl View {
                 of(&self.authorization_policies, name).map(Object::AuthorizationPolicy)
             }
             Kind::JwtPolicy => of(&self.jwt_policies, name).map(Object::JwtPolicy),
+            Kind::ExternalAuthorizationPolicy => {
+                of(&self.external_authorization_policies, name).map(Object::ExternalAuthorizationPolicy)
+            }
             Kind::MeshTlsPolicy => of(&self.mesh_tls_policies, name).map(Object::MeshTlsPolicy),
         }
     }

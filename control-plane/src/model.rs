@@ -20,6 +20,7 @@ pub mod kind;
 pub mod pem;
 pub mod policy;
 
+use access::external::ExternalAuthorizationPolicy;
 use access::{AuthorizationPolicy, JwtPolicy};
 use policy::{BackendPolicy, MeshTlsPolicy, RateLimitPolicy};
 
@@ -68,6 +69,7 @@ pub enum Kind {
     BackendPolicy,
     AuthorizationPolicy,
     JwtPolicy,
+    ExternalAuthorizationPolicy,
     MeshTlsPolicy,
 }
 
@@ -91,6 +93,7 @@ pub enum Object {
     BackendPolicy(Arc<BackendPolicy>),
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     JwtPolicy(Arc<JwtPolicy>),
+    ExternalAuthorizationPolicy(Arc<ExternalAuthorizationPolicy>),
     MeshTlsPolicy(Arc<MeshTlsPolicy>),
 }
 
@@ -143,6 +146,7 @@ pub struct View {
     pub backend_policies: BTreeMap<Name, Arc<BackendPolicy>>,
     pub authorization_policies: BTreeMap<Name, Arc<AuthorizationPolicy>>,
     pub jwt_policies: BTreeMap<Name, Arc<JwtPolicy>>,
+    pub external_authorization_policies: BTreeMap<Name, Arc<ExternalAuthorizationPolicy>>,
     /// What was fetched for the URLs that JWTPolicies name; a URL without an entry has not answered yet.
     pub key_sets: BTreeMap<String, Arc<str>>,
     pub mesh_tls_policies: BTreeMap<Name, Arc<MeshTlsPolicy>>,

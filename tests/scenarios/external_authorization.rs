@@ -1,5 +1,7 @@
 //! Another service decides about each request: by gRPC (tonic) and by HTTP, what it changes, and what comes of it when it fails.
 
+mod policy;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

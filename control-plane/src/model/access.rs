@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::policy::TargetRef;
 
 mod attribute;
+pub mod external;
 
 pub use attribute::Attribute;
 

@@ -10,7 +10,7 @@ use super::{Kind, Name, Object, ObjectKey};
 
 impl Kind {
     /// Every kind that Sidegate reads.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Namespace,
         Kind::Service,
         Kind::EndpointSlice,
@@ -27,6 +27,7 @@ impl Kind {
         Kind::BackendPolicy,
         Kind::AuthorizationPolicy,
         Kind::JwtPolicy,
+        Kind::ExternalAuthorizationPolicy,
         Kind::MeshTlsPolicy,
     ];
 
@@ -49,6 +50,7 @@ impl Kind {
             Kind::BackendPolicy => "BackendPolicy",
             Kind::AuthorizationPolicy => "AuthorizationPolicy",
             Kind::JwtPolicy => "JWTPolicy",
+            Kind::ExternalAuthorizationPolicy => "ExternalAuthorizationPolicy",
             Kind::MeshTlsPolicy => "MeshTLSPolicy",
         }
     }
@@ -70,6 +72,7 @@ impl Kind {
             | Kind::BackendPolicy
             | Kind::AuthorizationPolicy
             | Kind::JwtPolicy
+            | Kind::ExternalAuthorizationPolicy
             | Kind::MeshTlsPolicy => "sidegate.dev",
         }
     }
@@ -82,6 +85,7 @@ impl Kind {
             | Kind::BackendPolicy
             | Kind::AuthorizationPolicy
             | Kind::JwtPolicy
+            | Kind::ExternalAuthorizationPolicy
             | Kind::MeshTlsPolicy => &["v1alpha1"],
             _ => &["v1"],
         }
@@ -132,6 +136,7 @@ impl Object {
             Object::BackendPolicy(_) => Kind::BackendPolicy,
             Object::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Object::JwtPolicy(_) => Kind::JwtPolicy,
+            Object::ExternalAuthorizationPolicy(_) => Kind::ExternalAuthorizationPolicy,
             Object::MeshTlsPolicy(_) => Kind::MeshTlsPolicy,
         }
     }
@@ -155,6 +160,7 @@ impl Object {
             Object::BackendPolicy(object) => &object.metadata,
             Object::AuthorizationPolicy(object) => &object.metadata,
             Object::JwtPolicy(object) => &object.metadata,
+            Object::ExternalAuthorizationPolicy(object) => &object.metadata,
             Object::MeshTlsPolicy(object) => &object.metadata,
         }
     }
@@ -182,6 +188,7 @@ impl Object {
             Object::BackendPolicy(object) => Arc::as_ptr(object).cast(),
             Object::AuthorizationPolicy(object) => Arc::as_ptr(object).cast(),
             Object::JwtPolicy(object) => Arc::as_ptr(object).cast(),
+            Object::ExternalAuthorizationPolicy(object) => Arc::as_ptr(object).cast(),
             Object::MeshTlsPolicy(object) => Arc::as_ptr(object).cast(),
         }
     }

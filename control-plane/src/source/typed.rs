@@ -138,6 +138,7 @@ fn parse(kind: Kind, value: &Value, unknown: &mut Vec<String>) -> Result<Object,
         Kind::BackendPolicy => Object::BackendPolicy(published(value, unknown)?),
         Kind::AuthorizationPolicy => Object::AuthorizationPolicy(published(value, unknown)?),
         Kind::JwtPolicy => Object::JwtPolicy(published(value, unknown)?),
+        Kind::ExternalAuthorizationPolicy => Object::ExternalAuthorizationPolicy(published(value, unknown)?),
         Kind::MeshTlsPolicy => Object::MeshTlsPolicy(published(value, unknown)?),
     };
     Ok(object)

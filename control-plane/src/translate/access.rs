@@ -1,4 +1,4 @@
-//! AuthorizationPolicy and JWTPolicy → the filters that stand before routing where requests and connections arrive.
+//! AuthorizationPolicy, JWTPolicy and ExternalAuthorizationPolicy → the filters that stand before routing where requests and connections arrive.
 //!
 //! Which policies hold for a workload, in one place for every kind of listener: of a Pod those that select it by label, by a Service in front
 //! of it, by its namespace, or from the root namespace; of a Gateway those that target it, its namespace's, and the root namespace's.
@@ -12,12 +12,14 @@ use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::
 
 use super::verdict::{ACCEPTED, Problem, Subject, Verdicts, name_of};
 use super::{endpoint, service};
+use crate::model::access::external::{ExternalAuthorizationPolicy, Protocol};
 use crate::model::access::{AuthorizationPolicy, JwtPolicy, ROOT_NAMESPACE, Selector};
 use crate::model::policy::TargetRef;
 use crate::model::{Name, View};
 
 mod authorization;
 mod token;
+mod external;
 mod rule;
 mod principal;
 mod permission;
@@ -62,6 +64,7 @@ impl Place<'_> {
 pub(super) struct Access<'a> {
     authorization: Vec<&'a AuthorizationPolicy>,
     tokens: Vec<&'a JwtPolicy>,
+    external: Vec<&'a ExternalAuthorizationPolicy>,
 }
 
 impl<'a> Access<'a> {
@@ -69,7 +72,8 @@ impl<'a> Access<'a> {
     pub(super) fn new(view: &'a View, verdicts: &mut Verdicts) -> Self {
         let authorization = view.authorization_policies.values().map(|policy| &**policy).collect();
         let tokens = view.jwt_policies.values().map(|policy| &**policy).collect();
-        let access = Self { authorization, tokens };
+        let external = view.external_authorization_policies.values().map(|policy| &**policy).collect();
+        let access = Self { authorization, tokens, external };
         for policy in &access.authorization {
             let subject = Subject::new("AuthorizationPolicy", &policy.metadata);
             examine(view, &subject, &policy.metadata, &policy.spec.target_refs, verdicts);
@@ -79,20 +83,42 @@ impl<'a> Access<'a> {
             token::examine(view, &subject, policy, verdicts);
             examine(view, &subject, &policy.metadata, &policy.spec.target_refs, verdicts);
         }
+        for policy in &access.external {
+            let subject = Subject::new(external::KIND, &policy.metadata);
+            external::examine(view, &subject, policy, verdicts);
+            examine(view, &subject, &policy.metadata, &policy.spec.target_refs, verdicts);
+        }
         access
     }
 
-    /// The HTTP filters of a place, in their order: who says so, what is audited, denied, allowed.
+    /// The HTTP filters of a place, in their order: who says so, who else is asked, what is audited, denied, allowed.
     pub(super) fn http(&self, view: &View, trust_domain: &str, place: Place<'_>) -> Vec<HttpFilter> {
         let mut filters: Vec<HttpFilter> =
             token::filter(view, &self.tokens_at(view, place)).into_iter().collect();
+        filters.extend(external::http(&self.external_at(view, place)));
         filters.extend(authorization::http(&self.authorization_at(view, place), trust_domain, place));
         filters
     }
 
     /// The network filters of a place where bytes are opaque.
     pub(super) fn network(&self, view: &View, trust_domain: &str, place: Place<'_>) -> Vec<Filter> {
-        authorization::network(&self.authorization_at(view, place), trust_domain, place)
+        let external = external::network(&self.external_at(view, place));
+        let own = authorization::network(&self.authorization_at(view, place), trust_domain, place);
+        external.into_iter().chain(own).collect()
+    }
+
+    /// The Service ports that are asked about requests at a place.
+    pub(super) fn asked(&self, view: &View, place: Place<'_>) -> Vec<(Name, u16)> {
+        let policies = self.external_at(view, place);
+        policies.iter().filter_map(|policy| external::resolve(view, policy).ok()).collect()
+    }
+
+    /// The Service ports that are asked by gRPC, wherever.
+    pub(super) fn asked_by_grpc(view: &View) -> impl Iterator<Item = (Name, u16)> + '_ {
+        let policies = view.external_authorization_policies.values();
+        policies
+            .filter(|policy| policy.spec.protocol == Protocol::Grpc)
+            .map(|policy| external::backend(policy))
     }
 
     fn authorization_at(&self, view: &View, place: Place<'_>) -> Vec<&'a AuthorizationPolicy> {
@@ -100,6 +126,13 @@ impl<'a> Access<'a> {
             holds(view, place, &policy.metadata, &policy.spec.target_refs, policy.spec.selector.as_ref())
         };
         self.authorization.iter().filter(holds).copied().collect()
+    }
+
+    fn external_at(&self, view: &View, place: Place<'_>) -> Vec<&'a ExternalAuthorizationPolicy> {
+        let holds = |policy: &&&ExternalAuthorizationPolicy| {
+            holds(view, place, &policy.metadata, &policy.spec.target_refs, policy.spec.selector.as_ref())
+        };
+        self.external.iter().filter(holds).copied().collect()
     }
 
     fn tokens_at(&self, view: &View, place: Place<'_>) -> Vec<&'a JwtPolicy> {

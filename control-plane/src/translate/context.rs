@@ -26,7 +26,7 @@ pub(super) struct World<'a> {
     pub(super) modes: Modes<'a>,
     slices: FxHashMap<Name, Vec<&'a EndpointSlice>>,
     pods: FxHashMap<IpAddr, Vec<&'a Pod>>,
-    /// Service ports that some GRPCRoute sends to: they speak HTTP/2 whatever else they say.
+    /// Service ports that some GRPCRoute sends to, or that a policy asks by gRPC: they speak HTTP/2 whatever else they say.
     grpc: BTreeSet<(Name, u16)>,
 }
 
@@ -80,6 +80,11 @@ impl<'a> World<'a> {
         self.access.network(self.view, self.trust_domain(), place)
     }
 
+    /// The Service ports that requests at a place are asked about: the proxy needs their clusters.
+    pub(super) fn asked_at(&self, place: Place<'_>) -> Vec<(Name, u16)> {
+        self.access.asked(self.view, place)
+    }
+
     /// The Service's EndpointSlices, if it has any.
     pub(super) fn slices_of(&self, service: &Name) -> Option<&[&'a EndpointSlice]> {
         self.slices.get(service).map(Vec::as_slice)
@@ -113,7 +118,7 @@ impl<'a> World<'a> {
 }
 
 fn grpc_backends(view: &View) -> BTreeSet<(Name, u16)> {
-    let mut found = BTreeSet::new();
+    let mut found: BTreeSet<_> = Access::asked_by_grpc(view).collect();
     for (name, route) in &view.grpc_routes {
         let rules = route.spec.rules.iter().flatten();
         for backend in rules.flat_map(|rule| rule.backend_refs.iter().flatten()) {

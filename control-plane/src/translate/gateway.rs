@@ -266,24 +266,30 @@ impl Port<'_, '_> {
             return self.terminate(build, hosts, resources);
         }
         let (mut filters, virtual_hosts) = self.limit(build, hosts);
-        filters.access = build.world.access_at(Place::Gateway { name: self.gateway, port: self.number });
+        filters.access = build.world.access_at(self.place());
+        build.clusters.extend(build.world.asked_at(self.place()));
         let name = format!("{}/{}", self.gateway, self.number);
         let listener = listener::gateway(&name, self.addresses, self.number, filters);
         resources.listeners.insert(name.clone(), canonical::resource(ResourceType::Listener, &listener));
         add_table(name, virtual_hosts, resources);
     }
 
+    fn place(&self) -> Place<'_> {
+        Place::Gateway { name: self.gateway, port: self.number }
+    }
+
     /// HTTPS: a chain and a table for each listener, chosen by the name that the client asks for in its handshake.
-    fn terminate(&self, build: &Build<'_>, hosts: Vec<(usize, VirtualHost)>, resources: &mut Resources) {
+    fn terminate(&self, build: &mut Build<'_>, hosts: Vec<(usize, VirtualHost)>, resources: &mut Resources) {
         let here = |listener: &GatewayListener<'_>| listener.port == self.number;
         let mut chains = Vec::new();
+        build.clusters.extend(build.world.asked_at(self.place()));
         for (index, listener) in self.listeners.iter().enumerate().filter(|(_, listener)| here(listener)) {
             let Termination::Tls(edge) = &listener.termination else { continue };
             let name = format!("{}/{}/{}", self.gateway, self.number, listener.name);
             let own = hosts.iter().filter(|(owner, _)| *owner == index);
             let mut virtual_hosts: Vec<VirtualHost> = own.map(|(_, host)| host.clone()).collect();
             let mut filters = self.limit_listener(build, index, &virtual_hosts);
-            filters.access = build.world.access_at(Place::Gateway { name: self.gateway, port: self.number });
+            filters.access = build.world.access_at(self.place());
             let others = self.listeners.iter().filter(|other| here(other) && other.name != listener.name);
             virtual_hosts
                 .extend(https::misdirected(&virtual_hosts, others.map(|other| other.hostname.clone())));

@@ -86,7 +86,9 @@ fn inbound(
             access_by_connection: world.access_by_connection(place),
             denied: world.trust.map_or(&[], |trust| &trust.denied),
         };
+        let asked = world.asked_at(place);
         let listener = port.listener(address, &inbound_routes(app));
+        build.clusters.extend(asked);
         resources
             .listeners
             .insert(listener.name.clone(), canonical::resource(ResourceType::Listener, &listener));

@@ -6,6 +6,7 @@ mod access;
 mod backends;
 mod endpoints;
 mod envoy;
+mod external;
 mod example;
 mod filters;
 mod grpc;

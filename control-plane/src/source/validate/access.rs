@@ -29,7 +29,7 @@ pub(super) fn authorization_policy(root: &Node<'_>, report: &mut Report) {
 }
 
 /// Either targets or a selector.
-fn attachment(spec: &Node<'_>, report: &mut Report) {
+pub(super) fn attachment(spec: &Node<'_>, report: &mut Report) {
     let (references, selector) = (spec.get("targetRefs"), spec.get("selector"));
     if references.exists() && selector.exists() {
         report.refuse(&selector, "targetRefs and selector exclude each other");

@@ -431,6 +431,36 @@ fn access_policies() {
 }
 
 #[test]
+fn policies_that_ask_a_service() {
+    let backend = "backendRef: {name: authz, port: 9000}";
+    for (spec, field) in [
+        ("protocol: GRPC, http: {path: /check}", "spec.http"),
+        ("protocol: HTTP, grpc: {allowedHeaders: [a]}", "spec.grpc"),
+        ("protocol: HTTP, http: {path: check}", "spec.http.path"),
+        ("protocol: HTTP, http: {path: '/check?x'}", "spec.http.path"),
+        ("protocol: HTTP, http: {allowedHeaders: ['a b']}", "spec.http.allowedHeaders[0]"),
+        ("protocol: GRPC, forwardBody: {maxSize: 0}", "spec.forwardBody.maxSize"),
+        ("protocol: GRPC, forwardBody: {maxSize: 1048577}", "spec.forwardBody.maxSize"),
+        ("protocol: GRPC, timeout: 0s", "spec.timeout"),
+        ("protocol: GRPC, timeout: 2m", "spec.timeout"),
+        ("protocol: GRPC, timeout: soon", "spec.timeout"),
+        ("protocol: GRPC, statusOnError: 200", "spec.statusOnError"),
+        ("protocol: GRPC, selector: {}", "spec.selector.matchLabels"),
+    ] {
+        refuses(Kind::ExternalAuthorizationPolicy, &format!("{{spec: {{{backend}, {spec}}}}}"), field);
+    }
+    refuses(
+        Kind::ExternalAuthorizationPolicy,
+        "{spec: {protocol: GRPC, backendRef: {name: a, port: 0}}}",
+        "spec.backendRef.port",
+    );
+    accepts(
+        Kind::ExternalAuthorizationPolicy,
+        &format!("{{spec: {{{backend}, protocol: HTTP, http: {{path: /check}}, timeout: 500ms}}}}"),
+    );
+}
+
+#[test]
 fn policies_of_mutual_tls() {
     let service = "targetRefs: [{group: '', kind: Service, name: web}]";
     for text in [

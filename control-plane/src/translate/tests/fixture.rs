@@ -90,6 +90,7 @@ fn insert(view: &mut View, mut value: Value) {
         "BackendPolicy" => drop(view.backend_policies.insert(name, read(value))),
         "AuthorizationPolicy" => drop(view.authorization_policies.insert(name, read(value))),
         "JWTPolicy" => drop(view.jwt_policies.insert(name, read(value))),
+        "ExternalAuthorizationPolicy" => drop(view.external_authorization_policies.insert(name, read(value))),
         "MeshTLSPolicy" => drop(view.mesh_tls_policies.insert(name, read(value))),
         other => panic!("fixture of unknown kind {other}"),
     }
