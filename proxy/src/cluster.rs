@@ -11,7 +11,7 @@ mod endpoint;
 mod socket;
 
 pub(crate) use balance::{Policy, pick};
-pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin, now_millis};
+pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin, Suspicion, now_millis};
 pub(crate) use socket::{Labels, MOST_MATCHES, SocketMatch, Sockets};
 
 use crate::http2;

@@ -10,10 +10,12 @@ use crate::error::Reason;
 use crate::message::{Body, BodyError, RequestHead, Response, Tunnel, Version};
 use crate::tls;
 
+mod checkout;
 mod connect;
 mod forward;
 mod http1;
 mod http2;
+mod line;
 mod pool;
 mod tunnel;
 mod watch;
@@ -79,7 +81,7 @@ pub(crate) enum Processed {
 }
 
 /// A request that got no response head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SendError {
     /// Why.
     pub(crate) reason: Reason,

@@ -10,6 +10,7 @@ use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::secure::{self, Client};
 
 mod battery;
+mod connecting;
 mod downstream;
 mod mesh;
 mod revocation;

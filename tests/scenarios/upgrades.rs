@@ -241,6 +241,34 @@ async fn a16_connect_over_either_version() {
 }
 
 #[tokio::test]
+async fn a16_a_connect_tunnel_holds_its_places_for_as_long_as_it_lasts() {
+    let sandbox = Sandbox::new();
+    let origin = Switch::agreeing().await;
+    let limits = "{circuit_breakers: {thresholds: [{max_connections: 1}]}}";
+    let proxy = Gateway::new()
+        .cluster_with("app", &[origin.address()], limits)
+        .routes("[{match: {connect_matcher: {}}, route: {cluster: app, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]")
+        .with_admin()
+        .start(&sandbox)
+        .await;
+    let in_flight = async || {
+        let page = proxy.admin("/clusters").await.text();
+        let name = format!("app::{}::rq_active::", origin.address());
+        page.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_default().to_owned()
+    };
+    let mut client = Http1::connect(proxy.address).await.unwrap();
+    client.send(b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n").await.unwrap();
+    assert_eq!(wait::within("200", client.response("CONNECT")).await.unwrap().status, 200);
+    assert_eq!(in_flight().await, "1", "balanced by");
+    let mut second = Http1::connect(proxy.address).await.unwrap();
+    second.send(b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n").await.unwrap();
+    assert_eq!(wait::within("503", second.response("CONNECT")).await.unwrap().status, 503);
+    drop(client);
+    wait::until_equal("connections", 0, async || proxy.stat("cluster.app.upstream_cx_active").await).await;
+    wait::until_equal("requests in flight", "0".to_owned(), in_flight).await;
+}
+
+#[tokio::test]
 async fn a16_connect_that_fails_runs_nothing_behind_it() {
     let sandbox = Sandbox::new();
     let proxy = connect_gateway(&sandbox, address(), "{}").await;

@@ -20,6 +20,7 @@ pub mod client; // requests over HTTP/1.1 and HTTP/2
 #[path = "../../proxy/src/fuzzing/strict.rs"]
 pub mod strict; // what an origin got, read without mercy
 pub mod issuer; // a certificate authority, and a control plane beside it, by script
+pub mod held; // servers that say nothing until they are let
 pub mod secure; // TLS ends in this process
 pub mod certificates; // authorities and what they sign
 pub mod tokens; // an issuer of JWTs

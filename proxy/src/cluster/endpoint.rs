@@ -125,7 +125,12 @@ impl Endpoint {
     /// It could not be reached: for a moment others are picked first. Without this an endpoint that is gone, having nothing in flight,
     /// would look like the least busy one and attract every request.
     pub(crate) fn suspect(&self, now: u64) {
-        self.suspect_until.store(now + SUSPECT_MILLIS, Ordering::Relaxed);
+        self.suspicion().raise(now);
+    }
+
+    /// What can be said of the endpoint by those who do not keep it alive.
+    pub(crate) fn suspicion(&self) -> Suspicion {
+        Suspicion(self.suspect_until.clone())
     }
 
     /// Whether it could not be reached a moment ago.
@@ -136,6 +141,17 @@ impl Endpoint {
     /// What makes two endpoints the same across updates: address and pod.
     pub(crate) fn key(&self) -> (SocketAddr, Option<&str>) {
         (self.address, self.origin.as_ref().map(|origin| &*origin.pod))
+    }
+}
+
+/// Whether an endpoint is to be avoided for a moment; see [`Endpoint::suspect`].
+#[derive(Debug)]
+pub(crate) struct Suspicion(Arc<AtomicU64>);
+
+impl Suspicion {
+    /// It could not be reached.
+    pub(crate) fn raise(&self, now: u64) {
+        self.0.store(now + SUSPECT_MILLIS, Ordering::Relaxed);
     }
 }
 

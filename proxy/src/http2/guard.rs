@@ -90,6 +90,8 @@ pub(crate) struct Guard {
     cut: Cell<Option<Cut>>,
     /// There is a [`Cut`].
     tripped: Notify,
+    /// The peer's SETTINGS are in force.
+    settled: Notify,
 }
 
 #[derive(Debug)]
@@ -153,6 +155,7 @@ impl Guard {
             reads: Cell::new(0),
             cut: Cell::new(None),
             tripped: Notify::new(),
+            settled: Notify::new(),
         }
     }
 
@@ -175,6 +178,10 @@ impl Guard {
         // What is on its way out must stay whole: the cut comes at the next read.
         walker.walk(bytes, |head| {
             let _ = self.note(counts.send(head, &self.budgets, active));
+            if head.kind == SETTINGS && head.flags & ACK != 0 {
+                // The h2 crate tells nobody that SETTINGS have come, but acknowledges them once it goes by them.
+                self.settled.notify_waiters();
+            }
             ControlFlow::Continue(())
         });
         counts.outbound = walker;
@@ -217,6 +224,11 @@ impl Guard {
             }
             self.tripped.notified().await;
         }
+    }
+
+    /// Until SETTINGS of the peer are in force, the next time.
+    pub(crate) fn settled(&self) -> impl Future<Output = ()> {
+        self.settled.notified()
     }
 
     /// Whether the peer has ever reset a stream.

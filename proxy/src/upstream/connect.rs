@@ -5,16 +5,17 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::SendError;
-use crate::cluster::{AskFor, Cluster, Endpoint, Security};
+use crate::cluster::{AskFor, Cluster, Endpoint, Live, Security, Suspicion, now_millis};
 use crate::error::Reason;
 use crate::io::Io;
 use crate::proxy_header::{self, Version};
-use crate::telemetry::Recorder;
+use crate::telemetry::{ClusterMetrics, Recorder};
 use crate::tls;
 
 /// What a connection is wanted for.
@@ -39,69 +40,106 @@ pub(crate) struct Opened {
     pub(crate) session: Option<Arc<tls::Security>>,
 }
 
-/// Connects to an endpoint on behalf of a cluster: where the endpoint has TLS, the handshake is a part of it, and nothing is ever sent
-/// without (C4).
+/// Connects to an endpoint on behalf of a cluster, for one who waits for it: dropped, nothing is left of it.
 pub(crate) async fn connect(
-    cluster: &Arc<Cluster>,
+    cluster: &Cluster,
     endpoint: &Endpoint,
     want: Want<'_>,
     recorder: &Recorder,
 ) -> Result<Opened, SendError> {
-    let address = endpoint.address;
-    let security = cluster.sockets.of(endpoint);
-    let making = async {
-        let prepared = security.map(|security| prepare(security, endpoint, want)).transpose()?;
-        let io = open(address).await?;
-        if let Some(version) = cluster.proxy_header {
-            introduce(&io, version, endpoint).await?;
-        }
-        match prepared {
-            None => Ok(Opened { io, session: None }),
-            Some(prepared) => Box::pin(secure(prepared, io, address, want)).await,
-        }
-    };
-    let made = tokio::time::timeout(cluster.connect_timeout, making).await;
-    let made = made.unwrap_or_else(|_| {
-        let limit = cluster.connect_timeout;
-        let what = if security.is_some() { "accept and shake hands" } else { "accept" };
-        Err((Reason::ConnectTimeout, format!("{address} did not {what} within {limit:?}")))
-    });
-    made.map_err(|(reason, detail)| {
-        recorder.connect_failed(&cluster.metrics, reason == Reason::ConnectTimeout);
-        SendError::not_sent(reason, detail)
-    })
+    Dial::new(cluster, endpoint, want).run(recorder).await
 }
 
-async fn open(address: SocketAddr) -> Result<Io, (Reason, String)> {
+/// An attempt to connect to an endpoint on behalf of a cluster. It holds neither: when both are gone, nobody wants what it brings.
+pub(super) struct Dial {
+    address: SocketAddr,
+    /// `connect_timeout`: over the whole of it.
+    limit: Duration,
+    /// How the connection begins by telling who the client is.
+    introduction: Option<Box<[u8]>>,
+    /// The handshake; `None` is plaintext.
+    prepared: Result<Option<Box<tls::Prepared>>, Failure>,
+    protocol: Option<&'static [u8]>,
+    metrics: Arc<ClusterMetrics>,
+    suspicion: Suspicion,
+}
+
+type Failure = (Reason, String);
+
+impl Dial {
+    /// An attempt that has yet to begin.
+    pub(super) fn new(cluster: &Cluster, endpoint: &Endpoint, want: Want<'_>) -> Self {
+        let security = cluster.sockets.of(endpoint);
+        Self {
+            address: endpoint.address,
+            limit: cluster.connect_timeout,
+            introduction: cluster.proxy_header.map(|version| introduction(version, endpoint)),
+            prepared: security.map(|security| prepare(security, endpoint, want)).transpose(),
+            protocol: want.protocol,
+            metrics: cluster.metrics.clone(),
+            suspicion: endpoint.suspicion(),
+        }
+    }
+
+    /// Connects: where the endpoint has TLS, the handshake is a part of it, and nothing is ever sent without (C4).
+    pub(super) async fn run(self, recorder: &Recorder) -> Result<Opened, SendError> {
+        let Self { address, limit, introduction, prepared, protocol, metrics, suspicion } = self;
+        let secured = !matches!(prepared, Ok(None));
+        let making = async {
+            let prepared = prepared?;
+            let io = open(address).await?;
+            if let Some(introduction) = introduction {
+                introduce(&io, &introduction).await?;
+            }
+            match prepared {
+                None => Ok(Opened { io, session: None }),
+                Some(prepared) => Box::pin(secure(prepared, io, address, protocol)).await,
+            }
+        };
+        let made = tokio::time::timeout(limit, making).await;
+        let made = made.unwrap_or_else(|_| {
+            let what = if secured { "accept and shake hands" } else { "accept" };
+            Err((Reason::ConnectTimeout, format!("{address} did not {what} within {limit:?}")))
+        });
+        made.map_err(|(reason, detail)| {
+            // Here, once for each attempt: there may be many who wait for it, or none any more.
+            suspicion.raise(now_millis());
+            recorder.connect_failed(&metrics, reason == Reason::ConnectTimeout);
+            SendError::not_sent(reason, detail)
+        })
+    }
+}
+
+async fn open(address: SocketAddr) -> Result<Io, Failure> {
     let connected = TcpStream::connect(address).await;
     let prepared = connected.and_then(|stream| stream.set_nodelay(true).and_then(|()| Io::new(stream)));
     prepared.map_err(|error| (Reason::ConnectFailure, describe(address, &error)))
 }
 
 /// Says who the client is, ahead of everything else. Without one (a mirrored request) the header says that there is none.
-async fn introduce(io: &Io, version: Version, endpoint: &Endpoint) -> Result<(), (Reason, String)> {
+fn introduction(version: Version, endpoint: &Endpoint) -> Box<[u8]> {
     let (client, destination) = endpoint.client.unwrap_or((NOBODY_V4, NOBODY_V6));
-    let mut header = BytesMut::from(&*proxy_header::encode(version, client, destination));
+    proxy_header::encode(version, client, destination).into()
+}
+
+async fn introduce(io: &Io, introduction: &[u8]) -> Result<(), Failure> {
+    let mut header = BytesMut::from(introduction);
     let written = poll_fn(|context| io.poll_flush_buffer(context, &mut header)).await;
-    written.map_err(|error| (Reason::ConnectFailure, describe(endpoint.address, &error)))
+    written.map_err(|error| (Reason::ConnectFailure, describe(io.peer, &error)))
 }
 
 /// Addresses of two families, which no header can hold.
 const NOBODY_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const NOBODY_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-fn prepare(
-    security: &Security,
-    endpoint: &Endpoint,
-    want: Want<'_>,
-) -> Result<Box<tls::Prepared>, (Reason, String)> {
+fn prepare(security: &Security, endpoint: &Endpoint, want: Want<'_>) -> Result<Box<tls::Prepared>, Failure> {
     let by_host = (security.ask_for == AskFor::Host).then_some(endpoint.hostname.as_deref()).flatten();
     let name = want.server_name.or(by_host);
     let prepared = security.context.prepare(name, endpoint.address.ip(), want.protocol);
     prepared.map_err(|failure| failed(endpoint.address, &failure.detail))
 }
 
-fn failed(address: SocketAddr, detail: &str) -> (Reason, String) {
+fn failed(address: SocketAddr, detail: &str) -> Failure {
     (Reason::UpstreamTlsFailure, format!("{address}: {detail}"))
 }
 
@@ -109,12 +147,12 @@ async fn secure(
     prepared: Box<tls::Prepared>,
     io: Io,
     address: SocketAddr,
-    want: Want<'_>,
-) -> Result<Opened, (Reason, String)> {
+    protocol: Option<&'static [u8]>,
+) -> Result<Opened, Failure> {
     let connected = prepared.connect(io).await;
     let (io, established) = connected.map_err(|failure| failed(address, &failure.detail))?;
     // What was agreed on is spoken, or nothing is (C6).
-    match (want.protocol, established.alpn.as_deref()) {
+    match (protocol, established.alpn.as_deref()) {
         (Some(wanted), Some(agreed)) if wanted != agreed => {
             let agreed = String::from_utf8_lossy(agreed);
             let wanted = String::from_utf8_lossy(wanted);
@@ -135,31 +173,33 @@ fn describe(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// A place among a cluster's connections, taken before the connection is made so that a burst does not overshoot the bound.
+/// Not the cluster itself, which would keep its endpoints alive for pools after it is gone.
 pub(crate) struct ConnectionPlace {
-    cluster: Arc<Cluster>,
+    live: Arc<Live>,
+    metrics: Arc<ClusterMetrics>,
 }
 
 impl ConnectionPlace {
     /// Takes a place; `None` when `max_connections` is reached, unless it is needed all the same.
-    pub(crate) fn take(cluster: &Arc<Cluster>, needed: bool) -> Option<Self> {
+    pub(crate) fn take(cluster: &Cluster, needed: bool) -> Option<Self> {
         // In one step: what was taken only to be given back would be missed by whoever was woken meanwhile, and nobody would wake him again.
         let within =
             |open: u32| (needed || open < cluster.limits.connections).then(|| open.saturating_add(1));
         let taken = cluster.live.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within);
-        taken.is_ok().then(|| Self { cluster: cluster.clone() })
+        taken.is_ok().then(|| Self { live: cluster.live.clone(), metrics: cluster.metrics.clone() })
     }
 
     /// The connection was made: counted as open for as long as this lives.
     pub(crate) fn opened(self, recorder: &Recorder) -> ConnectionClaim {
-        recorder.upstream_opened(&self.cluster.metrics);
+        recorder.upstream_opened(&self.metrics);
         ConnectionClaim { place: self, recorder: recorder.clone() }
     }
 }
 
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
-        self.cluster.live.connections.fetch_sub(1, Ordering::Relaxed);
-        self.cluster.live.freed.notify_one();
+        self.live.connections.fetch_sub(1, Ordering::Relaxed);
+        self.live.freed.notify_one();
     }
 }
 
@@ -171,6 +211,6 @@ pub(crate) struct ConnectionClaim {
 
 impl Drop for ConnectionClaim {
     fn drop(&mut self) {
-        self.recorder.upstream_closed(&self.place.cluster.metrics);
+        self.recorder.upstream_closed(&self.place.metrics);
     }
 }

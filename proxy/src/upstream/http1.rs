@@ -11,8 +11,9 @@ use bytes::BytesMut;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+use super::checkout::OpenCount;
 use super::connect::{ConnectionClaim, Opened};
-use super::pool::{OpenCount, Pools};
+use super::pool::Pools;
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
 use crate::http1::{
@@ -36,7 +37,9 @@ pub(super) struct Connection {
     /// `Keep-Alive: timeout=` of the last response, less a margin.
     pub(super) idle_limit: Option<Duration>,
     /// Exchanges completed.
-    served: u32,
+    pub(super) served: u32,
+    /// It was taken from among the idle ones.
+    pub(super) was_idle: bool,
     claim: ConnectionClaim,
     count: OpenCount,
 }
@@ -70,6 +73,7 @@ impl Connection {
             idle_since: Instant::now(),
             idle_limit: None,
             served: 0,
+            was_idle: false,
             claim,
             count,
         }
@@ -83,8 +87,9 @@ impl Connection {
 
     fn into_pool(mut self) {
         self.served = self.served.saturating_add(1);
+        self.idle_since = Instant::now();
         let pool = Rc::clone(&self.count.pool);
-        pool.put_idle(self);
+        pool.line.give(self);
     }
 }
 
@@ -197,7 +202,7 @@ impl Flight {
     }
 
     fn closed(&self, what: &str) -> SendError {
-        let reused = self.connection.served > 0;
+        let reused = self.connection.served > 0 || self.connection.was_idle;
         let which = if reused { "reused connection" } else { "connection" };
         let processed = if self.written { Processed::Maybe } else { Processed::NotSent };
         let detail = format!("{} ({which}): {what}", self.connection.io.peer);

@@ -13,8 +13,8 @@ use http::Method;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connect::{ConnectionPlace, Opened, Want, connect};
-use super::pool::{PendingClaim, Pool, Pools};
+use super::connect::{ConnectionClaim, Opened};
+use super::pool::Pools;
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
 use crate::http2::{
@@ -25,8 +25,10 @@ use crate::io::Gathered;
 use crate::message::{Body, Response};
 use crate::tls;
 
+mod checkout;
 mod stream;
 
+use checkout::MAX_CONNECTIONS;
 use stream::{Farewells, StreamClaim};
 
 /// One shared connection.
@@ -112,7 +114,7 @@ impl Pools {
         let connection = self.checkout_http2(destination).await?;
         let failed = |error: &h2::Error| SendError::not_sent(Reason::UpstreamReset, error.to_string());
         let mut sender = connection.sender.clone().ready().await.map_err(|error| failed(&error))?;
-        if !allows_tunnels(&sender, destination.cluster.connect_timeout).await {
+        if !allows_tunnels(&sender, &connection.state.guard, destination.cluster.connect_timeout).await {
             let detail = "the endpoint does not take extended CONNECT (RFC 8441)";
             return Err(SendError::not_sent(Reason::UpstreamProtocolError, detail));
         }
@@ -134,94 +136,42 @@ impl Pools {
         let body = incoming(received, &mut head.headers, ending(claim), upload);
         Ok(Response { head, body })
     }
+}
 
-    async fn checkout_http2(&self, destination: &Destination) -> Result<Connection, SendError> {
-        let pool = self.of(destination);
-        loop {
-            let best = pool.least_busy();
-            let load = best.as_ref().map_or(Load::Full, Connection::load);
-            // More connections help where each takes few streams, not where none takes any.
-            let helps = best.as_ref().is_some_and(|best| best.sender.current_max_send_streams() > 0);
-            let most = if load == Load::Full && helps { MOST_CONNECTIONS } else { MAX_CONNECTIONS };
-            let may_open = pool.shared.borrow().len() < most && !pool.connecting.get();
-            let best = match (best, load) {
-                (Some(best), Load::Light) => return Ok(best),
-                (Some(best), Load::Busy) if !may_open => return Ok(best),
-                (Some(_), Load::Full) if !may_open && !pool.connecting.get() => {
-                    pool.await_stream(&destination.cluster).await?;
-                    continue;
-                }
-                (best, _) => best,
-            };
-            if !pool.connecting.get() {
-                return match (ConnectionPlace::take(&destination.cluster, best.is_none()), best) {
-                    // Boxed: every request would carry the room that making a connection needs.
-                    (Some(place), _) => Box::pin(self.open_http2(destination, &pool, place)).await,
-                    // At the bound on connections, streams share what there is.
-                    (None, Some(best)) if load != Load::Full => Ok(best),
-                    (None, Some(_)) => {
-                        pool.await_stream(&destination.cluster).await?;
-                        continue;
-                    }
-                    (None, None) => continue,
-                };
-            }
-            let _waiting = PendingClaim::new(&destination.cluster)?;
-            let failures = pool.failures.get();
-            pool.changed.notified().await;
-            if pool.failures.get() != failures {
-                // One bound of time for all who wait: not one after the other against an address that does not answer.
-                let (reason, detail) = &*pool.failure.borrow();
-                return Err(SendError::not_sent(*reason, detail.clone()));
-            }
-        }
-    }
-
-    async fn open_http2(
-        &self,
-        destination: &Destination,
-        pool: &Rc<Pool>,
-        place: ConnectionPlace,
-    ) -> Result<Connection, SendError> {
-        let _connecting = Connecting::new(pool);
-        let cluster = &destination.cluster;
-        let want = Want { protocol: Some(b"h2"), server_name: destination.server_name.as_deref() };
-        let connected = connect(cluster, &destination.endpoint, want, &self.recorder).await;
-        let Opened { io, session } = connected.inspect_err(|error| {
-            pool.failures.set(pool.failures.get() + 1);
-            pool.failure.replace((error.reason, error.detail.clone()));
-        })?;
-        let claim = place.opened(&self.recorder);
-        let options = cluster.http2;
-        let guard = Rc::new(Guard::new(options.budgets, false));
-        let io = Guarded::new(Gathered::new(Rc::new(io), BytesMut::new()), guard.clone(), None);
-        let (sender, connection) = settings(&options)
-            .handshake::<_, Bytes>(io)
-            .await
-            .map_err(|error| SendError::not_sent(Reason::ConnectFailure, error.to_string()))?;
-        let state = Rc::new(State {
-            guard,
-            session,
-            farewells: Farewells::default(),
-            freed: pool.freed.clone(),
-            probe: Notify::new(),
-            most: options.max_concurrent_streams.map_or(usize::MAX, |most| most as usize),
-            dead: Cell::new(false),
-            closed: Cell::new(false),
-            idle_since: Cell::new(Instant::now()),
-            heard: Cell::new(None),
-        });
-        let task_state = state.clone();
-        tokio::task::spawn_local(async move {
-            drive(connection, &task_state, &options).await;
-            task_state.closed.set(true);
-            task_state.freed.notify_waiters();
-            drop(claim);
-        });
-        let connection = Connection { sender, state };
-        pool.shared.borrow_mut().push(connection.clone());
-        Ok(connection)
-    }
+/// Speaks HTTP/2 on a connection, by a task that lasts as long as it.
+async fn start(
+    opened: Opened,
+    claim: ConnectionClaim,
+    options: Options,
+    freed: Rc<Notify>,
+) -> Result<Connection, SendError> {
+    let Opened { io, session } = opened;
+    let guard = Rc::new(Guard::new(options.budgets, false));
+    let io = Guarded::new(Gathered::new(Rc::new(io), BytesMut::new()), guard.clone(), None);
+    let (sender, connection) = settings(&options)
+        .handshake::<_, Bytes>(io)
+        .await
+        .map_err(|error| SendError::not_sent(Reason::ConnectFailure, error.to_string()))?;
+    let state = Rc::new(State {
+        guard,
+        session,
+        farewells: Farewells::default(),
+        freed,
+        probe: Notify::new(),
+        most: options.max_concurrent_streams.map_or(usize::MAX, |most| most as usize),
+        dead: Cell::new(false),
+        closed: Cell::new(false),
+        idle_since: Cell::new(Instant::now()),
+        heard: Cell::new(None),
+    });
+    let task_state = state.clone();
+    tokio::task::spawn_local(async move {
+        drive(connection, &task_state, &options).await;
+        task_state.closed.set(true);
+        task_state.freed.notify_waiters();
+        drop(claim);
+    });
+    Ok(Connection { sender, state })
 }
 
 fn settings(options: &Options) -> h2::client::Builder {
@@ -256,8 +206,15 @@ async fn drive(mut connection: Transport, state: &State, options: &Options) {
             (None, _) => std::future::pending().await,
         }
     };
+    let settled = async {
+        loop {
+            state.guard.settled().await;
+            state.freed.notify_waiters();
+        }
+    };
     tokio::select! {
         biased;
+        () = settled => {}
         // Why it ended is told to each stream; the pool only needs to know that it did.
         _ = connection => {}
         cut = state.guard.tripped() => tracing::warn!("an HTTP/2 connection to an endpoint is cut: {cut}"),
@@ -275,30 +232,7 @@ fn ending(claim: StreamClaim) -> impl FnOnce(bool) + 'static {
     }
 }
 
-/// How much a connection carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Load {
-    Light,
-    /// Another connection would be better.
-    Busy,
-    /// The endpoint, or the configuration, allows no more streams.
-    Full,
-}
-
 impl Connection {
-    fn load(&self) -> Load {
-        let streams = self.state.guard.active();
-        let most = self.sender.current_max_send_streams().min(self.state.most);
-        // Before its SETTINGS have come, what the endpoint allows is a guess.
-        if streams >= most && self.state.guard.reads() > 0 {
-            Load::Full
-        } else if streams >= STREAMS_BEFORE_ANOTHER {
-            Load::Busy
-        } else {
-            Load::Light
-        }
-    }
-
     /// Asks whether the endpoint is there when the connection has been idle for long (`connection_idle_interval`).
     fn probe_if_idle(&self, options: &Options) {
         let idle = options.keepalive.and_then(|keepalive| keepalive.idle);
@@ -310,47 +244,11 @@ impl Connection {
     }
 }
 
-impl Pool {
-    fn least_busy(&self) -> Option<Connection> {
-        let mut shared = self.shared.borrow_mut();
-        shared.retain(|connection| !connection.state.closed.get());
-        shared.iter().min_by_key(|connection| connection.state.guard.active()).cloned()
-    }
-
-    /// Waits until a stream has ended on one of the connections, as one of the requests that wait for a connection.
-    async fn await_stream(&self, cluster: &crate::cluster::Cluster) -> Result<(), SendError> {
-        let _waiting = PendingClaim::new(cluster)?;
-        // SETTINGS may also allow more, of which nobody tells: look again now and then.
-        let _ = tokio::time::timeout(STREAM_LOOK, self.freed.notified()).await;
-        Ok(())
-    }
-}
-
-/// Only one connection to an endpoint is being made at a time; the others wait until this is dropped.
-struct Connecting<'a> {
-    pool: &'a Pool,
-}
-
-impl<'a> Connecting<'a> {
-    fn new(pool: &'a Pool) -> Self {
-        pool.connecting.set(true);
-        Self { pool }
-    }
-}
-
-impl Drop for Connecting<'_> {
-    fn drop(&mut self) {
-        self.pool.connecting.set(false);
-        self.pool.changed.notify_waiters();
-    }
-}
-
 /// Whether the endpoint has said that streams may be tunnels. On a new connection, that is still on its way.
-async fn allows_tunnels(sender: &SendRequest<Bytes>, patience: Duration) -> bool {
+async fn allows_tunnels(sender: &SendRequest<Bytes>, guard: &Guard, patience: Duration) -> bool {
     let said = async {
-        // The crate tells nobody when SETTINGS arrive.
         while !sender.is_extended_connect_protocol_enabled() {
-            tokio::time::sleep(SETTINGS_LOOK).await;
+            guard.settled().await;
         }
     };
     tokio::time::timeout(patience.min(SETTINGS_WAIT), said).await.is_ok()
@@ -403,21 +301,14 @@ fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
     SendError { reason: Reason::UpstreamReset, processed, reused, detail }
 }
 
-/// How long a request for a tunnel waits for the endpoint's SETTINGS, and how often it looks.
+/// How long a request for a tunnel waits for the endpoint's SETTINGS.
 const SETTINGS_WAIT: Duration = Duration::from_secs(1);
-const SETTINGS_LOOK: Duration = Duration::from_millis(5);
 /// Streams on every connection after which another one is opened.
 const STREAMS_BEFORE_ANOTHER: usize = 100;
-/// Connections to one endpoint from one worker.
-const MAX_CONNECTIONS: usize = 4;
 /// How often a request looks for a connection before it gives up.
 const CHECKOUTS: usize = MAX_CONNECTIONS + 2;
 /// An unused connection is closed after this.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
-/// Connections where each takes few streams.
-const MOST_CONNECTIONS: usize = 64;
-/// How often a request that waits for a stream looks by itself.
-const STREAM_LOOK: Duration = Duration::from_millis(50);
 /// Bytes of one stream held for an endpoint that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;
