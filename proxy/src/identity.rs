@@ -21,6 +21,7 @@ use crate::settings::Identity;
 pub mod agent;
 mod authority;
 mod connect;
+pub mod own;
 mod renew;
 mod request;
 mod secret;
@@ -140,8 +141,8 @@ pub(crate) fn new(settings: Identity) -> (Handle, Keeper) {
     let keeper = Keeper {
         renewal: Renewal::new(Moment::now()),
         trust: Trust::new(settings.root_file.clone()),
+        id: settings.id.clone(),
         settings: settings.clone(),
-        id: None,
         material,
         discovered,
         status: status.clone(),
@@ -199,7 +200,7 @@ impl Keeper {
                 let roll = self.random.random();
                 self.renewal.failed(Moment::now(), roll);
                 if self.told.as_ref() != Some(&failure.text) {
-                    tracing::warn!(why = failure.text, "no new certificate for this proxy; trying again");
+                    tracing::warn!(why = failure.text, "no new certificate; trying again");
                 }
                 self.told = Some(failure.text.clone());
                 self.status.write(|report| {
@@ -246,7 +247,7 @@ impl Keeper {
         tracing::error!(
             authority = self.settings.ca_address(),
             last_failure,
-            "the proxy's certificate has expired and could not be renewed: no handshake is made with it any more"
+            "the own certificate has expired and could not be renewed: no handshake is made with it any more"
         );
     }
 
@@ -256,7 +257,7 @@ impl Keeper {
             left = ?std::time::Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             authority = self.settings.ca_address(),
             last_failure,
-            "the proxy's certificate will expire and could not be renewed yet"
+            "the own certificate will expire and could not be renewed yet"
         );
     }
 
@@ -269,16 +270,17 @@ impl Keeper {
         self.follow_signing_root();
     }
 
-    /// Renews soon when another root signs now.
+    /// Renews soon when another root signs now. Which of them an external authority signs with, nobody here knows: any will do.
     fn follow_signing_root(&mut self) {
-        let (Some(signing), Some(leaf)) = (self.trust.signing(), self.material.borrow().leaf.clone()) else {
+        let signing = if self.settings.external { self.trust.distributed() } else { self.trust.signing() };
+        let (Some(signing), Some(leaf)) = (signing, self.material.borrow().leaf.clone()) else {
             return;
         };
         let now = Moment::now();
         match leaf.identity.is_vouched_for(&signing, now.wall) {
             Ok(()) => self.renewal.placed(),
             Err(_) => {
-                tracing::info!("another root signs now: the proxy's certificate is renewed soon");
+                tracing::info!("another root signs now: the own certificate is renewed soon");
                 let roll = self.random.random();
                 self.renewal.misplaced(now, roll);
             }
