@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -13,7 +14,8 @@ use sidegate_xds::envoy::extensions::transport_sockets::tls::v3 as wire;
 use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::from_any;
 use sidegate_xds::spiffe::SpiffeId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::settings::Identity;
@@ -22,6 +24,7 @@ pub mod agent;
 mod authority;
 mod connect;
 pub mod own;
+mod refusal;
 mod renew;
 mod request;
 mod secret;
@@ -51,6 +54,7 @@ pub(crate) struct Handle {
     settings: Arc<Identity>,
     material: watch::Receiver<Material>,
     discovered: watch::Sender<Option<Arc<wire::CertificateValidationContext>>>,
+    refused: Arc<Notify>,
     status: Status,
 }
 
@@ -82,6 +86,14 @@ impl Handle {
         if let Some(wire::secret::Type::ValidationContext(context)) = secret.and_then(|secret| secret.r#type)
         {
             self.discovered.send_replace(Some(Arc::new(context)));
+        }
+    }
+
+    /// Tells that the control plane takes the certificate no more, if that is what this failure says: it was revoked, or its root is
+    /// trusted no more, and the word of that could not reach us over a stream that needs it.
+    pub(crate) fn heed(&self, failure: &tonic::Status) {
+        if refusal::is_of_certificate(failure) {
+            self.refused.notify_one();
         }
     }
 
@@ -122,6 +134,9 @@ pub(crate) struct Keeper {
     id: Option<SpiffeId>,
     material: watch::Sender<Material>,
     discovered: watch::Receiver<Option<Arc<wire::CertificateValidationContext>>>,
+    refused: Arc<Notify>,
+    /// When a refused certificate was last replaced because of that.
+    heeded: Option<Instant>,
     status: Status,
     asking: Option<Asking>,
     /// The last failure that was logged, so that it is told once and not every minute.
@@ -136,6 +151,7 @@ pub(crate) fn new(settings: Identity) -> (Handle, Keeper) {
     let settings = Arc::new(settings);
     let (material, in_force) = watch::channel(Material::default());
     let (tell, discovered) = watch::channel(None);
+    let refused = Arc::new(Notify::new());
     let status = Status::default();
     status.write(|report| report.authority = settings.ca_address());
     let keeper = Keeper {
@@ -145,18 +161,21 @@ pub(crate) fn new(settings: Identity) -> (Handle, Keeper) {
         settings: settings.clone(),
         material,
         discovered,
+        refused: refused.clone(),
+        heeded: None,
         status: status.clone(),
         asking: None,
         told: None,
         random: SmallRng::from_os_rng(),
     };
-    (Handle { settings, material: in_force, discovered: tell, status }, keeper)
+    (Handle { settings, material: in_force, discovered: tell, refused, status }, keeper)
 }
 
 impl Keeper {
     /// Keeps the certificate until dropped.
     pub(crate) async fn run(mut self) {
         self.look_at_roots();
+        let notified = self.refused.clone();
         loop {
             let pause = match self.renewal.step(Moment::now()) {
                 Step::Ask => {
@@ -179,6 +198,7 @@ impl Keeper {
                     self.answered(answer);
                 }
                 Ok(()) = self.discovered.changed() => self.discover(),
+                () = notified.notified() => self.refused(),
                 () = tokio::time::sleep(pause) => self.look_at_roots(),
             }
         }
@@ -251,10 +271,10 @@ impl Keeper {
         );
     }
 
-    fn warn(&self, left: std::time::Duration) {
+    fn warn(&self, left: Duration) {
         let last_failure = self.told.as_deref().unwrap_or("no attempt has ended yet");
         tracing::warn!(
-            left = ?std::time::Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            left = ?Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             authority = self.settings.ca_address(),
             last_failure,
             "the own certificate will expire and could not be renewed yet"
@@ -287,6 +307,18 @@ impl Keeper {
         }
     }
 
+    /// Renews soon what the control plane takes no more; not each time, or two who disagree would ask without end.
+    fn refused(&mut self) {
+        let now = Moment::now();
+        if self.heeded.is_some_and(|last| now.steady.saturating_duration_since(last) < HEED_PACE) {
+            return;
+        }
+        self.heeded = Some(now.steady);
+        tracing::warn!("the control plane takes the own certificate no more: it is renewed soon");
+        let roll = self.random.random();
+        self.renewal.misplaced(now, roll);
+    }
+
     /// Publishes the roots when they have changed.
     fn look_at_roots(&mut self) {
         let Ok(roots) = self.trust.read() else { return };
@@ -303,6 +335,9 @@ impl Keeper {
         }
     }
 }
+
+/// How often a refusal is heeded, at most.
+const HEED_PACE: Duration = Duration::from_secs(60);
 
 async fn answer(asking: &mut Option<Asking>) -> Result<Leaf, Failure> {
     match asking {
