@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::ca::rotation::Witness;
-use crate::ca::{Authority, CaError};
+use crate::ca::{Authority, CaError, Certifier};
 use crate::check;
 use crate::index;
 use crate::jwks;
@@ -118,14 +118,19 @@ fn start(
             "--admin-address is not a loopback address: whoever reaches it reads /status and /metrics, which name every proxy"
         );
     }
-    let authority = security.as_ref().map(|security| security.authority.clone());
-    let mut reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics, authority.clone());
+    let certifier = security.as_ref().map(|security| security.certifier.clone());
+    let mut reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics, certifier.clone());
     if let Some(security) = &security {
         reporter.register(|registry| security.refusals.register(registry));
     }
-    let trust = vouched(authority.as_ref());
-    if let Some(authority) = authority {
-        tokio::spawn(authority.clone().run(witnesses(authority, streams.clone(), snapshots.clone())));
+    let trust = vouched(certifier.as_ref());
+    match certifier {
+        Some(Certifier::Own(authority)) => {
+            let witnesses = witnesses(authority.clone(), streams.clone(), snapshots.clone());
+            tokio::spawn(authority.run(witnesses));
+        }
+        Some(Certifier::External(external)) => drop(tokio::spawn(external.run())),
+        None => {}
     }
     let service = Service::new(snapshots.clone(), streams, metrics, end.clone());
     let secure = security.map(|security| {
@@ -161,9 +166,9 @@ fn judge(
 }
 
 /// Whom workloads trust, as translation takes it. Without an authority nobody vouches for anybody: no mutual TLS, and no secrets.
-fn vouched(authority: Option<&Authority>) -> watch::Receiver<Option<Arc<Trust>>> {
-    let Some(authority) = authority else { return watch::channel(None).1 };
-    let mut trust = authority.trust();
+fn vouched(certifier: Option<&Certifier>) -> watch::Receiver<Option<Arc<Trust>>> {
+    let Some(certifier) = certifier else { return watch::channel(None).1 };
+    let mut trust = certifier.trust();
     let (sender, receiver) = watch::channel(Some(trust.borrow_and_update().clone()));
     tokio::spawn(async move {
         while trust.changed().await.is_ok() {

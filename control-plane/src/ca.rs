@@ -5,8 +5,11 @@
 //! What moves the root is a state machine without IO (`rotation`); `keeper` does what it says and keeps it on disk.
 
 mod certificate;
+mod certifier;
+mod deny;
 mod directory;
 mod error;
+mod external;
 mod generation;
 mod give;
 mod journal;
@@ -21,6 +24,8 @@ mod pass;
 mod pem;
 pub mod report;
 mod request;
+mod revocation;
+mod revoke;
 pub mod rotation;
 mod serving;
 mod trust;
@@ -35,8 +40,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::model::Trust;
+pub use certifier::{Certifier, Settings};
 use directory::Directory;
 pub use error::{CaError, IssueError};
+pub use external::{External, ExternalOptions, ExternalReport};
 use generation::Generation;
 use journal::Journal;
 use keeper::Keeper;
@@ -46,7 +53,8 @@ use limit::Limiter;
 pub use metrics::Metrics;
 pub use options::{Clock, Given, LEAF_TTL, Options};
 pub use pass::pass;
-use report::Report;
+use report::{Reason, Report, Withdrawn};
+pub use revocation::Revoked;
 use rotation::{Phase, Witness};
 pub use serving::{ServerNames, Serving};
 
@@ -122,6 +130,8 @@ struct State {
     ledger: Ledger,
     limiter: Limiter,
     denied: BTreeSet<String>,
+    /// SHA-256 of public keys whose certificates were revoked.
+    revoked_keys: BTreeSet<String>,
     view: keeper::View,
 }
 
@@ -194,6 +204,38 @@ impl Authority {
     /// When there is none, or it is too late.
     pub async fn cancel(&self) -> Result<(), CaError> {
         self.command(Inner::cancel).await
+    }
+
+    /// Revokes a certificate by its serial number, as tools print it: proxies end its connections, and nobody takes it any more. One that
+    /// is not in the ledger only by force.
+    ///
+    /// # Errors
+    /// When it cannot be put on a list; the text says what to do instead.
+    pub async fn revoke(&self, serial: String, reason: Reason, force: bool) -> Result<(), CaError> {
+        self.command(move |inner| inner.revoke(&serial, reason, force)).await
+    }
+
+    /// Denies an identity, whatever certificate it shows.
+    ///
+    /// # Errors
+    /// When the list cannot be written, or is somebody else's.
+    pub async fn deny(&self, identity: SpiffeId, reason: Reason) -> Result<(), CaError> {
+        self.command(move |inner| inner.deny(&identity, reason)).await
+    }
+
+    /// Denies it no more.
+    ///
+    /// # Errors
+    /// When it is not denied, or the list cannot be written.
+    pub async fn admit_again(&self, identity: SpiffeId) -> Result<(), CaError> {
+        self.command(move |inner| inner.admit_again(&identity)).await
+    }
+
+    /// What was revoked and who is denied.
+    pub async fn withdrawn(&self) -> Withdrawn {
+        let inner = Arc::clone(&self.inner);
+        // The keeper is locked while the disk is written.
+        tokio::task::spawn_blocking(move || inner.withdrawn()).await.unwrap_or_default()
     }
 
     async fn command(

@@ -5,6 +5,8 @@ mod agent;
 mod authz;
 mod bootstrap;
 mod ca_folder;
+mod plane;
+mod revoke;
 mod rotate;
 mod serve;
 mod status;
@@ -40,6 +42,8 @@ enum Command {
     Status(status::Args),
     /// Change the root that all certificates chain to, without anybody losing trust.
     RotateRoot(rotate::Args),
+    /// Take a certificate or an identity out of use, at once and everywhere.
+    Revoke(revoke::Args),
     /// Make a token with which a workload proves who it is.
     Token(token::Args),
     /// Ask who may call whom.
@@ -72,6 +76,7 @@ pub fn run() -> ExitCode {
         Command::Validate(args) => validate::run(&args),
         Command::Status(args) => status::run(&args),
         Command::RotateRoot(args) => rotate::run(&args),
+        Command::Revoke(args) => revoke::run(&args),
         Command::Proxy { flags } => sidegate_proxy::run(flags),
         Command::SampleApp(args) => exit_code(block_on(sample::run(args))),
     }

@@ -1,6 +1,8 @@
 //! What is applied where: the report behind `/status`, and the page that serves it with metrics and health.
 
 mod certificate;
+mod guard;
+mod revoke;
 mod rotate;
 mod server;
 #[cfg(test)]
@@ -16,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::ca::{self, Authority};
+use crate::ca::{self, Certifier, ExternalReport};
 use crate::model::{Finding, Scope, Verdict, View};
 use crate::xds::stream::{TypeReport, TypeState};
 use crate::xds::{Metrics, StreamReport, Streams};
 pub use certificate::Certificate;
+pub use revoke::Revoke;
 pub use rotate::{Command, NewRoot};
 pub use server::serve;
 
@@ -38,6 +41,9 @@ pub struct Report {
     /// The certificate authority, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<ca::report::Report>,
+    /// Somebody else's certificate authority, when that signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_ca: Option<ExternalReport>,
 }
 
 /// One connected proxy.
@@ -131,7 +137,7 @@ pub struct Reporter {
     views: watch::Receiver<Arc<View>>,
     verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
     streams: Streams,
-    authority: Option<Authority>,
+    certifier: Option<Certifier>,
     registry: Registry,
     gauges: Gauges,
     judge: Option<Box<Judge>>,
@@ -152,10 +158,10 @@ impl Reporter {
         verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
         streams: Streams,
         metrics: &Metrics,
-        authority: Option<Authority>,
+        certifier: Option<Certifier>,
     ) -> Self {
         let mut registry = Registry::default();
-        if let Some(authority) = &authority {
+        if let Some(authority) = certifier.as_ref().and_then(Certifier::own) {
             authority.metrics().register(&mut registry);
         }
         let gauges = Gauges::default();
@@ -172,7 +178,7 @@ impl Reporter {
             "When the certificate in use expires that is the first to; 0 when there is none",
             gauges.certificate_expiry.clone(),
         );
-        Self { views, verdicts, streams, authority, registry, gauges, judge: None }
+        Self { views, verdicts, streams, certifier, registry, gauges, judge: None }
     }
 
     /// Lets others name their counters on the page.
@@ -207,14 +213,20 @@ impl Reporter {
             proxies,
             findings: view.findings.clone(),
             conditions: self.verdicts.borrow().to_vec(),
-            ca: self.authority.as_ref().map(Authority::report),
+            ca: self.certifier.as_ref().and_then(Certifier::own).map(ca::Authority::report),
+            external_ca: self.certifier.as_ref().and_then(Certifier::external).map(ca::External::report),
         }
     }
 
     fn certificate(&self, stream: &StreamReport, today: SystemTime) -> Option<Certificate> {
         let leaf = stream.caller.as_ref()?.leaf()?;
-        let known = self.authority.as_ref().and_then(|authority| authority.leaf(&leaf.serial));
-        let renewed = known.is_some_and(|known| known.superseded.is_some());
+        let renewed = match self.certifier.as_ref()? {
+            Certifier::Own(authority) => {
+                authority.leaf(&leaf.serial).is_some_and(|known| known.superseded.is_some())
+            }
+            // Whether its holder has got another one, only its authority knows: nobody is accused of neglect.
+            Certifier::External(_) => true,
+        };
         Some(Certificate::new(leaf, renewed, today))
     }
 
@@ -225,9 +237,14 @@ impl Reporter {
         self.gauges.generation.set(signed(view.generation));
         self.gauges.findings.set(signed(view.findings.len() as u64));
         self.gauges.false_conditions.set(signed(failing as u64));
-        let next = self.authority.as_ref().and_then(|authority| authority.report().next_expiry);
-        let expiry =
-            next.map_or(0, |next| certificate::timestamp(today).saturating_add(next.expires_seconds));
+        let seconds = match &self.certifier {
+            Some(Certifier::Own(authority)) => {
+                authority.report().next_expiry.map(|next| next.expires_seconds)
+            }
+            Some(Certifier::External(external)) => external.report().expires_seconds,
+            None => None,
+        };
+        let expiry = seconds.map_or(0, |seconds| certificate::timestamp(today).saturating_add(seconds));
         self.gauges.certificate_expiry.set(expiry);
         let mut page = String::new();
         // Writing to a string fails only when a metric's own encoding does, and then the rest is still of use.
@@ -237,9 +254,9 @@ impl Reporter {
         page
     }
 
-    /// The certificate authority, when there is one.
-    fn authority(&self) -> Option<&Authority> {
-        self.authority.as_ref()
+    /// Who certifies, when somebody does.
+    fn certifier(&self) -> Option<&Certifier> {
+        self.certifier.as_ref()
     }
 
     /// Whether the source was read in full at least once.

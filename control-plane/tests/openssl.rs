@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use sidegate::ca::report::Reason;
 use sidegate::ca::{Authority, Given, Issued, Options, Order, Proof};
 use sidegate_xds::spiffe::SpiffeId;
 
@@ -184,6 +185,35 @@ fn an_authority_whose_chains_would_not_verify_is_refused() {
         Ok(_) => {}
         Err(said) => {
             assert!(said.contains("would not be accepted") || said.contains("cannot be used"), "{said}")
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_leaf_is_refused_by_openssl_with_our_list() {
+    let Some(openssl) = Openssl::find() else { return };
+    for given in [None, Some(openssl.pki(EC, "/CN=Given"))] {
+        let folder = if given.is_some() { "given-ca" } else { "ca" };
+        let authority = openssl.open(given, folder).unwrap();
+        let (bad, good) = (
+            authority.issue(openssl.order(EC, "")).await.unwrap(),
+            authority.issue(openssl.order(EC, "")).await.unwrap(),
+        );
+        authority.revoke(bad.serial.clone(), Reason::KeyCompromise, false).await.unwrap();
+        openssl.write("crl.pem", &authority.trust().borrow().revocation.concat());
+        let text = openssl.run("crl -in crl.pem -noout -text");
+        assert!(text.contains("Key Compromise") && text.contains("X509v3 CRL Number"), "{text}");
+        for (issued, word) in [(&bad, "certificate revoked"), (&good, "OK")] {
+            openssl.verify(issued);
+            let output = openssl.try_run(
+                "verify -x509_strict -crl_check -CRLfile crl.pem -CAfile root.pem -untrusted between.pem leaf.pem",
+            );
+            let said = [output.stdout, output.stderr].concat();
+            assert!(
+                String::from_utf8_lossy(&said).contains(word),
+                "{folder}: {}",
+                String::from_utf8_lossy(&said)
+            );
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -13,7 +14,8 @@ use sidegate_xds::envoy::extensions::transport_sockets::tls::v3 as wire;
 use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::from_any;
 use sidegate_xds::spiffe::SpiffeId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::settings::Identity;
@@ -21,6 +23,8 @@ use crate::settings::Identity;
 pub mod agent;
 mod authority;
 mod connect;
+pub mod own;
+mod refusal;
 mod renew;
 mod request;
 mod secret;
@@ -50,6 +54,7 @@ pub(crate) struct Handle {
     settings: Arc<Identity>,
     material: watch::Receiver<Material>,
     discovered: watch::Sender<Option<Arc<wire::CertificateValidationContext>>>,
+    refused: Arc<Notify>,
     status: Status,
 }
 
@@ -81,6 +86,14 @@ impl Handle {
         if let Some(wire::secret::Type::ValidationContext(context)) = secret.and_then(|secret| secret.r#type)
         {
             self.discovered.send_replace(Some(Arc::new(context)));
+        }
+    }
+
+    /// Tells that the control plane takes the certificate no more, if that is what this failure says: it was revoked, or its root is
+    /// trusted no more, and the word of that could not reach us over a stream that needs it.
+    pub(crate) fn heed(&self, failure: &tonic::Status) {
+        if refusal::is_of_certificate(failure) {
+            self.refused.notify_one();
         }
     }
 
@@ -121,6 +134,9 @@ pub(crate) struct Keeper {
     id: Option<SpiffeId>,
     material: watch::Sender<Material>,
     discovered: watch::Receiver<Option<Arc<wire::CertificateValidationContext>>>,
+    refused: Arc<Notify>,
+    /// When a refused certificate was last replaced because of that.
+    heeded: Option<Instant>,
     status: Status,
     asking: Option<Asking>,
     /// The last failure that was logged, so that it is told once and not every minute.
@@ -135,27 +151,31 @@ pub(crate) fn new(settings: Identity) -> (Handle, Keeper) {
     let settings = Arc::new(settings);
     let (material, in_force) = watch::channel(Material::default());
     let (tell, discovered) = watch::channel(None);
+    let refused = Arc::new(Notify::new());
     let status = Status::default();
     status.write(|report| report.authority = settings.ca_address());
     let keeper = Keeper {
         renewal: Renewal::new(Moment::now()),
         trust: Trust::new(settings.root_file.clone()),
+        id: settings.id.clone(),
         settings: settings.clone(),
-        id: None,
         material,
         discovered,
+        refused: refused.clone(),
+        heeded: None,
         status: status.clone(),
         asking: None,
         told: None,
         random: SmallRng::from_os_rng(),
     };
-    (Handle { settings, material: in_force, discovered: tell, status }, keeper)
+    (Handle { settings, material: in_force, discovered: tell, refused, status }, keeper)
 }
 
 impl Keeper {
     /// Keeps the certificate until dropped.
     pub(crate) async fn run(mut self) {
         self.look_at_roots();
+        let notified = self.refused.clone();
         loop {
             let pause = match self.renewal.step(Moment::now()) {
                 Step::Ask => {
@@ -178,6 +198,7 @@ impl Keeper {
                     self.answered(answer);
                 }
                 Ok(()) = self.discovered.changed() => self.discover(),
+                () = notified.notified() => self.refused(),
                 () = tokio::time::sleep(pause) => self.look_at_roots(),
             }
         }
@@ -199,7 +220,7 @@ impl Keeper {
                 let roll = self.random.random();
                 self.renewal.failed(Moment::now(), roll);
                 if self.told.as_ref() != Some(&failure.text) {
-                    tracing::warn!(why = failure.text, "no new certificate for this proxy; trying again");
+                    tracing::warn!(why = failure.text, "no new certificate; trying again");
                 }
                 self.told = Some(failure.text.clone());
                 self.status.write(|report| {
@@ -246,17 +267,17 @@ impl Keeper {
         tracing::error!(
             authority = self.settings.ca_address(),
             last_failure,
-            "the proxy's certificate has expired and could not be renewed: no handshake is made with it any more"
+            "the own certificate has expired and could not be renewed: no handshake is made with it any more"
         );
     }
 
-    fn warn(&self, left: std::time::Duration) {
+    fn warn(&self, left: Duration) {
         let last_failure = self.told.as_deref().unwrap_or("no attempt has ended yet");
         tracing::warn!(
-            left = ?std::time::Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            left = ?Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             authority = self.settings.ca_address(),
             last_failure,
-            "the proxy's certificate will expire and could not be renewed yet"
+            "the own certificate will expire and could not be renewed yet"
         );
     }
 
@@ -269,20 +290,33 @@ impl Keeper {
         self.follow_signing_root();
     }
 
-    /// Renews soon when another root signs now.
+    /// Renews soon when another root signs now. Which of them an external authority signs with, nobody here knows: any will do.
     fn follow_signing_root(&mut self) {
-        let (Some(signing), Some(leaf)) = (self.trust.signing(), self.material.borrow().leaf.clone()) else {
+        let signing = if self.settings.external { self.trust.distributed() } else { self.trust.signing() };
+        let (Some(signing), Some(leaf)) = (signing, self.material.borrow().leaf.clone()) else {
             return;
         };
         let now = Moment::now();
         match leaf.identity.is_vouched_for(&signing, now.wall) {
             Ok(()) => self.renewal.placed(),
             Err(_) => {
-                tracing::info!("another root signs now: the proxy's certificate is renewed soon");
+                tracing::info!("another root signs now: the own certificate is renewed soon");
                 let roll = self.random.random();
                 self.renewal.misplaced(now, roll);
             }
         }
+    }
+
+    /// Renews soon what the control plane takes no more; not each time, or two who disagree would ask without end.
+    fn refused(&mut self) {
+        let now = Moment::now();
+        if self.heeded.is_some_and(|last| now.steady.saturating_duration_since(last) < HEED_PACE) {
+            return;
+        }
+        self.heeded = Some(now.steady);
+        tracing::warn!("the control plane takes the own certificate no more: it is renewed soon");
+        let roll = self.random.random();
+        self.renewal.misplaced(now, roll);
     }
 
     /// Publishes the roots when they have changed.
@@ -301,6 +335,9 @@ impl Keeper {
         }
     }
 }
+
+/// How often a refusal is heeded, at most.
+const HEED_PACE: Duration = Duration::from_secs(60);
 
 async fn answer(asking: &mut Option<Asking>) -> Result<Leaf, Failure> {
     match asking {

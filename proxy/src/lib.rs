@@ -50,4 +50,4 @@ pub mod settings; // flags and bootstrap
 mod error; // the closed `Reason`, named rejections
 
 pub use app::{explain, run};
-pub use identity::agent;
+pub use identity::{agent, own};

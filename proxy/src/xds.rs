@@ -170,7 +170,12 @@ impl Client {
                         self.receive(response, Instant::now());
                     }
                     Ok(None) => return ended(answered, "closed by the control plane"),
-                    Err(status) => return ended(answered, &identity::describe(&status)),
+                    Err(status) => {
+                        if let Some(identity) = &self.identity {
+                            identity.heed(&status);
+                        }
+                        return ended(answered, &identity::describe(&status));
+                    }
                 },
                 () = self.keep_house() => {}
             }

@@ -13,9 +13,12 @@ use sidegate_tests::secure::Client;
 use sidegate_tests::wait;
 
 mod agent;
+mod external;
 mod mesh;
+mod meshed;
 mod plane;
 mod renewal;
+mod revoked;
 
 const WEB: &str = "spiffe://td/ns/shop/sa/web";
 

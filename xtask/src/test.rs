@@ -15,6 +15,7 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     let suites = [
         (peers::H2SPEC_VARIABLE, suite("h2spec", peers::h2spec)?),
         (peers::HTTPWG_VARIABLE, suite("httpwg", peers::httpwg)?),
+        (peers::GRPCIO_VARIABLE, suite("grpcio", peers::grpcio)?),
     ];
     stage("tests", || {
         let mut command = workspace("test")?;

@@ -12,8 +12,8 @@ use crate::authn::leaf::{self, Anchors, AnchorsError};
 use crate::authn::refusal::Refusals;
 use crate::authn::review::{ReviewSettings, Reviewer, ReviewerError};
 use crate::authn::tokens::{KeyError, TokenKey};
-use crate::ca::{self, Authority, CaError, IssueError, ServerNames};
-use crate::issue::CertificateService;
+use crate::ca::{self, CaError, Certifier, IssueError, ServerNames};
+use crate::issue::{self, CertificateService};
 use crate::model::View;
 use crate::secure::{self, Door};
 use crate::xds::{self, Service};
@@ -22,7 +22,7 @@ use crate::xds::{self, Service};
 #[derive(Debug)]
 pub struct TrustSettings {
     /// The certificate authority.
-    pub authority: ca::Options,
+    pub authority: ca::Settings,
     /// The Kubernetes API server.
     pub review: Option<ReviewSettings>,
 }
@@ -52,12 +52,12 @@ pub enum SecurityError {
 
 /// Everything that the TLS port needs.
 pub(super) struct Security {
-    pub(super) authority: Authority,
+    pub(super) certifier: Certifier,
     pub(super) listener: TcpListener,
     pub(super) refusals: Refusals,
     authenticator: Authenticator,
     anchors: watch::Receiver<Arc<Anchors>>,
-    shown: watch::Receiver<Arc<ca::Serving>>,
+    shown: secure::Shown,
 }
 
 impl Security {
@@ -67,15 +67,20 @@ impl Security {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let reviewer = settings.review.as_ref().map(Reviewer::new).transpose()?;
-        let authority = Authority::open(settings.authority)?;
-        let tokens = TokenKey::open(authority.directory())?;
-        let anchors = leaf::follow(authority.trust())?;
+        let certifier = Certifier::open(settings.authority)?;
+        let tokens = TokenKey::open(certifier.directory())?;
+        let anchors = leaf::follow(certifier.trust())?;
         // An address that means "all of them" is nobody's to connect to.
         let addresses = Some(bound.ip()).filter(|ip| !ip.is_unspecified()).into_iter().collect();
-        let shown = authority.serving(ServerNames { dns: Vec::new(), addresses }).await?;
+        let shown = match &certifier {
+            Certifier::Own(authority) => {
+                always(authority.serving(ServerNames { dns: Vec::new(), addresses }).await?)
+            }
+            Certifier::External(external) => external.serving(),
+        };
         let refusals = Refusals::default();
         let authenticator = Authenticator::new(tokens, reviewer, anchors.clone(), refusals.clone());
-        Ok(Self { authority, listener, refusals, authenticator, anchors, shown })
+        Ok(Self { certifier, listener, refusals, authenticator, anchors, shown })
     }
 
     /// Serves both services on the port, for as long as it is polled.
@@ -86,8 +91,23 @@ impl Security {
         ending: watch::Receiver<bool>,
     ) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
         let discovery = discovery.secured(self.authenticator.clone(), views);
-        let certificates = CertificateService::new(self.authenticator, Arc::new(self.authority));
+        let authority: Arc<dyn issue::Authority> = match self.certifier {
+            Certifier::Own(authority) => Arc::new(authority),
+            Certifier::External(external) => Arc::new(external),
+        };
+        let certificates = CertificateService::new(self.authenticator, authority);
         let door = Door::new(self.shown, self.anchors, self.refusals);
         secure::serve(self.listener, door, discovery, certificates, ending)
     }
+}
+
+/// A certificate that is there from the beginning.
+fn always(mut certificate: watch::Receiver<Arc<ca::Serving>>) -> secure::Shown {
+    let (sender, shown) = watch::channel(Some(certificate.borrow_and_update().clone()));
+    tokio::spawn(async move {
+        while certificate.changed().await.is_ok() {
+            sender.send_replace(Some(certificate.borrow_and_update().clone()));
+        }
+    });
+    shown
 }

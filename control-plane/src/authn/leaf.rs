@@ -17,6 +17,10 @@ use sidegate_xds::spiffe::SpiffeId;
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+mod lists;
+
+use lists::Lists;
+
 use super::refusal::{Reason, Refusal};
 use crate::model::Trust;
 
@@ -42,6 +46,7 @@ pub struct Leaf {
 pub struct Anchors {
     trust_domain: String,
     roots: Vec<Anchor>,
+    lists: Lists,
     denied: BTreeSet<String>,
     at_handshake: Arc<dyn ClientCertVerifier>,
 }
@@ -100,7 +105,8 @@ impl Anchors {
         }
         let at_handshake = verifier(all, &lists).map_err(&failed)?;
         let denied = trust.denied.iter().cloned().collect();
-        Ok(Self { trust_domain: trust.trust_domain.clone(), roots, denied, at_handshake })
+        let lists = Lists::read(&lists).map_err(&failed)?;
+        Ok(Self { trust_domain: trust.trust_domain.clone(), roots, lists, denied, at_handshake })
     }
 
     /// What rustls asks at a handshake. A client without a certificate may have a token.
@@ -135,6 +141,7 @@ impl Anchors {
         let mut worst = untrusted("no root that is trusted now has signed it");
         for root in &self.roots {
             match root.verifier.verify_client_cert(leaf, rest, time) {
+                Ok(_) if self.lists.name(leaf) => return Err(revoked()),
                 Ok(_) => {
                     let leaf = read(leaf, Arc::clone(&root.fingerprint), &self.trust_domain)?;
                     // The last second of a certificate is its end, as it is for a stream.
@@ -171,10 +178,7 @@ pub(crate) fn explain(error: &rustls::Error) -> Refusal {
     };
     match problem {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => expired(),
-        CertificateError::Revoked => Refusal::new(
-            Reason::CertificateRevoked,
-            "the client certificate was revoked: ask for a new one with a token",
-        ),
+        CertificateError::Revoked => revoked(),
         other => untrusted(&other.to_string()),
     }
 }
@@ -183,6 +187,13 @@ fn expired() -> Refusal {
     Refusal::new(
         Reason::CertificateExpired,
         "the client certificate has expired: connect without it, and with a token",
+    )
+}
+
+fn revoked() -> Refusal {
+    Refusal::new(
+        Reason::CertificateRevoked,
+        "the client certificate was revoked: ask for a new one with a token",
     )
 }
 

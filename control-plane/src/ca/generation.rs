@@ -46,6 +46,11 @@ impl Generation {
         id(&self.fingerprint)
     }
 
+    /// SHA-256 of the public key that signs leaves.
+    pub(super) fn issuing_key(&self) -> &str {
+        self.keys.last().map_or("", String::as_str)
+    }
+
     /// Reads a generation that the folder has.
     pub(super) fn load(directory: &Directory, fingerprint: &str, at: &Moment<'_>) -> Result<Self, CaError> {
         let read = |name: String| -> Result<String, CaError> {

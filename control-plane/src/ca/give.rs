@@ -190,6 +190,11 @@ impl State {
         if self.ledger.holder_of_key(key).is_some_and(|holder| holder != grant.identity) {
             return Err(IssueError::Forbidden("its key is in use by another identity".to_owned()));
         }
+        if self.revoked_keys.contains(key) {
+            return Err(IssueError::Forbidden(
+                "a certificate of its key was revoked: make another key".to_owned(),
+            ));
+        }
         let many = self.ledger.count_of(grant.identity) >= IDENTITY_LIMIT || self.ledger.len() >= LEAF_LIMIT;
         if many && !grant.own {
             return Err(IssueError::Full(grant.identity.to_owned()));
@@ -209,6 +214,8 @@ impl State {
             until,
             proof: grant.proof.clone(),
             superseded: None,
+            revoked: None,
+            issuer: signer.issuing_key().to_owned(),
             own: grant.own,
         };
         self.ledger.insert(leaf.clone());

@@ -17,6 +17,8 @@ pub(super) enum Entry {
     Issued(LiveLeaf),
     /// Its holder has got another one.
     Superseded { serial: String, at: u64 },
+    /// It counts no more.
+    Revoked { serial: String, at: u64 },
 }
 
 /// The open file. Whoever writes blocks until the disk has it.
@@ -50,6 +52,7 @@ pub(super) fn open(directory: &Directory, now: u64, grace: u64) -> Result<(Ledge
                         ledger.supersede(&serial, &identity, at);
                     }
                 }
+                Entry::Revoked { serial, at } => ledger.revoke(&serial, at),
             }
         }
     }

@@ -12,6 +12,7 @@ use super::generation::{self, Generation, ISSUING_MARGIN, names};
 use super::ledger::LiveLeaf;
 use super::options::Given;
 use super::report::{Expiry, LISTED, Report, Root, Turn};
+use super::revocation::Revocations;
 use super::rotation::{Action, Phase, Rotation, Waiting, Witness, World};
 use super::trust::{Extra, Files, assemble};
 use super::{Inner, lock};
@@ -26,6 +27,7 @@ pub(super) struct Keeper {
     pub(super) retired: Vec<String>,
     pub(super) files: Files,
     pub(super) extra: Extra,
+    pub(super) revocations: Revocations,
     /// When the rotation was last written.
     pub(super) kept_at: u64,
 }
@@ -39,6 +41,8 @@ pub(super) struct View {
     next: Option<String>,
     roots: Vec<(String, bool, u64)>,
     waiting: Vec<Waiting>,
+    /// How many certificates are revoked.
+    revoked: usize,
     /// What is wrong with the user's files, and what could not be written.
     problems: Vec<String>,
 }
@@ -61,6 +65,7 @@ impl Inner {
         let now = self.options.clock.now();
         let mut problems = self.look_at_files(&mut keeper);
         problems.extend(self.renew_issuing(&mut keeper, now));
+        problems.extend(self.forget_revoked(&mut keeper, now));
         let leaves = self.expire(now, keeper.rotation.phase);
         let world = World { witnesses, leaves: &leaves };
         let before = keeper.rotation.clone();
@@ -145,7 +150,7 @@ impl Inner {
         Ok(())
     }
 
-    fn look_at_files(&self, keeper: &mut Keeper) -> Vec<String> {
+    pub(super) fn look_at_files(&self, keeper: &mut Keeper) -> Vec<String> {
         let (extra, problems) = keeper.files.read();
         if extra != keeper.extra {
             keeper.extra = extra;
@@ -178,7 +183,8 @@ impl Inner {
         let mut state = self.state();
         state.ledger.expire(now, self.options.rotation.grace);
         // Only gates want to see each of them.
-        if phase == Phase::Stable { Vec::new() } else { state.ledger.iter().cloned().collect() }
+        let in_use = state.ledger.iter().filter(|leaf| leaf.revoked.is_none());
+        if phase == Phase::Stable { Vec::new() } else { in_use.cloned().collect() }
     }
 
     /// Writes the rotation; from here on it has happened.
@@ -226,13 +232,15 @@ impl Inner {
 
     /// Makes known who signs and who is trusted. Who signs comes first: our own certificate must never be of a root that others
     /// have been told to forget.
-    fn publish(&self, keeper: &Keeper) {
+    pub(super) fn publish(&self, keeper: &Keeper) {
         let of = |root: &str| keeper.generations.get(root).cloned();
         let (signer, own_signer) = (of(keeper.rotation.signs()), of(keeper.rotation.signs_own()));
         if let (Some(signer), Some(own_signer)) = (signer, own_signer) {
             let mut state = self.state();
             (state.signer, state.own_signer) = (signer, own_signer);
             state.denied = keeper.extra.denied.iter().cloned().collect();
+            state.revoked_keys = keeper.revocations.keys();
+            state.view.revoked = keeper.revocations.all().len();
         }
         self.renew_served();
         let trust = keeper.trust(&self.options.trust_domain);
@@ -276,7 +284,7 @@ impl Inner {
         let left =
             |until: u64| i64::try_from(until).unwrap_or(i64::MAX) - i64::try_from(now).unwrap_or(i64::MAX);
         let state = self.state();
-        let View { phase, since, current, next, roots, waiting, problems } = &state.view;
+        let View { phase, since, current, next, roots, waiting, revoked, problems } = &state.view;
         let roots = roots.iter().map(|(fingerprint, own, until)| Root {
             fingerprint: fingerprint.clone(),
             own: *own,
@@ -293,12 +301,14 @@ impl Inner {
         if !state.signer.own && left(state.signer.issuing_until) < GIVEN_WARNING {
             problems.push(format!("the certificate that signs expires in {} days: give a new one of the same root with --ca-cert and --ca-key", left(state.signer.issuing_until) / 86_400));
         }
-        let in_use = state.ledger.iter().filter(|leaf| leaf.superseded.is_none());
+        let in_use = state.ledger.iter().filter(|leaf| leaf.superseded.is_none() && leaf.revoked.is_none());
         Report {
             trust_domain: self.options.trust_domain.clone(),
             roots: roots.collect(),
             issuing_expires_seconds: left(state.signer.issuing_until),
             live_leaves: state.ledger.len(),
+            revoked_leaves: *revoked,
+            denied_identities: state.denied.len(),
             next_expiry: in_use
                 .min_by_key(|leaf| leaf.until)
                 .map(|leaf| Expiry { identity: leaf.identity.clone(), expires_seconds: left(leaf.until) }),
@@ -324,7 +334,9 @@ impl Keeper {
     }
 
     pub(super) fn trust(&self, trust_domain: &str) -> crate::model::Trust {
-        assemble(trust_domain, self.roots(), &self.extra)
+        let mut trust = assemble(trust_domain, self.roots(), &self.extra);
+        trust.revocation.extend(self.revocations.lists().map(str::to_owned));
+        trust
     }
 
     pub(super) fn view(&self, waiting: Vec<Waiting>, problems: Vec<String>) -> View {
@@ -335,7 +347,8 @@ impl Keeper {
             .collect();
         let Rotation { phase, since, current, next, .. } = &self.rotation;
         let (current, next) = (current.clone(), next.clone());
-        View { phase: *phase, since: *since, current, next, roots, waiting, problems }
+        let revoked = self.revocations.all().len();
+        View { phase: *phase, since: *since, current, next, roots, waiting, revoked, problems }
     }
 }
 

@@ -24,6 +24,12 @@ pub struct LiveLeaf {
     /// When its holder got another one for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded: Option<u64>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<u64>,
+    /// SHA-256 of the public key that has signed it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub issuer: String,
     /// The control plane's own: it knows by itself when to change it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own: bool,
@@ -57,6 +63,13 @@ impl Ledger {
     pub(super) fn supersede(&mut self, serial: &str, identity: &str, now: u64) {
         if let Some(leaf) = self.leaves.get_mut(serial).filter(|leaf| leaf.identity == identity) {
             leaf.superseded = Some(now);
+        }
+    }
+
+    /// Notes that it was revoked. It stays until it expires, however often its holder has got others.
+    pub(super) fn revoke(&mut self, serial: &str, now: u64) {
+        if let Some(leaf) = self.leaves.get_mut(serial) {
+            leaf.revoked.get_or_insert(now);
         }
     }
 
@@ -111,7 +124,7 @@ impl Ledger {
 /// Whether somebody may still show it. Another machine's clock may be behind ours.
 fn lives(leaf: &LiveLeaf, now: u64, grace: u64) -> bool {
     let replaced = leaf.superseded.is_some_and(|since| since.saturating_add(grace) <= now);
-    !replaced && leaf.until.saturating_add(SKEW) > now
+    (!replaced || leaf.revoked.is_some()) && leaf.until.saturating_add(SKEW) > now
 }
 
 /// How far apart clocks may be, in seconds.

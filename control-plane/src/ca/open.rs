@@ -15,6 +15,7 @@ use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::pass::Secret;
+use super::revocation::Revocations;
 use super::rotation::Rotation;
 use super::trust::Files;
 use super::{Inner, State, journal};
@@ -38,7 +39,11 @@ pub(super) fn open(mut options: Options) -> Result<Inner, CaError> {
     }
     keeper.extra = extra;
     keeper::write_roots(&directory, &keeper.roots())?;
-    let (ledger, journal) = journal::open(&directory, now, options.rotation.grace)?;
+    keeper.revocations = Revocations::open(&directory)?;
+    let (mut ledger, journal) = journal::open(&directory, now, options.rotation.grace)?;
+    for revoked in keeper.revocations.all() {
+        ledger.revoke(&revoked.serial, revoked.at);
+    }
     let of = |root: &str| {
         let missing = || CaError::content(&directory.file(NAME), "it names no root that signs");
         keeper.generations.get(root).cloned().ok_or_else(missing)
@@ -49,6 +54,7 @@ pub(super) fn open(mut options: Options) -> Result<Inner, CaError> {
         ledger,
         limiter: Limiter::default(),
         denied: keeper.extra.denied.iter().cloned().collect(),
+        revoked_keys: keeper.revocations.keys(),
         view: keeper.view(Vec::new(), Vec::new()),
     };
     let (trust, _) = watch::channel(Arc::new(keeper.trust(&options.trust_domain)));
@@ -205,7 +211,15 @@ fn keeper_of(
     retired: Vec<String>,
 ) -> Keeper {
     let files = Files::new(directory.path(), options.bundles.clone());
-    Keeper { rotation, generations, retired, files, extra: Default::default(), kept_at: 0 }
+    Keeper {
+        rotation,
+        generations,
+        retired,
+        files,
+        extra: Default::default(),
+        revocations: Revocations::default(),
+        kept_at: 0,
+    }
 }
 
 /// What may be in a folder before its first authority: the lock is ours, people write the lists, and `sidegate token` may come first.

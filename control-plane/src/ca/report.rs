@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::revocation::Revoked;
 use super::rotation::{Phase, Waiting};
 
 /// The authority at one moment.
@@ -15,6 +16,12 @@ pub struct Report {
     pub issuing_expires_seconds: i64,
     /// How many leaves may be in use.
     pub live_leaves: usize,
+    /// How many certificates are revoked and not over yet.
+    #[serde(default)]
+    pub revoked_leaves: usize,
+    /// How many identities are denied.
+    #[serde(default)]
+    pub denied_identities: usize,
     /// The leaf in use that expires first.
     pub next_expiry: Option<Expiry>,
     /// The rotation of the root.
@@ -60,6 +67,58 @@ pub struct Turn {
     pub more: usize,
     /// Seconds since 1970 at the control plane, to which `waiting` relates.
     pub now: u64,
+}
+
+/// What counts no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// Certificates that were revoked and are not over yet.
+    pub certificates: Vec<Revoked>,
+    /// Identities that are denied.
+    pub identities: Vec<String>,
+}
+
+/// Why something counts no more (RFC 5280, 5.3.1, as far as it is about workloads).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Nobody has said.
+    #[default]
+    Unspecified,
+    /// Somebody else may have its key.
+    KeyCompromise,
+    /// It has moved to another owner.
+    AffiliationChanged,
+    /// Another one takes its place.
+    Superseded,
+    /// It is not needed any more.
+    CessationOfOperation,
+    /// It may no longer what it could.
+    PrivilegeWithdrawn,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Unspecified,
+        Self::KeyCompromise,
+        Self::AffiliationChanged,
+        Self::Superseded,
+        Self::CessationOfOperation,
+        Self::PrivilegeWithdrawn,
+    ];
+
+    /// The word for people, the same as in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::KeyCompromise => "key-compromise",
+            Self::AffiliationChanged => "affiliation-changed",
+            Self::Superseded => "superseded",
+            Self::CessationOfOperation => "cessation-of-operation",
+            Self::PrivilegeWithdrawn => "privilege-withdrawn",
+        }
+    }
 }
 
 /// How many are listed.

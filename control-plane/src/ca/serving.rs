@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sidegate_xds::spiffe::SpiffeId;
 use tokio::sync::watch;
 
-use super::error::IssueError;
+use super::error::{CaError, IssueError};
 use super::give::Grant;
 use super::{Inner, lock, pem};
 
@@ -73,6 +73,16 @@ impl Inner {
         }
     }
 
+    /// Renews it now when it is the one with this serial number.
+    pub(super) fn replace_served(&self, serial: &str) {
+        if let Some(served) =
+            lock(&self.served).as_mut().filter(|served| served.sender.borrow().serial == serial)
+        {
+            served.renew_at = 0;
+        }
+        self.renew_served();
+    }
+
     fn own_certificate(
         &self,
         names: &ServerNames,
@@ -80,7 +90,7 @@ impl Inner {
     ) -> Result<(Serving, String, u64), IssueError> {
         let broken = |_| IssueError::Unavailable("its own key cannot be made");
         let key = KeyPair::generate().map_err(broken)?;
-        let identity = SpiffeId::workload(&self.options.trust_domain, NAMESPACE, ACCOUNT)
+        let identity = identity(&self.options.trust_domain)
             .map_err(|_| IssueError::Unavailable("its own id cannot be made"))?;
         let mut dns = vec![SERVER_NAME.to_owned(), "localhost".to_owned()];
         for name in &names.dns {
@@ -116,6 +126,11 @@ impl Inner {
         };
         Ok((serving, issued.root, now + issued.until.saturating_sub(now) / 2))
     }
+}
+
+/// Who the control plane is.
+pub(super) fn identity(trust_domain: &str) -> Result<SpiffeId, CaError> {
+    SpiffeId::workload(trust_domain, NAMESPACE, ACCOUNT).map_err(|error| CaError::Refused(error.to_string()))
 }
 
 /// The name by which proxies expect the control plane, and who it is.

@@ -10,8 +10,10 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod external;
 mod given;
 mod opening;
+mod revoking;
 mod rotating;
 mod signing;
 

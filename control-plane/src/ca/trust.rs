@@ -167,7 +167,7 @@ fn revocation(text: &str) -> Result<Vec<String>, String> {
     Ok(if lists.is_empty() { Vec::new() } else { vec![text.to_owned()] })
 }
 
-fn denied(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn denied(text: &str) -> Result<Vec<String>, String> {
     let mut ids = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -186,7 +186,10 @@ fn denied(text: &str) -> Result<Vec<String>, String> {
 const REVOCATION: &str = "crl.pem";
 
 /// Ids that nobody accepts, one a line.
-const DENIED: &str = "denied";
+pub(super) const DENIED: &str = "denied";
+
+/// How many ids a proxy takes (ADR 12).
+pub(super) const MOST_DENIED: usize = 10_000;
 
 /// How many roots one file may have.
 const ROOT_LIMIT: usize = 64;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use sidegate_proxy::agent::{self, Options};
 use sidegate_proxy::settings::Identity;
+use sidegate_xds::spiffe::SpiffeId;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -25,6 +26,9 @@ pub(super) struct Args {
     /// The token that proves who the workload is (audience `sidegate`); read again at each use.
     #[arg(long, value_name = "FILE")]
     token_file: PathBuf,
+    /// Who the workload is: some authorities (cert-manager's istio-csr) give nothing to a request that does not say so.
+    #[arg(long, value_name = "SPIFFE-ID")]
+    id: Option<SpiffeId>,
     /// How long a certificate is asked for.
     #[arg(long, value_name = "TIME", default_value = "24h")]
     ttl: String,
@@ -52,7 +56,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let name = Some(args.ca_server_name.as_str());
     let (roots, token) = (&args.root_file, &args.token_file);
     let identity = match Identity::new(&args.ca_address, name, roots, token, Some(&args.ttl)) {
-        Ok(identity) => identity,
+        Ok(identity) => identity.known_as(args.id),
         Err(wrong) => {
             for (field, text) in wrong {
                 eprintln!("sidegate: --{}: {text}", field.replace('_', "-"));

@@ -38,8 +38,14 @@ pub(super) struct Args {
     /// Without TLS, identity and secrets: for the control plane's port 15010 on the same machine.
     #[arg(long, conflicts_with_all = ["root_file", "token_file", "service_account", "foreign", "sds_socket"])]
     plaintext: bool,
-    /// The roots that the control plane's certificate chains to; root-cert.pem of the authority's folder by default.
-    #[arg(long, value_name = "FILE")]
+    /// An external authority (`sidegate serve --ca-address`): the proxy gets its certificate there, and its token is for that.
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["root_file", "token_file"], conflicts_with = "plaintext")]
+    ca_address: Option<Authority>,
+    /// The name that the external authority's certificate must have [default: the host of --ca-address].
+    #[arg(long, value_name = "NAME", requires = "ca_address", value_parser = server_name)]
+    ca_server_name: Option<String>,
+    /// The roots that the control plane's certificate chains to, and the authority's; root-cert.pem of the authority's folder by default.
+    #[arg(long, value_name = "FILE", alias = "ca-root")]
     root_file: Option<PathBuf>,
     /// The token with which the proxy proves who it is; made for an hour when the authority's folder is on this machine.
     #[arg(long, value_name = "FILE")]
@@ -118,6 +124,14 @@ fn account(text: &str) -> Result<String, String> {
     } else {
         Err("not the name of a service account".to_owned())
     }
+}
+
+/// It is written into the document as it stands.
+fn server_name(text: &str) -> Result<String, String> {
+    if is_kubernetes_name(text) || text.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("a name in lower case, or an IP address".to_owned())
 }
 
 fn trust_domain(text: &str) -> Result<String, String> {

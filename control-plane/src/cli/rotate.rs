@@ -7,13 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
-use tokio::time::{sleep, timeout};
+use http::Method;
+use tokio::time::sleep;
 
-use super::admin::Call;
 use super::ca_folder;
+use super::plane::Plane;
 use super::status::authority::{line, phase, push, short};
-use crate::ca;
 use crate::ca::report::{Report, Turn};
 use crate::ca::rotation::Phase;
 use crate::status::{Command, NewRoot};
@@ -87,7 +86,10 @@ async fn converse(args: &Args) -> Result<ExitCode, String> {
     let report = match plane.command(&command).await? {
         Ok(report) => report,
         Err(refusal) => {
-            let report = plane.report().await?;
+            let Ok(report) = plane.report().await else {
+                eprintln!("sidegate: {refusal}");
+                return Ok(ExitCode::from(REFUSED));
+            };
             let plain = command == Command::Start { new: None };
             if !plain || report.rotation.phase == Phase::Stable {
                 eprintln!("sidegate: {refusal}");
@@ -117,47 +119,16 @@ fn new_root(args: &Args) -> Result<Option<NewRoot>, String> {
     Ok(Some(NewRoot { certificate: whole(certificate)?, key: whole(key)?, root }))
 }
 
-/// The control plane, as this command reaches it.
-struct Plane<'a> {
-    folder: PathBuf,
-    address: &'a str,
-}
-
+/// What this command asks of it.
 impl Plane<'_> {
     async fn report(&self) -> Result<Report, String> {
-        self.ask(Method::GET, Bytes::new()).await?.map_err(|text| format!("it answers: {text}"))
+        self.ask(Method::GET, PATH, Bytes::new()).await?.map_err(|text| format!("it answers: {text}"))
     }
 
     /// What it says after a command, or why it refuses.
     async fn command(&self, command: &Command) -> Result<Result<Report, String>, String> {
         let body = serde_json::to_vec(command).map_err(|error| error.to_string())?;
-        self.ask(Method::POST, body.into()).await
-    }
-
-    async fn ask(&self, method: Method, body: Bytes) -> Result<Result<Report, String>, String> {
-        let token = ca::pass(&self.folder).map_err(|error| {
-            format!("{error}; --ca-dir must be the control plane's, and you need the right to read it")
-        })?;
-        let call = Call { address: self.address, method, path: "/rotate-root", token: Some(&token), body };
-        let asked = timeout(ASK_LIMIT, call.send()).await;
-        let answered =
-            asked.unwrap_or_else(|_| Err(format!("no answer within {} seconds", ASK_LIMIT.as_secs())));
-        let (status, body) = answered.map_err(|reason| {
-            format!("cannot ask the control plane at {}: {reason}; is `sidegate serve` running there? (--admin takes its --admin-address)", self.address)
-        })?;
-        let text = || String::from_utf8_lossy(&body).trim().to_owned();
-        match status {
-            StatusCode::OK => serde_json::from_slice(&body)
-                .map(Ok)
-                .map_err(|error| format!("the answer is not a report ({error})")),
-            StatusCode::CONFLICT => Ok(Err(text())),
-            StatusCode::UNAUTHORIZED => Err(format!(
-                "the control plane at {} uses another folder than {}: give its own with --ca-dir",
-                self.address,
-                self.folder.display()
-            )),
-            _ => Err(format!("the control plane answers {status}: {}", text())),
-        }
+        self.ask(Method::POST, PATH, body.into()).await
     }
 
     /// Tells what happens until it is over.
@@ -231,7 +202,8 @@ const REFUSED: u8 = 1;
 const UNDER_WAY: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
-/// How often it is asked, how long one answer may take, and how many failures in a row are bridged.
+const PATH: &str = "/rotate-root";
+
+/// How often it is asked, and how many failures in a row are bridged.
 const PACE: Duration = Duration::from_millis(500);
-const ASK_LIMIT: Duration = Duration::from_secs(10);
 const SILENCES: u32 = 120;

@@ -62,7 +62,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let addresses =
         Addresses { xds: args.xds_address, secure: args.secure_xds_address, admin: args.admin_address };
     let guard = jwks::Guard { allowed: args.jwks_allow };
-    let authority = match args.authority.options() {
+    let authority = match args.authority.settings() {
         Ok(authority) => authority,
         Err(reason) => return super::cannot(reason),
     };

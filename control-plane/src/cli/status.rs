@@ -94,6 +94,9 @@ fn table(report: &Report) -> String {
     if let Some(ca) = &report.ca {
         authority::push(&mut text, ca);
     }
+    if let Some(external) = &report.external_ca {
+        authority::push_external(&mut text, external);
+    }
     push_list(&mut text, "Findings", report.findings.iter().map(finding_line));
     let failing = report.conditions.iter().filter(|condition| !condition.status);
     push_list(&mut text, "Conditions that are false", failing.map(condition_line));

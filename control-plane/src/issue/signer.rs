@@ -1,4 +1,4 @@
-//! The mesh's own authority behind the certificate service.
+//! The mesh's authority behind the certificate service.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -22,6 +22,22 @@ impl Authority for ca::Authority {
                 Err(error) => Err(Refusal { reason: reason(&error), text: error.to_string() }),
             }
         })
+    }
+}
+
+/// Somebody else's: callers are to ask there. Their tokens are not handed on (ADR 16).
+impl Authority for ca::External {
+    fn issue<'a>(
+        &'a self,
+        _: &'a Caller,
+        _: &'a str,
+        _: Option<Duration>,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<String>, Refusal>> + Send + 'a>> {
+        let address = self.address();
+        let text = format!(
+            "the certificates of this mesh come from {address}: ask there (ca_address; `sidegate bootstrap --ca-address {address}`)"
+        );
+        Box::pin(async move { Err(Refusal { reason: Reason::RequestForbidden, text }) })
     }
 }
 

@@ -20,8 +20,8 @@ use crate::authn::leaf::{Anchors, explain};
 use crate::authn::refusal::{Reason, Refusal, Refusals};
 use crate::ca::Serving;
 
-/// The certificate that the port shows, and the next ones.
-pub type Shown = watch::Receiver<Arc<Serving>>;
+/// The certificate that the port shows, and the next ones; while there is none, nobody is let in.
+pub type Shown = watch::Receiver<Option<Arc<Serving>>>;
 
 /// What connections meet first.
 #[derive(Debug)]
@@ -115,9 +115,11 @@ impl Door {
     fn config(&mut self, current: &mut Option<Arc<ServerConfig>>) -> Option<Arc<ServerConfig>> {
         let changed = |changed: Result<bool, _>| changed.unwrap_or(false);
         if current.is_none() || changed(self.shown.has_changed()) || changed(self.anchors.has_changed()) {
-            match configure(&self.shown.borrow_and_update(), &self.anchors.borrow_and_update()) {
-                Ok(config) => *current = Some(Arc::new(config)),
-                Err(error) => tracing::error!(%error, "the TLS port keeps its last configuration"),
+            let shown = self.shown.borrow_and_update().clone();
+            match shown.map(|shown| configure(&shown, &self.anchors.borrow_and_update())) {
+                Some(Ok(config)) => *current = Some(Arc::new(config)),
+                Some(Err(error)) => tracing::error!(%error, "the TLS port keeps its last configuration"),
+                None => *current = None,
             }
         }
         current.clone()

@@ -70,7 +70,7 @@ struct Port {
     refusals: Refusals,
     views: watch::Sender<Arc<View>>,
     trust: watch::Sender<Arc<Trust>>,
-    shown: watch::Sender<Arc<Serving>>,
+    shown: watch::Sender<Option<Arc<Serving>>>,
     _ending: watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
@@ -83,7 +83,7 @@ fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn shown(root: &Root) -> Arc<Serving> {
+fn shown(root: &Root) -> Option<Arc<Serving>> {
     let now = seconds();
     let (der, key) = root.leaf(&Says {
         uris: &["spiffe://cluster.local/ns/sidegate-system/sa/sidegate"],
@@ -93,7 +93,7 @@ fn shown(root: &Root) -> Arc<Serving> {
         serial: now,
         ..Says::default()
     });
-    Arc::new(Serving { chain: vec![der], key, serial: now.to_string(), until: now + 3600 })
+    Some(Arc::new(Serving { chain: vec![der], key, serial: now.to_string(), until: now + 3600 }))
 }
 
 /// A world with a Pod of the account `web`, one of `db`, and a Gateway `public`.

@@ -1,18 +1,16 @@
 //! `/rotate-root`: how far the rotation of the root is, and the commands that begin it or give it up.
-//!
-//! Everybody on the machine reaches the admin port; a bearer token shows that the caller may read the authority's folder (`ca::pass`).
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
+use super::guard::{self, only};
 use super::server::{plain, respond};
-use crate::ca::{Authority, Given};
+use crate::ca::{Authority, Certifier, External, Given};
 
 /// What a caller wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,56 +39,49 @@ pub struct NewRoot {
 
 pub(super) async fn answer(
     request: Request<Incoming>,
-    authority: Option<&Authority>,
+    certifier: Option<&Certifier>,
 ) -> Response<Full<Bytes>> {
-    let Some(authority) = authority else {
-        return plain(StatusCode::NOT_FOUND, "this control plane has no certificate authority (--no-ca)\n");
+    let certifier = match guard::admit(request.headers(), certifier, "/rotate-root", "sidegate rotate-root") {
+        Ok(certifier) => certifier,
+        Err(refused) => return refused,
     };
-    if !admitted(request.headers(), authority) {
-        tracing::warn!("a request for /rotate-root without a valid token was refused");
-        let text = "a token is needed that is made from the authority's folder: use `sidegate rotate-root`\n";
-        let mut response = plain(StatusCode::UNAUTHORIZED, text);
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return response;
-    }
+    let authority = match certifier {
+        Certifier::Own(authority) => authority,
+        Certifier::External(external) => return elsewhere(external),
+    };
     match *request.method() {
         Method::GET => report(authority),
         Method::POST => command(request, authority).await,
-        _ => {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
-            response
-        }
+        _ => only("GET, POST"),
     }
 }
 
-fn admitted(headers: &HeaderMap, authority: &Authority) -> bool {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    value
-        .to_str()
-        .ok()
-        .and_then(|text| text.strip_prefix("Bearer "))
-        .is_some_and(|token| authority.admits(token))
-}
-
 async fn command(request: Request<Incoming>, authority: &Authority) -> Response<Full<Bytes>> {
-    let body = match Limited::new(request.into_body(), COMMAND_LIMIT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return plain(StatusCode::BAD_REQUEST, &format!("{error}\n")),
+    let command = match guard::read(request).await {
+        Ok(command) => command,
+        Err(refused) => return refused,
     };
-    let done = match serde_json::from_slice(&body) {
-        Ok(Command::Start { new }) => {
+    let done = match command {
+        Command::Start { new } => {
             let given = new.map(|NewRoot { certificate, key, root }| Given { certificate, key, root });
             authority.rotate(given).await
         }
-        Ok(Command::Cancel) => authority.cancel().await,
-        Err(error) => return plain(StatusCode::BAD_REQUEST, &format!("not a command: {error}\n")),
+        Command::Cancel => authority.cancel().await,
     };
     match done {
         Ok(()) => report(authority),
         Err(error) => plain(StatusCode::CONFLICT, &format!("{error}\n")),
     }
+}
+
+/// Roots of somebody else are changed by somebody else.
+fn elsewhere(external: &External) -> Response<Full<Bytes>> {
+    let text = format!(
+        "the root is the external authority's ({}), so it is rotated there: first write the new root beside the old one into {}, which is watched; then let the authority sign with it; when no certificate of the old one is in use, take the old one out\n",
+        external.address(),
+        external.root_file().display()
+    );
+    plain(StatusCode::CONFLICT, &text)
 }
 
 fn report(authority: &Authority) -> Response<Full<Bytes>> {
@@ -99,6 +90,3 @@ fn report(authority: &Authority) -> Response<Full<Bytes>> {
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
     }
 }
-
-/// How long a command may be; it has three paths at most.
-const COMMAND_LIMIT: usize = 16 * 1024;

@@ -1,4 +1,4 @@
-//! The admin page: `/status`, `/metrics`, `/healthz`, and `/rotate-root` for who may read the authority's folder, over HTTP/1.1.
+//! The admin page: `/status`, `/metrics`, `/healthz`, and `/rotate-root` and `/revoke` for who may read the authority's folder, over HTTP/1.1.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Reporter, rotate};
+use super::{Reporter, revoke, rotate};
 
 /// Serves the admin page for as long as it is polled.
 pub async fn serve(listener: TcpListener, reporter: Arc<Reporter>) {
@@ -41,7 +41,8 @@ async fn serve_connection(connection: TcpStream, reporter: Arc<Reporter>, _place
         let reporter = Arc::clone(&reporter);
         async move {
             Ok::<_, Infallible>(match request.uri().path() {
-                "/rotate-root" => rotate::answer(request, reporter.authority()).await,
+                "/rotate-root" => rotate::answer(request, reporter.certifier()).await,
+                "/revoke" => revoke::answer(request, reporter.certifier()).await,
                 "/authz/check" => judge(request, &reporter).await,
                 _ => answer(&request, &reporter),
             })
@@ -80,7 +81,7 @@ fn answer(request: &Request<Incoming>, reporter: &Reporter) -> Response<Full<Byt
     if !matches!(path, "/status" | "/metrics" | "/healthz") {
         return plain(
             StatusCode::NOT_FOUND,
-            "there is /status, /metrics, /healthz, /rotate-root and /authz/check\n",
+            "there is /status, /metrics, /healthz, /rotate-root, /revoke and /authz/check\n",
         );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

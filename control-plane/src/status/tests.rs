@@ -65,11 +65,17 @@ async fn the_page_answers_what_it_has() {
 #[tokio::test]
 async fn the_root_is_rotated_only_for_who_can_read_the_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::open(ca::Options::new(folder.path().join("ca"), "cluster.local")).unwrap();
+    let authority = ca::Authority::open(ca::Options::new(folder.path().join("ca"), "cluster.local")).unwrap();
     let (_views, receiver) = watch::channel(Arc::default());
     let (_, verdicts) = watch::channel(Arc::default());
     let metrics = Metrics::default();
-    let reporter = Reporter::new(receiver, verdicts, Streams::default(), &metrics, Some(authority.clone()));
+    let reporter = Reporter::new(
+        receiver,
+        verdicts,
+        Streams::default(),
+        &metrics,
+        Some(crate::ca::Certifier::Own(authority.clone())),
+    );
     let address = page(Arc::new(reporter)).await;
     let token = ca::pass(&folder.path().join("ca")).unwrap();
     let good = format!("Bearer {token}");
@@ -155,6 +161,7 @@ fn the_json_has_the_agreed_names() {
             message: "m".to_owned(),
         }],
         ca: None,
+        external_ca: None,
     };
     let expected = serde_json::json!({
         "generation": 7,

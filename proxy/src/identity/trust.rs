@@ -48,6 +48,11 @@ impl Trust {
         self.discovered.as_ref().map(|bundle| bundle.roots.first())
     }
 
+    /// The roots that discovery says.
+    pub(super) fn distributed(&self) -> Option<Roots> {
+        self.discovered.as_ref().map(|bundle| bundle.roots.clone())
+    }
+
     /// All roots as they are now; the file is read again.
     ///
     /// # Errors

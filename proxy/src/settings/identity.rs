@@ -9,6 +9,7 @@ use sidegate_xds::envoy::config::core::v3::Node;
 use sidegate_xds::google::protobuf::Struct;
 use sidegate_xds::google::protobuf::value::Kind;
 use sidegate_xds::json::Problem;
+use sidegate_xds::spiffe::SpiffeId;
 
 use super::bootstrap::problem;
 
@@ -27,6 +28,10 @@ pub struct Identity {
     pub token_file: PathBuf,
     /// How long a certificate is asked for.
     pub ttl: Duration,
+    /// Who this is, when that is known before the first certificate: some authorities give nothing to a request that does not say so.
+    pub id: Option<SpiffeId>,
+    /// The authority is not the control plane: the order of roots in `ROOTCA` does not say which of them signs.
+    pub external: bool,
 }
 
 impl Identity {
@@ -63,9 +68,23 @@ impl Identity {
                 root_file: root_file.to_owned(),
                 token_file: token_file.to_owned(),
                 ttl,
+                id: None,
+                external: false,
             }),
             _ => Err(wrong),
         }
+    }
+
+    /// The same for who is known before the first certificate.
+    #[must_use]
+    pub fn known_as(self, id: Option<SpiffeId>) -> Self {
+        Self { id, ..self }
+    }
+
+    /// The same, under an authority that is not the control plane.
+    #[must_use]
+    pub fn under_external(self, external: bool) -> Self {
+        Self { external, ..self }
     }
 
     /// The authority's address, for messages.
@@ -107,14 +126,38 @@ pub(super) fn read(node: &Node, problems: &mut Vec<Problem>) -> Option<Identity>
     let token_file = required("token_file", problems);
     let name = text(fields, "ca_server_name", problems);
     let ttl = text(fields, "ttl", problems);
+    let id = id(fields, problems);
+    let external = external(fields, problems);
     if problems.len() > before {
         return None;
     }
     match Identity::new(&address, name.as_deref(), root_file.as_ref(), token_file.as_ref(), ttl.as_deref()) {
-        Ok(identity) => Some(identity),
+        Ok(identity) => Some(identity.known_as(id).under_external(external)),
         Err(wrong) => {
             problems.extend(wrong.into_iter().map(|(field, text)| problem(format!("{PATH}.{field}"), text)));
             None
+        }
+    }
+}
+
+fn id(fields: &Struct, problems: &mut Vec<Problem>) -> Option<SpiffeId> {
+    let text = text(fields, "id", problems)?;
+    match text.parse() {
+        Ok(id) => Some(id),
+        Err(error) => {
+            problems.push(problem(format!("{PATH}.id"), format!("{text:?} is no SPIFFE id: {error}")));
+            None
+        }
+    }
+}
+
+fn external(fields: &Struct, problems: &mut Vec<Problem>) -> bool {
+    match fields.fields.get("external").and_then(|value| value.kind.as_ref()) {
+        None => false,
+        Some(Kind::BoolValue(external)) => *external,
+        Some(_) => {
+            problems.push(problem(format!("{PATH}.external"), "expected true or false"));
+            false
         }
     }
 }
@@ -181,7 +224,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 const KEY: &str = "SIDEGATE_IDENTITY";
 const PATH: &str = "node.metadata.SIDEGATE_IDENTITY";
-const FIELDS: [&str; 5] = ["ca_address", "ca_server_name", "root_file", "token_file", "ttl"];
+const FIELDS: [&str; 7] =
+    ["ca_address", "ca_server_name", "root_file", "token_file", "ttl", "id", "external"];
 
 /// The control plane's name inside a cluster.
 const DEFAULT_SERVER_NAME: &str = "sidegate.sidegate-system.svc";

@@ -288,7 +288,7 @@ fn mistakes_in_an_identity_are_one_line_each() {
         lines("{ca_address: 1, tll: 24h, token_file: DIR/token}", SOCKET),
         [
             format!(
-                "{at}.tll: is no field of it; there are ca_address, ca_server_name, root_file, token_file, ttl"
+                "{at}.tll: is no field of it; there are ca_address, ca_server_name, root_file, token_file, ttl, id, external"
             ),
             format!("{at}.ca_address: expected a string"),
             format!("{at}.root_file: is required"),

@@ -35,8 +35,12 @@ pub(crate) async fn open(
     }
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_RESPONSE);
-    let response =
-        client.delta_aggregated_resources(request).await.map_err(|status| identity::describe(&status))?;
+    let response = client.delta_aggregated_resources(request).await.map_err(|status| {
+        if let Some(identity) = &identity {
+            identity.heed(&status);
+        }
+        identity::describe(&status)
+    })?;
     Ok(response.into_inner())
 }
 

@@ -9,12 +9,8 @@ use sidegate_tests::message::Call;
 use sidegate_tests::process::{Process, program, run};
 use sidegate_tests::sandbox::{address, local_port};
 
+use super::meshed::page;
 use super::*;
-
-async fn page(admin: SocketAddr, path: &str) -> Option<String> {
-    let answer = client::try_call(admin, &Call::get(path).host(&admin.to_string())).await.ok()?;
-    Some(answer.text())
-}
 
 #[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
 #[tokio::test]

@@ -76,6 +76,18 @@ fn the_revoked_and_the_denied_are_out() {
 }
 
 #[test]
+fn of_several_lists_of_one_issuer_each_counts() {
+    let (root, other) = (root("a"), root("b"));
+    let mut trust = trust(&[&root, &other]);
+    trust.revocation.extend([root.revoke(1), root.revoke(0x4711), root.revoke(2)]);
+    let anchors = Anchors::new(&trust).unwrap();
+    assert_eq!(reason(&anchors, &root, &Says::default()), Reason::CertificateRevoked);
+    let of = |root: &Root, serial| root.chain(&Says { serial, ..Says::default() });
+    anchors.identify(&of(&root, 3), at(NOW)).unwrap();
+    anchors.identify(&of(&other, 0x4711), at(NOW)).unwrap();
+}
+
+#[test]
 fn half_a_bundle_is_no_bundle() {
     let root = root("a");
     assert!(Anchors::new(&trust(&[])).is_err());

@@ -178,6 +178,8 @@ impl Model {
             until: now + SETTINGS.leaf_life,
             proof: String::new(),
             superseded: None,
+            revoked: None,
+            issuer: String::new(),
             own: false,
         });
         if let Some((earlier, ..)) = earlier {
@@ -356,6 +358,8 @@ fn a_leaf_without_a_proxy_that_is_known_is_waited_for() {
         until: issued + SETTINGS.leaf_life,
         proof: String::new(),
         superseded: None,
+        revoked: None,
+        issuer: String::new(),
         own: false,
     };
     rotation.start("new".to_owned(), 100).unwrap();

@@ -86,15 +86,27 @@ fn identity(args: &Args, authority: &Authority, proof: &Proof) -> String {
             life.as_secs() / 60
         );
     }
+    let asked = args.ca_address.as_ref().unwrap_or(authority);
+    let name = match (&args.ca_server_name, &args.ca_address) {
+        (Some(name), _) => name,
+        (None, Some(external)) => &external.host,
+        (None, None) => SERVER_NAME,
+    };
     let _ = write!(
         text,
         r#"    SIDEGATE_IDENTITY:
-      ca_address: "{authority}"
-      ca_server_name: {SERVER_NAME}
+      ca_address: "{asked}"
+      ca_server_name: "{name}"
       root_file: {root}
       token_file: {token}
 "#
     );
+    if args.ca_address.is_some() {
+        let (domain, namespace, account) = (&args.trust_domain, &args.target.namespace, args.account());
+        // An authority that is not ours wants to be told who asks, and the order of roots is not its.
+        let _ =
+            writeln!(text, "      id: spiffe://{domain}/ns/{namespace}/sa/{account}\n      external: true");
+    }
     text
 }
 

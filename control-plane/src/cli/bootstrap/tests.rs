@@ -97,6 +97,23 @@ fn by_default_a_proxy_proves_who_it_is_with_a_token_that_was_made_for_it() {
 }
 
 #[test]
+fn an_external_authority_is_asked_by_name() {
+    let given = ["--ca-address", "ca.test:443", "--ca-root", "/etc/root.pem", "--token-file", "/run/token"];
+    let flags = [["sidecar", "shop/web-1", "--service-account", "web"].as_slice(), &given].concat();
+    let (_, value, _) = checked(&args(&flags));
+    let identity = &value["node"]["metadata"]["SIDEGATE_IDENTITY"];
+    assert_eq!(
+        (&identity["ca_address"], &identity["ca_server_name"]),
+        (&"ca.test:443".into(), &"ca.test".into())
+    );
+    assert_eq!(identity["id"], "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!((&identity["external"], &identity["root_file"]), (&true.into(), &"/etc/root.pem".into()));
+    assert_eq!(port(&value), 15012, "the stream is the control plane's");
+    let (_, value, _) = checked(&args(&[flags.as_slice(), &["--ca-server-name", "other.test"]].concat()));
+    assert_eq!(value["node"]["metadata"]["SIDEGATE_IDENTITY"]["ca_server_name"], "other.test");
+}
+
+#[test]
 fn a_gateway_speaks_in_its_own_name_and_given_files_are_named_as_they_are() {
     let (yaml, value, _) = checked(&args(&[
         "gateway",

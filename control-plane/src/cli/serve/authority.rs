@@ -1,21 +1,24 @@
 //! The flags of the certificate authority.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::ca::{Given, Options};
+use sidegate_proxy::settings::Identity;
+
+use crate::ca::{ExternalOptions, Given, Options, Settings};
 use crate::cli::ca_folder;
 
 /// Whose word counts.
 #[derive(Debug, clap::Args)]
 #[group(id = "authority")]
+#[command(group(clap::ArgGroup::new("signer").args(["ca_cert", "ca_address"])))]
 #[command(next_help_heading = "Certificate authority")]
 pub(super) struct Args {
     /// Folder of the authority's keys and ledger; made when it is missing [default: ~/.local/state/sidegate/ca].
     #[arg(long, value_name = "DIR")]
     ca_dir: Option<PathBuf>,
     /// Sign no certificates: no mutual TLS.
-    #[arg(long, conflicts_with_all = ["ca_dir", "ca_cert", "leaf_ttl", "trust_bundle"])]
+    #[arg(long, conflicts_with_all = ["ca_dir", "ca_cert", "ca_address", "leaf_ttl", "trust_bundle"])]
     no_ca: bool,
     /// The trust domain of all identities.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
@@ -26,9 +29,20 @@ pub(super) struct Args {
     /// The private key of --ca-cert.
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     ca_key: Option<PathBuf>,
-    /// The root above --ca-cert, when it is not in that file.
-    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    /// The root above --ca-cert, when it is not in that file; with --ca-address the roots that the external authority signs under,
+    /// which also vouch for its server. That file is watched.
+    #[arg(long, value_name = "FILE", requires = "signer")]
     ca_root: Option<PathBuf>,
+    /// Sign nothing: proxies get their certificates from this istio.v1.auth.IstioCertificateService (cert-manager's istio-csr, Istio's
+    /// istiod), and the control plane gets its own there.
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["ca_root", "ca_token"], conflicts_with = "leaf_ttl")]
+    ca_address: Option<String>,
+    /// The name that the external authority's certificate must have [default: the host of --ca-address].
+    #[arg(long, value_name = "NAME", requires = "ca_address")]
+    ca_server_name: Option<String>,
+    /// The token with which the control plane proves to the external authority that it is sidegate-system/sidegate; read again at each use.
+    #[arg(long, value_name = "FILE", requires = "ca_address")]
+    ca_token: Option<PathBuf>,
     /// How long a workload's certificate lives at most, e.g. 24h, 30m, 90s.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     leaf_ttl: Duration,
@@ -44,12 +58,24 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// How to open the authority; none when there is to be none.
-    pub(super) fn options(self) -> Result<Option<Options>, String> {
+    /// What to open; none when nobody is to certify.
+    pub(super) fn settings(self) -> Result<Option<Settings>, String> {
         if self.no_ca {
             return Ok(None);
         }
-        let mut options = Options::new(ca_folder::choose(self.ca_dir.as_deref())?, self.trust_domain);
+        let folder = ca_folder::choose(self.ca_dir.as_deref())?;
+        if let (Some(address), Some(roots), Some(token)) = (&self.ca_address, &self.ca_root, &self.ca_token) {
+            let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+            let name = self.ca_server_name.as_deref().unwrap_or(host.trim_matches(['[', ']']));
+            return Ok(Some(Settings::External(ExternalOptions {
+                directory: folder,
+                identity: identity(address, name, roots, token)?,
+                trust_domain: self.trust_domain,
+                roots: roots.clone(),
+                bundles: self.trust_bundle,
+            })));
+        }
+        let mut options = Options::new(folder, self.trust_domain);
         options.given = match (self.ca_cert, self.ca_key) {
             (Some(certificate), Some(key)) => Some(Given { certificate, key, root: self.ca_root }),
             _ => None,
@@ -58,8 +84,22 @@ impl Args {
         options.bundles = self.trust_bundle;
         options.rotation.hold = self.rotation_hold;
         options.rotation.grace = self.rotation_grace;
-        Ok(Some(options))
+        Ok(Some(Settings::Own(options)))
     }
+}
+
+/// How the external authority is asked.
+fn identity(address: &str, name: &str, roots: &Path, token: &Path) -> Result<Identity, String> {
+    Identity::new(address, Some(name), roots, token, None).map_err(|wrong| {
+        let flag = |field| match field {
+            "ca_server_name" => "--ca-server-name",
+            "root_file" => "--ca-root",
+            "token_file" => "--ca-token",
+            _ => "--ca-address",
+        };
+        let lines = wrong.into_iter().map(|(field, text)| format!("{}: {text}", flag(field)));
+        lines.collect::<Vec<_>>().join("; ")
+    })
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

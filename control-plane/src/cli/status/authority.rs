@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::ca::ExternalReport;
 use crate::ca::report::{Report, Turn};
 use crate::ca::rotation::{Phase, Waiting};
 
@@ -26,6 +27,13 @@ pub(in crate::cli) fn push(text: &mut String, report: &Report) {
         }
         None => text.push('\n'),
     }
+    if report.revoked_leaves + report.denied_identities > 0 {
+        let (leaves, ids) = (report.revoked_leaves, report.denied_identities);
+        let _ = writeln!(
+            text,
+            "  {leaves} certificates are revoked, {ids} identities are denied (sidegate revoke --list)"
+        );
+    }
     if report.rotation.phase != Phase::Stable {
         let _ = writeln!(text, "  rotating the root: {}", phase(&report.rotation));
         for waiting in &report.rotation.waiting {
@@ -34,6 +42,30 @@ pub(in crate::cli) fn push(text: &mut String, report: &Report) {
         if report.rotation.more > 0 {
             let _ = writeln!(text, "    and for {} more", report.rotation.more);
         }
+    }
+    for problem in &report.problems {
+        let _ = writeln!(text, "  problem: {problem}");
+    }
+}
+
+/// Who signs elsewhere, whom everybody trusts, and how the control plane's own certificate is.
+pub(super) fn push_external(text: &mut String, report: &ExternalReport) {
+    let _ = writeln!(text, "\nExternal certificate authority of {}: {}", report.trust_domain, report.address);
+    for (fingerprint, seconds) in &report.roots {
+        let _ = writeln!(text, "  root {} is trusted, expires in {}", short(fingerprint), span(*seconds));
+    }
+    match report.expires_seconds {
+        Some(seconds) => {
+            let _ = writeln!(text, "  the control plane's own certificate expires in {}", span(seconds));
+        }
+        None => text.push_str("  the control plane has no certificate yet: port 15012 lets nobody in\n"),
+    }
+    if let Some(failure) = &report.last_failure {
+        let _ = writeln!(text, "  problem: no new certificate: {failure}");
+    }
+    if report.denied_identities > 0 {
+        let ids = report.denied_identities;
+        let _ = writeln!(text, "  {ids} identities are denied (sidegate revoke --list)");
     }
     for problem in &report.problems {
         let _ = writeln!(text, "  problem: {problem}");
