@@ -192,13 +192,14 @@ impl Plane {
     }
 }
 
-/// The issuer of a proxy's own certificate, by its serial number.
+/// The serial number of a proxy's own certificate.
 async fn serial(admin: SocketAddr) -> Option<String> {
     let certs: Value = serde_json::from_str(&meshed::page(admin, "/certs").await?).ok()?;
     let own = certs["certificates"].as_array()?.last()?;
     Some(own["cert_chain"][0]["serial_number"].as_str()?.to_owned())
 }
 
+#[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
 #[tokio::test]
 async fn an_authority_of_somebody_else_certifies_the_mesh() {
     let Some(python) = grpcio() else { return };
@@ -228,7 +229,7 @@ async fn an_authority_of_somebody_else_certifies_the_mesh() {
     foreign.trust(&["one", "two"]);
     plane.until("both roots", |ca| (ca["roots"].as_array()?.len() == 2).then_some(())).await;
     foreign.sign_with("two");
-    // A life of a minute from here on would be renewed at its half; the day-long ones are replaced because their root goes.
+    // What lives for an hour is not renewed yet: it is replaced below, because its root goes.
     let before = (serial(web_admin).await.unwrap(), serial(app_admin).await.unwrap());
     load.more(20).await;
     let refused = plane.command("rotate-root", &[]).await;
