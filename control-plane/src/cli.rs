@@ -35,7 +35,7 @@ enum Command {
     /// Run the whole mesh on this machine, under load, through a canary release.
     Demo(DemoArgs),
     /// Run the control plane over a folder of manifests.
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Check a folder of manifests without serving it.
     Validate(validate::ValidateArgs),
     /// Show which proxy has applied what, and what is wrong.
@@ -72,7 +72,7 @@ pub fn run() -> ExitCode {
         Command::Authz(args) => authz::run(args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Token(args) => token::run(&args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Validate(args) => validate::run(&args),
         Command::Status(args) => status::run(&args),
         Command::RotateRoot(args) => rotate::run(&args),

@@ -11,25 +11,26 @@ use serde::de::DeserializeOwned;
 use super::server::plain;
 use crate::ca::Certifier;
 
+/// The answer to who may not, or says nothing that is understood.
+pub(super) type Refused = Box<Response<Full<Bytes>>>;
+
 /// Who certifies, for who may command it; `command` is what makes the token.
 pub(super) fn admit<'a>(
     headers: &HeaderMap,
     certifier: Option<&'a Certifier>,
     path: &str,
     command: &str,
-) -> Result<&'a Certifier, Response<Full<Bytes>>> {
+) -> Result<&'a Certifier, Refused> {
     let Some(certifier) = certifier else {
-        return Err(plain(
-            StatusCode::NOT_FOUND,
-            "this control plane has no certificate authority (--no-ca)\n",
-        ));
+        let text = "this control plane has no certificate authority (--no-ca)\n";
+        return Err(Box::new(plain(StatusCode::NOT_FOUND, text)));
     };
     if !is_admitted(headers, certifier) {
         tracing::warn!("a request for {path} without a valid token was refused");
         let text = format!("a token is needed that is made from the authority's folder: use `{command}`\n");
         let mut response = plain(StatusCode::UNAUTHORIZED, &text);
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return Err(response);
+        return Err(Box::new(response));
     }
     Ok(certifier)
 }
@@ -45,10 +46,8 @@ fn is_admitted(headers: &HeaderMap, certifier: &Certifier) -> bool {
 }
 
 /// A command in JSON.
-pub(super) async fn read<T: DeserializeOwned>(
-    request: Request<Incoming>,
-) -> Result<T, Response<Full<Bytes>>> {
-    let bad = |text: String| plain(StatusCode::BAD_REQUEST, &text);
+pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refused> {
+    let bad = |text: String| Box::new(plain(StatusCode::BAD_REQUEST, &text));
     let body = Limited::new(request.into_body(), COMMAND_LIMIT).collect().await;
     let body = body.map_err(|error| bad(format!("{error}\n")))?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| bad(format!("not a command: {error}\n")))

@@ -45,7 +45,7 @@ pub(super) async fn answer(
 ) -> Response<Full<Bytes>> {
     let certifier = match guard::admit(request.headers(), certifier, "/revoke", "sidegate revoke") {
         Ok(certifier) => certifier,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     match *request.method() {
         Method::GET => list(certifier).await,
@@ -57,7 +57,7 @@ pub(super) async fn answer(
 async fn command(request: Request<Incoming>, certifier: &Certifier) -> Response<Full<Bytes>> {
     let command = match guard::read(request).await {
         Ok(command) => command,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     match carry_out(command, certifier).await {
         Ok(()) => list(certifier).await,

@@ -43,7 +43,7 @@ pub(super) async fn answer(
 ) -> Response<Full<Bytes>> {
     let certifier = match guard::admit(request.headers(), certifier, "/rotate-root", "sidegate rotate-root") {
         Ok(certifier) => certifier,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let authority = match certifier {
         Certifier::Own(authority) => authority,
@@ -59,7 +59,7 @@ pub(super) async fn answer(
 async fn command(request: Request<Incoming>, authority: &Authority) -> Response<Full<Bytes>> {
     let command = match guard::read(request).await {
         Ok(command) => command,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let done = match command {
         Command::Start { new } => {

@@ -39,7 +39,7 @@ struct Foreign {
 impl Foreign {
     fn new(sandbox: &Sandbox, python: PathBuf) -> Self {
         let folder = sandbox.path().join("foreign");
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir(&folder).expect("a folder");
         let foreign = Self { folder, address: address(), python };
         foreign.root("one");
         foreign.sign_with("one");
@@ -49,18 +49,19 @@ impl Foreign {
         foreign.openssl("x509 -req -in server.csr -CA one.pem -CAkey one.key -days 2 -copy_extensions copy -out server.pem");
         foreign.write("life", "3600");
         let tokens = ["sidegate-system/sidegate", "shop/web", "shop/app"].map(|account| {
-            let (namespace, name) = account.split_once('/').unwrap();
-            std::fs::write(foreign.token(name), format!("token-of-{name}\n")).unwrap();
+            let (namespace, name) = account.split_once('/').expect("a namespace and a name");
+            std::fs::write(foreign.token(name), format!("token-of-{name}\n")).expect("a file written");
             format!("token-of-{name} spiffe://cluster.local/ns/{namespace}/sa/{name}\n")
         });
         foreign.write("tokens", &tokens.concat());
-        std::fs::copy(foreign.folder.join("one.pem"), foreign.roots()).unwrap();
+        std::fs::copy(foreign.folder.join("one.pem"), foreign.roots()).expect("a file copied");
         foreign
     }
 
     fn openssl(&self, arguments: &str) {
         let arguments = arguments.split_whitespace();
-        let output = Command::new("openssl").args(arguments).current_dir(&self.folder).output().unwrap();
+        let output =
+            Command::new("openssl").args(arguments).current_dir(&self.folder).output().expect("openssl");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -73,18 +74,19 @@ impl Foreign {
 
     fn sign_with(&self, name: &str) {
         let at = |name: String| self.folder.join(name);
-        std::fs::copy(at(format!("{name}.key")), at("ca.key".to_owned())).unwrap();
+        std::fs::copy(at(format!("{name}.key")), at("ca.key".to_owned())).expect("a file copied");
         for to in ["ca.pem", "root.pem"] {
-            std::fs::copy(at(format!("{name}.pem")), at(to.to_owned())).unwrap();
+            std::fs::copy(at(format!("{name}.pem")), at(to.to_owned())).expect("a file copied");
         }
     }
 
     /// Whom everybody trusts.
     fn trust(&self, names: &[&str]) {
-        let read = |name: &&str| std::fs::read_to_string(self.folder.join(format!("{name}.pem"))).unwrap();
+        let read =
+            |name: &&str| std::fs::read_to_string(self.folder.join(format!("{name}.pem"))).expect("a file");
         let draft = self.folder.join("draft");
-        std::fs::write(&draft, names.iter().map(read).collect::<String>()).unwrap();
-        std::fs::rename(draft, self.roots()).unwrap();
+        std::fs::write(&draft, names.iter().map(read).collect::<String>()).expect("a file written");
+        std::fs::rename(draft, self.roots()).expect("a file moved");
     }
 
     fn roots(&self) -> PathBuf {
@@ -96,7 +98,7 @@ impl Foreign {
     }
 
     fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.folder.join(name), text).unwrap();
+        std::fs::write(self.folder.join(name), text).expect("a file written");
     }
 
     /// What it was asked, one line each.
@@ -131,9 +133,10 @@ struct Plane {
 impl Plane {
     fn start(sandbox: &Sandbox, foreign: &Foreign, pods: &[&Pod]) -> Self {
         let manifests = sandbox.path().join("manifests");
-        std::fs::create_dir(&manifests).unwrap();
+        std::fs::create_dir(&manifests).expect("a folder");
         for pod in pods {
-            std::fs::write(manifests.join(format!("{}.yaml", pod.name)), &pod.manifest).unwrap();
+            std::fs::write(manifests.join(format!("{}.yaml", pod.name)), &pod.manifest)
+                .expect("a file written");
         }
         let (plain, secure, admin) = (address(), address(), address());
         let folder = sandbox.path().join("ca").display().to_string();
@@ -192,13 +195,14 @@ impl Plane {
     }
 }
 
-/// The issuer of a proxy's own certificate, by its serial number.
+/// The serial number of a proxy's own certificate.
 async fn serial(admin: SocketAddr) -> Option<String> {
     let certs: Value = serde_json::from_str(&meshed::page(admin, "/certs").await?).ok()?;
     let own = certs["certificates"].as_array()?.last()?;
     Some(own["cert_chain"][0]["serial_number"].as_str()?.to_owned())
 }
 
+#[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
 #[tokio::test]
 async fn an_authority_of_somebody_else_certifies_the_mesh() {
     let Some(python) = grpcio() else { return };
@@ -228,7 +232,7 @@ async fn an_authority_of_somebody_else_certifies_the_mesh() {
     foreign.trust(&["one", "two"]);
     plane.until("both roots", |ca| (ca["roots"].as_array()?.len() == 2).then_some(())).await;
     foreign.sign_with("two");
-    // A life of a minute from here on would be renewed at its half; the day-long ones are replaced because their root goes.
+    // What lives for an hour is not renewed yet: it is replaced below, because its root goes.
     let before = (serial(web_admin).await.unwrap(), serial(app_admin).await.unwrap());
     load.more(20).await;
     let refused = plane.command("rotate-root", &[]).await;

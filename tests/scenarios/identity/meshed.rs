@@ -35,7 +35,7 @@ pub(super) fn sidecar(sandbox: &Sandbox, pod: &Pod, bootstrap: &str, port: &str)
     let config = sandbox.write(&format!("{}.yaml", pod.name), bootstrap).display().to_string();
     let flags = ["-c", &config, "--concurrency", "1"];
     let process = Process::start(sandbox, pod.name, &program("sidegate-proxy"), flags);
-    (process, ([127, 0, 0, 1], port.parse().unwrap()).into())
+    (process, ([127, 0, 0, 1], port.parse().expect("a port")).into())
 }
 
 /// What an app sends to its outbound proxy.

@@ -25,9 +25,10 @@ impl Mesh {
     async fn start(sandbox: &Sandbox) -> Self {
         let (bad, good, app) = (Pod::new("bad").await, Pod::new("good").await, Pod::new("app").await);
         let manifests = sandbox.path().join("manifests");
-        std::fs::create_dir(&manifests).unwrap();
+        std::fs::create_dir(&manifests).expect("a folder");
         for pod in [&bad, &good, &app] {
-            std::fs::write(manifests.join(format!("{}.yaml", pod.name)), &pod.manifest).unwrap();
+            std::fs::write(manifests.join(format!("{}.yaml", pod.name)), &pod.manifest)
+                .expect("a file written");
         }
         let (plain, secure, plane) = (address(), address().to_string(), address());
         let folder = sandbox.path().join("ca").display().to_string();
@@ -76,7 +77,7 @@ impl Mesh {
 
     /// How many connections the app's sidecar has ended because of who they were from.
     async fn ended(&self) -> f64 {
-        let page = meshed::page(self.sidecars[2].1, "/stats/prometheus").await.unwrap();
+        let page = meshed::page(self.sidecars[2].1, "/stats/prometheus").await.expect("a page");
         let lines = page.lines().filter(|line| line.starts_with("envoy_listener_ssl_peer_revoked"));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
