@@ -83,7 +83,7 @@ impl Proxy {
         let (ledger, certificates) = (compiler.ledger(), compiler.certificates());
         let client = xds::Client::new(compiler, settings.ads.clone(), settings.node.clone(), metrics.clone());
         let client = client.with_identity(identity.clone());
-        let drain = Rc::new(Drain::new());
+        let drain = Rc::new(Drain::new(settings.drain_time));
         let overload = overload::Watch::default();
         let (commands, receivers): (Vec<_>, Vec<_>) =
             (0..settings.concurrency.get()).map(|_| mpsc::channel(COMMANDS)).unzip();

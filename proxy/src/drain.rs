@@ -3,6 +3,8 @@
 //! Connections that idle are also asked to end while memory is scarce; that passes by the same way, so that an idle connection waits for
 //! one thing only.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 /// How far the shutdown is.
@@ -30,12 +32,13 @@ struct Word {
 #[derive(Debug)]
 pub(crate) struct Drain {
     word: watch::Sender<Word>,
+    patience: Duration,
 }
 
 impl Drain {
-    /// Serving.
-    pub(crate) fn new() -> Self {
-        Self { word: watch::Sender::new(Word { phase: Phase::Serving, pressed: false }) }
+    /// Serving. Connections that are asked to finish have so long.
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { word: watch::Sender::new(Word { phase: Phase::Serving, pressed: false }), patience }
     }
 
     /// Moves on; never back.
@@ -56,13 +59,7 @@ impl Drain {
 
     /// A watcher.
     pub(crate) fn watch(&self) -> Watcher {
-        Watcher { word: self.word.subscribe() }
-    }
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self::new()
+        Watcher { word: self.word.subscribe(), patience: self.patience }
     }
 }
 
@@ -70,12 +67,18 @@ impl Default for Drain {
 #[derive(Clone, Debug)]
 pub(crate) struct Watcher {
     word: watch::Receiver<Word>,
+    patience: Duration,
 }
 
 impl Watcher {
     /// How far.
     pub(crate) fn phase(&self) -> Phase {
         self.word.borrow().phase
+    }
+
+    /// How long connections have that are asked to finish.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Until the phase is reached; for ever when the trigger is dropped before.

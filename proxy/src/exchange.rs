@@ -41,6 +41,7 @@ mod forwarded;
 mod gate;
 mod jwks;
 mod mirror;
+mod outdated;
 mod peek;
 mod prepare;
 mod reply;
@@ -67,6 +68,8 @@ pub(crate) struct Downstream {
     pub(crate) direct_source: SocketAddr,
     /// The network filters that have let it through.
     pub(crate) gate: Arc<Gate>,
+    /// The name that its first bytes asked for without a handshake of ours; `None` when nobody looked.
+    pub(crate) server_name: Option<Box<str>>,
     /// Endpoints that are told who this client is: their connections are its own, and end with it.
     pub(crate) introduced: RefCell<Vec<(EndpointId, Arc<Endpoint>)>>,
 }
@@ -90,7 +93,7 @@ impl Downstream {
 
     /// What to serve a request by, and the connection manager in force.
     fn load(&self, worker: &Worker) -> (Loaded, Option<Arc<Http>>) {
-        let (snapshot, chain) = self.member.load(&worker.snapshots);
+        let (snapshot, chain) = self.in_force(worker);
         (snapshot, chain.http().cloned())
     }
 
@@ -127,6 +130,11 @@ impl Downstream {
         poll_fn(|context| self.member.poll_revoked(context)).await;
     }
 
+    /// Until its filter chain is gone.
+    pub(crate) async fn gone(&self) {
+        poll_fn(|context| self.member.poll_gone(context)).await;
+    }
+
     /// Until the connection should end if it serves nothing: for one of these reasons, or for want of memory.
     pub(crate) async fn unwelcome(&self) {
         poll_fn(|context| self.member.poll_unwelcome(context)).await;
@@ -158,6 +166,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request:
             Err(Reply::new(Reason::PeerRevoked).detail(revoked.to_string()))
         }
         _ if worker.overload.refuses_requests() => Err(overloaded(worker)),
+        _ if let Err(reply) = downstream.refuse_outdated(worker) => Err(reply),
         Some(_) if let Err(reply) = downstream.readmit(worker) => Err(reply),
         Some(http) => exchange.run(http, request).await,
         None => Err(Reply::new(Reason::NoRoute).detail("the filter chain does not speak HTTP")),

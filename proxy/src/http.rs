@@ -49,7 +49,7 @@ pub(crate) async fn serve(
     };
     let version = if protocol == Protocol::Http2 { Version::Http2 } else { Version::Http11 };
     let _open = worker.recorder.http_opened(&http.stat_prefix, version);
-    let revoked = cut(&downstream);
+    let cut = cut(&downstream, worker.drain.patience());
     let serving = async {
         match protocol {
             Protocol::Http2 => http2::serve(worker, downstream.clone(), &http, io.clone(), ahead).await,
@@ -62,15 +62,26 @@ pub(crate) async fn serve(
         biased;
         () = serving => {}
         // What is left of a response must not be taken for the whole of it.
-        () = revoked => io.reset_on_close(),
+        () = cut => io.reset_on_close(),
     }
 }
 
-/// Until a connection whose client is revoked has had its time: it was asked to end when that was found out.
-async fn cut(downstream: &Downstream) {
-    downstream.revoked().await;
+/// Until a connection whose client is revoked, or whose filter chain is gone, has had its time: it was asked to end when that was found out.
+/// A client that does not do so, and what has no end, a tunnel, must not outlive the rules that let it in.
+async fn cut(downstream: &Downstream, patience: Duration) {
     // Boxed: connections have no room for what few of them ever need.
-    Box::pin(tokio::time::sleep(GRACE)).await;
+    let revoked = async {
+        downstream.revoked().await;
+        Box::pin(tokio::time::sleep(GRACE)).await;
+    };
+    let gone = async {
+        downstream.gone().await;
+        Box::pin(tokio::time::sleep(patience)).await;
+    };
+    tokio::select! {
+        () = revoked => {}
+        () = gone => {}
+    }
 }
 
 /// Until a connection without a request is to be closed because the proxy shuts down, its filter chain is gone, or memory is scarce.

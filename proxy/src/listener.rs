@@ -248,12 +248,13 @@ async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io, _
     let downstream = downstream(&worker, &listener, &chain, &arrival);
     let Arrival { io, ahead, .. } = arrival;
     let Some((io, ahead, security)) = secure(&worker, &listener, &chain, io, ahead).await else { return };
-    let downstream = Rc::new(downstream.secured(security));
-    let direct = downstream.direct_source.ip();
-    let admitted = chain.gate.admit(&downstream.connection, direct, server_name.as_deref(), &worker.recorder);
-    if let Err(detail) = admitted {
-        return deny(&worker, &downstream, &chain, &io, detail);
-    }
+    let mut downstream = downstream.secured(security);
+    downstream.server_name = server_name;
+    let chain = match admit(&worker, &mut downstream) {
+        Ok(chain) => chain,
+        Err((chain, reason, detail)) => return deny(&worker, &downstream, &chain, &io, (reason, detail)),
+    };
+    let downstream = Rc::new(downstream);
     if let Some(opening) = opening {
         return opening.carry(io, ahead).await;
     }
@@ -261,6 +262,25 @@ async fn serve_connection(worker: Rc<Worker>, listener: Arc<Listener>, io: Io, _
         Road::Http(http) => http::serve(worker, downstream, http.clone(), io, ahead).await,
         Road::Tcp(tcp) => tcp::serve(worker, downstream, tcp.clone(), io, ahead).await,
     }
+}
+
+/// Whether the network filters let a connection through: those in force now, since a client may take its time with the handshake. The chain
+/// in its present form.
+fn admit(
+    worker: &Worker,
+    downstream: &mut Downstream,
+) -> Result<Arc<FilterChain>, (Arc<FilterChain>, Reason, String)> {
+    let (_, chain) = downstream.member.load(&worker.snapshots);
+    // Requests are judged one by one; bytes are not.
+    if chain.http().is_none() && downstream.member.gone_since().is_some() {
+        let detail = "its filter chain was taken away before it was established".to_owned();
+        return Err((chain, Reason::NoFilterChain, detail));
+    }
+    if let Err(detail) = downstream.admitted_by(&chain, worker) {
+        return Err((chain, Reason::AccessDenied, detail));
+    }
+    downstream.gate = chain.gate.clone();
+    Ok(chain)
 }
 
 /// Shakes hands where the chain has TLS. `None` when that failed: the connection is over.
@@ -294,12 +314,13 @@ fn downstream(
     arrival: &Arrival,
 ) -> Downstream {
     Downstream {
-        member: worker.chains.join(listener, chain),
+        member: worker.chains.join(&worker.snapshots, listener, chain),
         connection: connection(listener, chain, arrival),
         scheme: Scheme::Http,
         accepted: arrival.io.local,
         direct_source: arrival.io.peer,
         gate: chain.gate.clone(),
+        server_name: None,
         introduced: RefCell::default(),
     }
 }
@@ -332,11 +353,17 @@ fn refuse(worker: &Worker, listener: &Listener, arrival: &Arrival, refusal: Refu
     worker.recorder.connection_ended(&*record, &[]);
 }
 
-/// Ends a connection that a network filter denies, with RST.
-fn deny(worker: &Worker, downstream: &Downstream, chain: &FilterChain, io: &Io, detail: String) {
+/// Ends a connection that may not be established, with RST.
+fn deny(
+    worker: &Worker,
+    downstream: &Downstream,
+    chain: &FilterChain,
+    io: &Io,
+    (reason, detail): (Reason, String),
+) {
     io.reset_on_close();
     let mut record = tcp::new_record(&downstream.connection);
-    record.reason = Some(Reason::AccessDenied);
+    record.reason = Some(reason);
     record.reason_id = Some(worker.recorder.next_reason_id());
     record.detail = Some(detail);
     record.duration = record.start.elapsed();

@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 
 use crate::io::Io;
 
+mod alike;
 mod authority;
 mod headers;
 mod path;

@@ -263,7 +263,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn more_than_the_ceiling_is_seen_and_told() {
         let watch = Watch::default();
-        let drain = Rc::new(Drain::new());
+        let drain = Rc::new(Drain::new(Duration::ZERO));
         let ceiling = crate::settings::Ceiling { bytes: 1, account: crate::settings::Account::Process };
         let bound = MemoryBound { ceiling, thresholds: THRESHOLDS };
         let mut pressed = drain.watch();

@@ -47,14 +47,23 @@ struct Claims {
     watched: Watched,
 }
 
-/// Until either end is revoked: what to say of it.
-async fn revoked(downstream: &Downstream, upstream: &Watched) -> String {
+/// Until the connection may not go on: either end is revoked, the policies in force deny it, or its filter chain is gone and it has had the
+/// time to finish that a shutdown would give it. What to say of it.
+async fn cut(worker: &Worker, downstream: &Downstream, upstream: &Watched) -> (Reason, String) {
+    let gone = async {
+        downstream.gone().await;
+        // Boxed: connections have no room for what few of them ever need.
+        Box::pin(tokio::time::sleep(worker.drain.patience())).await;
+    };
     tokio::select! {
+        biased;
+        why = downstream.denied(worker) => (Reason::AccessDenied, why),
         () = downstream.revoked() => {
             let why = downstream.member.revoked().map(|revoked| revoked.to_string()).unwrap_or_default();
-            format!("the client: {why}")
+            (Reason::PeerRevoked, format!("the client: {why}"))
         }
-        why = upstream.revoked() => format!("the endpoint: {why}"),
+        why = upstream.revoked() => (Reason::PeerRevoked, format!("the endpoint: {why}")),
+        () = gone => (Reason::NoFilterChain, "its filter chain is not configured any more".to_owned()),
     }
 }
 
@@ -86,12 +95,12 @@ impl Opening {
                 let drain = worker.drain.clone();
                 let longest = tcp.max_duration.map(|longest| longest.saturating_sub(record.start.elapsed()));
                 let bounds = relay::Bounds { idle: tcp.idle_timeout, longest };
-                let revoked = revoked(&downstream, &claims.watched);
-                let copying = relay::copy(&io, &upstream.io, ahead.freeze(), bounds, drain, revoked);
+                let cut = cut(&worker, &downstream, &claims.watched);
+                let copying = relay::copy(&io, &upstream.io, ahead.freeze(), bounds, drain, cut);
                 let copied = copying.await;
                 (record.bytes_received, record.bytes_sent) = (copied.received, copied.sent);
-                if let Some(detail) = copied.cut {
-                    record.fail(Reason::PeerRevoked, worker.recorder.next_reason_id(), detail);
+                if let Some((reason, detail)) = copied.cut {
+                    record.fail(reason, worker.recorder.next_reason_id(), detail);
                 }
             }
             Err((reason, detail)) => {

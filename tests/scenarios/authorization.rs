@@ -13,6 +13,7 @@ mod envoy;
 mod headers;
 mod paths;
 mod pushed;
+mod standing;
 
 const HTTP: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 const PER_ROUTE: &str = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";

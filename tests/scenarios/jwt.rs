@@ -129,6 +129,59 @@ async fn i6_two_tokens_must_both_be_good() {
     assert_eq!((app.count(), app.last().target.as_str()), (1, "/?x=1"), "the token is taken out");
 }
 
+#[tokio::test]
+async fn i6_whom_policies_judge_is_whom_the_application_sees() {
+    let (sandbox, issuer, stranger) = (Sandbox::new(), Issuer::new("k"), Issuer::new("k"));
+    let app = Origin::named("app").await;
+    let provider = |name: &str, place: &str| {
+        json!({"issuer": name, "forward": true, "payload_in_metadata": "payload",
+            "local_jwks": {"inline_string": issuer.jwks()}, "from_headers": [{"name": place}],
+            "claim_to_headers": [{"header_name": "x-user", "claim_name": "sub"}]})
+    };
+    let filter = |requires: Value| {
+        let config = json!({"providers": {"a": provider("a", "x-a"), "b": provider("b", "x-b")},
+            "rules": [{"match": {"prefix": "/"}, "requires": requires}]});
+        let kind = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+        typed("envoy.filters.http.jwt_authn", kind, config)
+    };
+    let claim = json!({"metadata": {"filter": "envoy.filters.http.jwt_authn",
+        "path": [{"key": "payload"}, {"key": "sub"}], "value": {"string_match": {"exact": "blocked"}}}});
+    let deny = typed(
+        "envoy.filters.http.rbac",
+        "envoy.extensions.filters.http.rbac.v3.RBAC",
+        json!({"rules": {"action": "DENY", "policies": {"p": {"permissions": [{"any": true}], "principals": [claim]}}}}),
+    );
+    let token = |who: &Issuer, iss: &str, sub: &str| {
+        who.sign(&json!({"iss": iss, "sub": sub, "exp": sidegate_tests::tokens::now() + 300}))
+    };
+    let (blocked, other) = (token(&issuer, "a", "blocked"), token(&issuer, "b", "other"));
+    let (fine, forged) = (token(&issuer, "a", "fine"), token(&stranger, "b", "other"));
+    let both = json!([{"provider_name": "a"}, {"provider_name": "b"}]);
+    for (requires, any) in [
+        (json!({"requires_any": {"requirements": both}}), true),
+        (json!({"requires_all": {"requirements": both}}), false),
+    ] {
+        let filters = json!({"http_filters": [filter(requires), deny, router()]});
+        let proxy = Gateway::to(&[app.address()]).http(&filters.to_string()).start(&sandbox).await;
+        let status = async |fields: &[(&str, &str)]| {
+            let call = fields.iter().fold(Call::get("/"), |call, (name, value)| call.header(name, value));
+            proxy.call(&call).await.status
+        };
+        assert_eq!(status(&[("x-a", &blocked)]).await, if any { 403 } else { 401 });
+        assert_eq!(status(&[("x-a", &fine)]).await, if any { 200 } else { 401 });
+        for fields in [
+            [("x-a", &blocked), ("x-b", &other)],
+            [("x-a", &fine), ("x-b", &other)],
+            [("x-a", &fine), ("x-b", &forged)],
+            [("x-a", &fine), ("x-a", &blocked)],
+        ] {
+            let fields = fields.map(|(name, value)| (name, value.as_str()));
+            assert_eq!(status(&fields).await, 401, "{fields:?}");
+        }
+    }
+    assert_eq!((app.count(), app.last().header("x-user")), (1, Some("fine")));
+}
+
 /// One request whose keys cannot be had: refused, in time, with these words for the operator.
 async fn refused_in_time(keys: SocketAddr, path: &str, words: &str) {
     let (sandbox, issuer) = (Sandbox::new(), Issuer::new("k"));

@@ -24,12 +24,12 @@ use crate::certificates::{Authority, Pair};
 use crate::sandbox;
 
 /// The one source of cryptography.
-pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Trust in these.
-pub(crate) fn roots(authorities: &[&Authority]) -> RootCertStore {
+pub fn roots(authorities: &[&Authority]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for authority in authorities {
         roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("PEM")).expect("a root");

@@ -29,7 +29,7 @@ struct Sandbox {
 
 impl Sandbox {
     fn start(resources: Vec<(ResourceType, Entry)>) -> Self {
-        let drain = Drain::new();
+        let drain = Drain::new(Duration::ZERO);
         let publisher = Publisher::new();
         let metrics = Metrics::new(1);
         let stage = Rc::new(Cell::new(Stage::Live));

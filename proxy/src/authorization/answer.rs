@@ -33,7 +33,8 @@ pub(crate) fn decode(message: &[u8]) -> Result<Decision, String> {
 }
 
 fn decision(response: wire::CheckResponse) -> Result<Decision, String> {
-    let status = response.status.unwrap_or_default();
+    // Some message or other that happens to be readable must not count as consent.
+    let status = response.status.ok_or("the answer has no status")?;
     let metadata = response.dynamic_metadata.map(|fields| object(&fields));
     match (status.code, response.http_response) {
         (_, Some(HttpResponse::ErrorResponse(_))) => {

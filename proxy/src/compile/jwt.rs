@@ -73,11 +73,7 @@ pub(crate) fn per_route(any: &Any) -> Result<JwtRoute, Problem> {
 
 /// What clients must not write themselves.
 fn own_headers(providers: &[Provider]) -> Vec<Arc<str>> {
-    let forwardings = providers.iter().map(|provider| &provider.forwarding);
-    let names = forwardings.flat_map(|forwarding| {
-        let claims = forwarding.claims.iter().map(|claim| &claim.name);
-        forwarding.payload_header.iter().chain(claims)
-    });
+    let names = providers.iter().flat_map(|provider| provider.forwarding.headers());
     let mut names: Vec<Arc<str>> = names.map(|name| name.as_str().into()).collect();
     names.sort_unstable();
     names.dedup();

@@ -439,7 +439,7 @@ fn d3_a_change_of_one_chain_concerns_only_its_own_connections() {
     let chains = std::rc::Rc::new(crate::worker::Chains::new(&reader));
     let listener = reader.load().listeners["l"].clone();
     let all: Vec<_> = listener.chains.iter().cloned().collect();
-    let members: Vec<_> = all.iter().map(|chain| chains.join(&listener, chain)).collect();
+    let members: Vec<_> = all.iter().map(|chain| chains.join(&reader, &listener, chain)).collect();
     let asked_to_leave = |index: usize| {
         let context = std::task::Context::from_waker(std::task::Waker::noop());
         members[index].poll_leaving(&context).is_ready()
@@ -457,7 +457,14 @@ fn d3_a_change_of_one_chain_concerns_only_its_own_connections() {
     let (last, now) = (members[1].load(&reader).0.version, members[0].load(&reader).0.version);
     assert!(last < now, "the last snapshot that had it");
 
+    // Who took its time until its chain was found learns at once that it is gone.
+    let late = chains.join(&reader, &listener, &all[1]);
+    assert!(late.gone_since().is_some() && members[0].gone_since().is_none());
+    let late = chains.join(&reader, &listener, &all[0]);
+    assert_eq!((late.gone_since(), &**late.load(&reader).1.stat_prefix()), (None, "one"));
+
     scenario.accept(removal(LISTENER, "l"));
     chains.follow(&reader);
     assert!(asked_to_leave(0), "the listener is gone");
+    assert!(chains.join(&reader, &listener, &all[0]).gone_since().is_some());
 }

@@ -39,12 +39,15 @@ pub(super) fn forward(config: &ClientCertificate, headers: &mut Headers, securit
     }
 }
 
-/// One list: the elements of those before, then ours.
+/// One list: the elements of those before, then ours. What is not well formed is left out as a whole: a quote that does not end would make
+/// ours a part of what another has written.
 fn append(headers: &mut Headers, element: &str) {
     let mut list = Vec::new();
-    for value in headers.get_all(HEADER) {
-        list.extend_from_slice(value);
-        list.push(b',');
+    if headers.get_all(HEADER).all(is_well_formed) {
+        for value in headers.get_all(HEADER) {
+            list.extend_from_slice(value);
+            list.push(b',');
+        }
     }
     list.extend_from_slice(element.as_bytes());
     match HeaderValue::from_bytes(&list) {
@@ -53,6 +56,40 @@ fn append(headers: &mut Headers, element: &str) {
             headers.remove(HEADER);
         }
     }
+}
+
+/// Whether every reader sees the same elements: quotes only around whole values, and each of them ends.
+fn is_well_formed(list: &[u8]) -> bool {
+    let mut bytes = list.iter().copied();
+    let mut before = b',';
+    while let Some(byte) = bytes.next() {
+        if byte == b'"' {
+            if before != b'=' || !skip_quoted(&mut bytes) {
+                return false;
+            }
+            match bytes.next() {
+                None => return true,
+                Some(b',' | b';') => {}
+                Some(_) => return false,
+            }
+            before = b',';
+            continue;
+        }
+        before = byte;
+    }
+    true
+}
+
+/// Skips to behind the quote that ends a value; false when none does.
+fn skip_quoted(bytes: &mut impl Iterator<Item = u8>) -> bool {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return true,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    false
 }
 
 fn element(config: &ClientCertificate, security: &Security, peer: &Peer) -> String {
@@ -111,6 +148,24 @@ mod tests {
         assert_eq!(quoted("spiffe://td/a"), "spiffe://td/a");
         assert_eq!(quoted("spiffe://td/a;By=x"), "\"spiffe://td/a;By=x\"");
         assert_eq!(quoted("a\"b"), "\"a\\\"b\"");
+    }
+
+    #[test]
+    fn what_peers_write_cannot_swallow_what_we_add() {
+        let appended = |values: &[&'static str]| {
+            let mut headers = Headers::new();
+            values.iter().for_each(|value| headers.append(Name::Static(HEADER), Value::Static(value)));
+            append(&mut headers, "By=own");
+            headers.get_str(HEADER).unwrap().to_owned()
+        };
+        for value in ["By=a;URI=b", "Subject=\"CN=a,O=\\\"b\";URI=c,By=d", "Subject=\"\""] {
+            assert_eq!(appended(&[value]), format!("{value},By=own"));
+        }
+        for value in ["URI=\"b", "URI=\"b\\\"", "URI=b\"", "A=x\";B=\"y", "A=\"x\"y", "\"By=a\""] {
+            assert_eq!(appended(&[value]), "By=own", "{value}");
+            assert_eq!(appended(&["By=a", value]), "By=own", "{value}");
+        }
+        assert_eq!(appended(&["By=a", "By=b"]), "By=a,By=b,By=own");
     }
 
     #[test]

@@ -25,8 +25,10 @@ impl Exchange<'_> {
         }
         self.refuse_misdirected(head)?;
         self.normalize_path(http, head)?;
-        if http.underscores != Underscores::Allow {
-            check_underscores(http.underscores, &mut head.headers)?;
+        match http.underscores {
+            // What proxies say of a client must not be what the client says, to whoever takes the one for the other.
+            Underscores::Allow => head.headers.remove_alike_of_proxies(),
+            action => check_underscores(action, &mut head.headers)?,
         }
         if http.strip_port != StripPort::Never {
             strip_port(http.strip_port, head, self.downstream.connection.local.port());

@@ -358,9 +358,11 @@ impl Waiting {
             && changes.set_query.is_empty()
             && changes.remove_query.is_empty());
         for name in &changes.remove {
-            head.headers.remove(name);
+            head.headers.remove_alike(name);
         }
         for change in &changes.headers {
+            // What the client has put beside it is not the service's word (A27).
+            head.headers.drop_alike(change.name.as_str());
             change.apply(&mut head.headers);
         }
         if let Some(path) = query::change(&head.path, &changes.set_query, &changes.remove_query) {

@@ -141,6 +141,8 @@ pub(crate) enum Failure {
     NoKey,
     /// The signature is not by the key.
     Signature,
+    /// Two good tokens that say different things where only one can be believed.
+    Ambiguous,
     /// The configuration names a requirement that is not there.
     Requirement,
 }
@@ -174,7 +176,7 @@ impl Jwt {
         context: &mut Context<'_>,
     ) -> Verdict {
         for name in &self.own_headers {
-            context.head.headers.remove(name);
+            context.head.headers.remove_alike(name);
         }
         if self.bypass_preflight && is_preflight(context.head) {
             context.attributes.note(FilterEvent::JwtPreflight);
@@ -214,7 +216,7 @@ impl Jwt {
         };
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut judge = Judge::new(self, context.head, Instant::now(), wall, &asked);
-        let outcome = judge.check(requirement);
+        let outcome = judge.check(requirement).and_then(|()| judge.agree());
         let Judge { passed, failed, checked, remembered, .. } = judge;
         context.attributes.note_if(checked > 0, FilterEvent::JwtCacheMiss);
         context.attributes.note_if(remembered > 0, FilterEvent::JwtCacheHit);
@@ -296,6 +298,7 @@ impl Failure {
             Self::NoKeys => "Jwks remote fetch is failed",
             Self::NoKey => "Jwks doesn't have key to match kid or alg from Jwt",
             Self::Signature => "Jwt verification fails",
+            Self::Ambiguous => "Jwts of different callers are in one request",
             Self::Requirement => "the route names a requirement that the filter has not",
         };
         text.to_owned()

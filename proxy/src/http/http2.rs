@@ -88,11 +88,11 @@ async fn accept(
     let _keepalive =
         http.http2.keepalive.and_then(|keepalive| Pinging::start(&mut connection, keepalive, streams));
     let mut end = worker.drain.clone();
-    let (mut leaving, mut accepted) = (false, 0_u32);
+    let (mut leaving, mut accepted): (Option<Instant>, _) = (None, 0_u32);
     let mut aged = pin!(super::after(http.timeouts.connection));
     loop {
         let busy = streams.guard.active() > 0;
-        let patience = if leaving { Some(FAREWELL) } else { http.timeouts.idle }.filter(|_| !busy);
+        let patience = if leaving.is_some() { Some(FAREWELL) } else { http.timeouts.idle }.filter(|_| !busy);
         let next = tokio::select! {
             biased;
             next = timer::within(patience, connection.accept()) => next,
@@ -103,17 +103,21 @@ async fn accept(
             }
             // The idle bound runs from here.
             () = streams.changed.notified(), if busy => continue,
-            () = asked_to_end(&downstream, busy, aged.as_mut()), if !leaving => {
-                leaving = true;
+            () = asked_to_end(&downstream, busy, aged.as_mut()), if leaving.is_none() => {
+                leaving = Some(Instant::now());
                 connection.graceful_shutdown();
                 continue;
             }
-            () = end.reached(Phase::Ended), if leaving => {
+            () = end.reached(Phase::Ended), if leaving.is_some() => {
                 connection.abrupt_shutdown(H2Reason::NO_ERROR);
                 return Ok(());
             }
         };
         match next {
+            Ok(Some(Ok((_, mut respond)))) if leaving.is_some_and(|since| since.elapsed() >= STRAGGLERS) => {
+                // The last word about which streams are served waits for a ping of ours to be answered, which nobody must do.
+                respond.send_reset(H2Reason::REFUSED_STREAM);
+            }
             Ok(Some(Ok((request, respond)))) => {
                 accepted = accepted.saturating_add(1);
                 let bounds = HeadBounds { bytes: http.max_header_bytes, fields: http.max_header_count };
@@ -124,14 +128,14 @@ async fn accept(
             Ok(Some(Err(error))) => return broken(&error, &downstream),
             Ok(None) => return Ok(()),
             // The client did not even answer our farewell.
-            Err(timer::Elapsed) if leaving => return Ok(()),
+            Err(timer::Elapsed) if leaving.is_some() => return Ok(()),
             Err(timer::Elapsed) => {
-                leaving = true;
+                leaving = Some(Instant::now());
                 connection.graceful_shutdown();
             }
         }
-        if !leaving && http.max_requests_per_connection.is_some_and(|most| accepted >= most) {
-            leaving = true;
+        if leaving.is_none() && http.max_requests_per_connection.is_some_and(|most| accepted >= most) {
+            leaving = Some(Instant::now());
             connection.graceful_shutdown();
         }
     }
@@ -410,6 +414,8 @@ const MOST_LINGERED: usize = 4 * 1024 * 1024;
 /// Bytes past the bound on header bytes that the h2 crate still hands to us.
 const HEADER_MARGIN: usize = 16 * 1024;
 const LINGER_READ: usize = 64 * 1024;
+/// How long streams may still be opened on a connection that was told to end: those that were on their way.
+const STRAGGLERS: Duration = Duration::from_secs(2);
 /// How long a connection that was told to end, and serves nothing, may take to do so.
 const FAREWELL: Duration = Duration::from_secs(30);
 /// Bytes of responses held for a client that does not read.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
 use crate::drain::Phase;
 use crate::snapshot::{ChainId, FilterChain, Listener, Loaded, Reader};
@@ -32,9 +33,9 @@ pub(crate) struct Chains {
 struct InUse {
     listener: Arc<str>,
     current: RefCell<Arc<FilterChain>>,
-    /// The last snapshot that had the chain, once it is gone: what its connections still ask is answered as it was then.
-    last: RefCell<Option<Loaded>>,
-    /// Connections to wake when it goes.
+    /// The last snapshot that had the chain, once it is gone; and since when it is.
+    last: RefCell<Option<(Loaded, Instant)>>,
+    /// Connections to wake when it goes, or lets in others than before.
     members: RefCell<FxHashMap<u64, Rc<Slot>>>,
     next: Cell<u64>,
     /// What was revoked when the members were last held against it.
@@ -81,13 +82,22 @@ impl Chains {
         }
     }
 
-    /// A connection that is on the chain from now on.
-    pub(crate) fn join(self: &Rc<Self>, listener: &Listener, chain: &Arc<FilterChain>) -> Member {
+    /// A connection that is on the chain from now on. What is published is followed first: a client that takes its time until its chain
+    /// is found must not be on one that is gone, and nobody know.
+    pub(crate) fn join(
+        self: &Rc<Self>,
+        reader: &Reader,
+        listener: &Listener,
+        chain: &Arc<FilterChain>,
+    ) -> Member {
+        self.follow(reader);
+        let seen = self.seen.borrow();
+        let current = seen.listeners.get(&listener.name).and_then(|listener| listener.chains.get(chain.id));
         let new = || {
             Rc::new(InUse {
                 listener: listener.name.clone(),
-                current: RefCell::new(chain.clone()),
-                last: RefCell::default(),
+                current: RefCell::new(current.unwrap_or(chain).clone()),
+                last: RefCell::new(current.is_none().then(|| (seen.clone(), Instant::now()))),
                 members: RefCell::default(),
                 next: Cell::new(0),
                 revocation: Cell::new(revocation(chain)),
@@ -108,19 +118,26 @@ impl Chains {
         if before.version == now.version {
             return;
         }
-        let mut gone = Vec::new();
+        let (mut gone, mut changed) = (Vec::new(), Vec::new());
         for (id, in_use) in &*self.in_use.borrow() {
             if in_use.last.borrow().is_some() {
                 continue;
             }
             let listener = now.listeners.get(&in_use.listener);
             match listener.and_then(|listener| listener.chains.get(*id)) {
-                Some(chain) => drop(in_use.current.replace(chain.clone())),
+                Some(chain) => {
+                    let old = in_use.current.replace(chain.clone());
+                    if !Arc::ptr_eq(&old.gate, &chain.gate) {
+                        changed.push(in_use.clone());
+                    }
+                }
                 None => gone.push(in_use.clone()),
             }
         }
-        for in_use in gone {
-            *in_use.last.borrow_mut() = Some(before.clone());
+        for in_use in &gone {
+            *in_use.last.borrow_mut() = Some((before.clone(), Instant::now()));
+        }
+        for in_use in gone.into_iter().chain(changed) {
             in_use.wake_members();
         }
         self.recheck();
@@ -195,13 +212,37 @@ impl Member {
         if self.chains.seen.borrow().version != now.version {
             self.chains.follow(reader);
         }
-        let snapshot = self.in_use.last.borrow().clone().unwrap_or(now);
-        (snapshot, self.in_use.current.borrow().clone())
+        let last = self.in_use.last.borrow().as_ref().map(|(last, _)| last.clone());
+        (last.unwrap_or(now), self.in_use.current.borrow().clone())
+    }
+
+    /// Since when the chain is gone from the configuration, if it is.
+    pub(crate) fn gone_since(&self) -> Option<Instant> {
+        self.in_use.last.borrow().as_ref().map(|(_, since)| *since)
+    }
+
+    /// Until the chain is gone.
+    pub(crate) fn poll_gone(&self, context: &Context<'_>) -> Poll<()> {
+        self.poll_asked(self.gone_since().is_some(), context)
+    }
+
+    /// Until `denies` says so of the chain's current form, which it is asked whenever that may have changed.
+    pub(crate) fn poll_denied<R>(
+        &self,
+        context: &Context<'_>,
+        denies: impl FnOnce(&FilterChain) -> Option<R>,
+    ) -> Poll<R> {
+        let chain = self.in_use.current.borrow().clone();
+        if let Some(reason) = denies(&chain) {
+            return Poll::Ready(reason);
+        }
+        self.register(context);
+        Poll::Pending
     }
 
     /// Whether the chain is gone from the configuration, or the client revoked.
     pub(crate) fn is_unwanted(&self) -> bool {
-        self.in_use.last.borrow().is_some() || self.revoked().is_some()
+        self.gone_since().is_some() || self.revoked().is_some()
     }
 
     /// The handshake is done: who the client is, is known from now on.
@@ -245,11 +286,15 @@ impl Member {
         if asked {
             return Poll::Ready(());
         }
+        self.register(context);
+        Poll::Pending
+    }
+
+    fn register(&self, context: &Context<'_>) {
         let mut slot = self.slot.waker.borrow_mut();
         if !slot.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *slot = Some(context.waker().clone());
         }
-        Poll::Pending
     }
 }
 

@@ -391,7 +391,7 @@ fn c13_who_is_revoked_is_asked_to_leave_and_nobody_else() {
     let listener = reader.load().listeners["l"].clone();
     let chain = listener.chains.iter().next().unwrap().clone();
     let join = |id: &str, serial| {
-        let member = chains.join(&listener, &chain);
+        let member = chains.join(&reader, &listener, &chain);
         member.identify(&mesh.session(id, serial));
         member
     };

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::Method;
 
+use super::address::Range;
 use super::path::{self, PathTest};
 use super::text::Text;
 use super::truth::Truth;
@@ -28,6 +29,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) direct: IpAddr,
     /// The client, as trusted hops tell it (`x-forwarded-for`).
     pub(crate) client: IpAddr,
+    /// What tells it comes from a neighbour in the mesh who has proven nothing: it may be made up.
+    pub(super) hearsay: bool,
     /// The request.
     pub(crate) request: Option<&'a RequestHead>,
     /// What filters before have found out.
@@ -114,6 +117,7 @@ impl<'a> Facts<'a> {
             source: connection.peer.ip(),
             direct,
             client: connection.peer.ip(),
+            hearsay: connection.inbound && peer.is_none(),
             request: None,
             attributes: None,
             readings: OnceCell::new(),
@@ -134,6 +138,7 @@ impl<'a> Facts<'a> {
             source,
             direct: source,
             client: source,
+            hearsay: false,
             request: None,
             attributes: None,
             readings: OnceCell::new(),
@@ -150,6 +155,12 @@ impl<'a> Facts<'a> {
     ) -> Self {
         (self.request, self.attributes, self.client) = (Some(request), Some(attributes), client);
         self
+    }
+
+    /// Whether the client's address is in a range.
+    pub(super) fn judge_client(&self, range: &Range) -> Truth {
+        let told = Truth::of(range.contains(self.client));
+        if self.hearsay { Truth::agreed([told, Truth::of(range.contains(self.source))]) } else { told }
     }
 
     /// The path, when there is only one way to read it.

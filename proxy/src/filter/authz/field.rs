@@ -54,7 +54,7 @@ impl FieldRule {
     pub(super) fn judge(&self, facts: &Facts<'_>) -> Truth {
         let Some(request) = facts.request else { return Truth::Unclear };
         let truth = match &self.name {
-            FieldName::Method => self.of_word(request.method.as_str()),
+            FieldName::Method => self.of_method(request.method.as_str()),
             FieldName::Scheme => self.of_word(request.scheme.as_str()),
             FieldName::Path => match &self.test {
                 FieldTest::Text(text) => facts.judge_target(text),
@@ -64,6 +64,8 @@ impl FieldRule {
                 Some(authority) => self.of_authority(authority.as_str()),
                 None => return self.of_nothing(),
             },
+            // Many an application takes `X_Role` for `X-Role` (A27).
+            FieldName::Field(name) if request.headers.has_alike(name) => return Truth::Unclear,
             FieldName::Field(name) => {
                 let mut values = request.headers.get_all(name);
                 match (values.next(), values.next()) {
@@ -91,6 +93,14 @@ impl FieldRule {
             FieldTest::Present => Truth::Yes,
             FieldTest::Text(text) => Truth::of(text.holds(word)),
             FieldTest::Range(from, to) => in_range(word.as_bytes(), *from, *to),
+        }
+    }
+
+    /// Methods are told apart by the case of their letters, and many an application does not.
+    fn of_method(&self, method: &str) -> Truth {
+        match (&self.test, self.of_word(method)) {
+            (FieldTest::Text(text), Truth::No) if text.nearly(method) => Truth::Unclear,
+            (_, truth) => truth,
         }
     }
 

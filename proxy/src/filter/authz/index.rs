@@ -83,7 +83,7 @@ impl Index {
         }
         let Some(request) = facts.request else { return found };
         if self.methods.is_used() {
-            self.methods.narrow(&mut found, std::iter::once(request.method.as_str()));
+            self.methods.narrow(&mut found, std::iter::once(&*capitals(request.method.as_str())));
         }
         if let Some(path) = facts.plain_path() {
             self.paths.narrow(&mut found, path);
@@ -302,7 +302,7 @@ fn path_keys(rule: &Rule) -> Option<Vec<PathKey>> {
 }
 
 fn method_keys(rule: &Rule) -> Option<Vec<Box<str>>> {
-    Some(vec![field_text(rule, &FieldName::Method)?.only()?.into()])
+    Some(vec![capitals(field_text(rule, &FieldName::Method)?.whole()?).into()])
 }
 
 fn host_keys(rule: &Rule) -> Option<Vec<Box<str>>> {
@@ -325,6 +325,15 @@ fn port_keys(rule: &Rule) -> Option<Vec<u16>> {
     match rule {
         Rule::Ports(from, to) if *to == from.saturating_add(1) => Some(vec![u16::try_from(*from).ok()?]),
         _ => None,
+    }
+}
+
+/// A method without what may not tell it from another.
+fn capitals(method: &str) -> Cow<'_, str> {
+    if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        Cow::Owned(method.to_ascii_uppercase())
+    } else {
+        Cow::Borrowed(method)
     }
 }
 

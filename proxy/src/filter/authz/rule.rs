@@ -65,7 +65,7 @@ impl Rule {
             Self::PeerEmail(test) => facts.peer.map_or(Truth::No, |peer| peer.has_email(test)),
             Self::Source(range) => Truth::of(range.contains(facts.source)),
             Self::Direct(range) => Truth::of(range.contains(facts.direct)),
-            Self::Client(range) => Truth::of(range.contains(facts.client)),
+            Self::Client(range) => facts.judge_client(range),
         }
     }
 

@@ -89,6 +89,45 @@ fn i5_a_header_is_certain_only_when_every_reader_sees_the_same() {
 }
 
 #[test]
+fn i5_applications_read_names_and_methods_more_freely_than_we_do() {
+    let get = |fields: &[(&'static str, &[u8])]| request("GET", "a.test", "/", fields);
+    for (fields, wanted) in [
+        (&[("X_Role", &b"admin"[..])][..], Unclear),
+        (&[("x_role", b"user"), ("x-role", b"user")], Unclear),
+        (&[("x_rolf", b"admin"), ("x-role", b"user")], No),
+    ] {
+        assert_eq!(judge(&is("x-role", "admin"), &get(fields)), wanted, "{fields:?}");
+        assert_eq!(judge(&is("x_role", "admin"), &get(&[("x-role", b"admin")])), No);
+    }
+    let delete = || is(":method", "DELETE");
+    for (method, wanted) in [("DELETE", Yes), ("delete", Unclear), ("Delete", Unclear), ("GET", No)] {
+        let head = request(method, "a.test", "/", &[]);
+        assert_eq!(judge(&delete(), &head), wanted, "{method}");
+        assert_eq!(judge(&Rule::Not(Box::new(delete())), &head), wanted.not(), "{method}");
+        // As the index finds the policy, too.
+        let attributes = Attributes::default();
+        let denied = !policies(Action::Deny, delete()).decide(&facts(&head, &attributes, None)).allowed;
+        assert_eq!(denied, wanted != No, "{method}");
+    }
+}
+
+#[test]
+fn i3_an_address_by_hearsay_opens_no_door() {
+    let head = request("GET", "a.test", "/", &[]);
+    let attributes = Attributes::default();
+    // The client is said to be 192.0.2.7; the connection comes from 10.0.0.9.
+    for (range, believed, heard) in
+        [("192.0.2.0", Yes, Unclear), ("10.0.0.0", No, Unclear), ("203.0.113.0", No, No)]
+    {
+        let rule = Rule::Client(Range::new(range.parse().unwrap(), 24).unwrap());
+        let mut facts = facts(&head, &attributes, None);
+        assert_eq!(rule.judge(&facts), believed, "{range:?}");
+        facts.hearsay = true;
+        assert_eq!(rule.judge(&facts), heard, "{range:?}");
+    }
+}
+
+#[test]
 fn i5_presence_and_numbers() {
     let get = |fields: &[(&'static str, &[u8])]| request("GET", "a.test", "/", fields);
     let present = || field("x-a", FieldTest::Present, false);

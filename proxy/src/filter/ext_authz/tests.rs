@@ -171,15 +171,15 @@ async fn grpc_failures_are_failures() {
         service: Service::Grpc { authority: "authz".parse().unwrap(), metadata: Vec::new() },
         ..by_http(HttpService::default())
     };
-    // `CheckResponse` with status OK is five bytes of frame and nothing or an empty status.
+    // `CheckResponse` with status OK is five bytes of frame and an empty status; without any it says nothing.
     for (status, fields, body, allowed) in [
-        (200, &[("grpc-status", "0")][..], "\0\0\0\0\0", true),
-        (200, &[("grpc-status", "0")], "\0\0\0\0\x02\x0a\0", true),
-        (200, &[("grpc-status", "14")], "\0\0\0\0\0", false),
-        (200, &[], "\0\0\0\0\0", false),
-        (503, &[("grpc-status", "0")], "\0\0\0\0\0", false),
+        (200, &[("grpc-status", "0")][..], "\0\0\0\0\x02\x0a\0", true),
+        (200, &[("grpc-status", "0")], "\0\0\0\0\0", false),
+        (200, &[("grpc-status", "14")], "\0\0\0\0\x02\x0a\0", false),
+        (200, &[], "\0\0\0\0\x02\x0a\0", false),
+        (503, &[("grpc-status", "0")], "\0\0\0\0\x02\x0a\0", false),
         (200, &[("grpc-status", "0")], "", false),
-        (200, &[("grpc-status", "")], "\0\0\0\0\0", false),
+        (200, &[("grpc-status", "")], "\0\0\0\0\x02\x0a\0", false),
     ] {
         let verdict = run(
             by_grpc(),

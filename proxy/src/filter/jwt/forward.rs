@@ -39,9 +39,24 @@ pub(crate) struct ClaimHeader {
 }
 
 impl Forwarding {
+    /// Headers that it writes.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.payload_header.iter().chain(self.claims.iter().map(|claim| &claim.name))
+    }
+
+    /// Whether one token's word would stand where the other's is looked for.
+    pub(super) fn clashes(&self, other: &Self) -> bool {
+        self.metadata.is_some() && self.metadata == other.metadata
+            || self.headers().any(|name| other.headers().any(|theirs| theirs == name))
+    }
+
     /// Writes what there is to write; says whether that was anything.
     pub(super) fn write(&self, token: &Token, headers: &mut Headers, said: &mut Map<String, Value>) -> bool {
         let mut wrote = false;
+        // What another provider has written must not be taken for this token's word.
+        for name in self.headers() {
+            headers.remove(name.as_str());
+        }
         let mut put = |name: &HeaderName, value: HeaderValue| {
             headers.insert(message::Name::Http(name.clone()), message::Value::Http(value));
             wrote = true;

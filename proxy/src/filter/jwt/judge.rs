@@ -35,6 +35,8 @@ pub(super) struct Judge<'a> {
     asked: &'a [Arc<Remote>],
     /// Good tokens, and whose they are.
     pub(super) passed: Vec<(usize, Arc<Token>)>,
+    /// The texts of them.
+    texts: Vec<String>,
     /// Whose token was not good.
     pub(super) failed: Option<usize>,
     /// Signatures that were checked, and those that need not be.
@@ -50,8 +52,8 @@ impl<'a> Judge<'a> {
         wall: Duration,
         asked: &'a [Arc<Remote>],
     ) -> Self {
-        let (passed, failed, checked, remembered) = (Vec::new(), None, 0, 0);
-        Self { jwt, head, now, wall, asked, passed, failed, checked, remembered }
+        let (passed, texts, failed, checked, remembered) = (Vec::new(), Vec::new(), None, 0, 0);
+        Self { jwt, head, now, wall, asked, passed, texts, failed, checked, remembered }
     }
 
     /// Whether the requirement is met. Nothing of the request changes.
@@ -70,13 +72,14 @@ impl<'a> Judge<'a> {
     /// One must hold. That none may be there, or none need be good, holds when all others do not.
     fn any(&mut self, any: &[Requirement]) -> Result<(), Miss> {
         let mut last = None;
-        let (mut missing, mut failing) = (false, false);
+        let missing = any.iter().any(|one| matches!(one, Requirement::AllowMissing));
+        let failing = any.iter().any(|one| matches!(one, Requirement::AllowMissingOrFailed));
         for requirement in any {
             match requirement {
-                Requirement::AllowMissing => missing = true,
-                Requirement::AllowMissingOrFailed => failing = true,
+                Requirement::AllowMissing | Requirement::AllowMissingOrFailed => {}
                 requirement => match self.check(requirement) {
-                    Ok(()) => return Ok(()),
+                    Ok(()) if failing => return Ok(()),
+                    Ok(()) => return self.beside(any),
                     Err(Miss::Keys(remote)) => return Err(Miss::Keys(remote)),
                     Err(Miss::Failed(failure)) => {
                         if last.is_none_or(Failure::is_absence) || !failure.is_absence() {
@@ -94,6 +97,74 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// One holds. What stands at the places of the others must be good all the same, for one of them: the application behind may look there,
+    /// and policies may be about whom it names.
+    fn beside(&mut self, any: &[Requirement]) -> Result<(), Miss> {
+        let mut providers = Vec::new();
+        any.iter().for_each(|requirement| requirement.providers(&mut providers));
+        let mut seen = 0;
+        for (index, _) in &providers {
+            let Some(place) = self.jwt.providers.get(*index) else { continue };
+            for text in place.locations.find(self.head) {
+                if self.texts.contains(&text) {
+                    continue;
+                }
+                seen += 1;
+                if seen > MOST_TOKENS {
+                    return Err(Failure::Malformed("is one of too many").into());
+                }
+                self.one_of(&providers, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A token must be good for one of these providers whose tokens stand where it does.
+    fn one_of(&mut self, providers: &[(usize, Option<&[Box<str>]>)], text: String) -> Result<(), Miss> {
+        let mut last = Failure::UnknownIssuer;
+        for (index, audiences) in providers {
+            let Some(provider) = self.jwt.providers.get(*index) else { continue };
+            if !provider.locations.find(self.head).contains(&text) {
+                continue;
+            }
+            match self.verify(*index, provider, &text, *audiences) {
+                Ok(token) => {
+                    self.pass(*index, token, text);
+                    return Ok(());
+                }
+                Err(Miss::Keys(remote)) => return Err(Miss::Keys(remote)),
+                Err(Miss::Failed(Failure::UnknownIssuer)) => {}
+                Err(Miss::Failed(failure)) => {
+                    last = failure;
+                    self.failed = Some(*index);
+                }
+            }
+        }
+        Err(last.into())
+    }
+
+    fn pass(&mut self, index: usize, token: Arc<Token>, text: String) {
+        self.passed.push((index, token));
+        self.texts.push(text);
+    }
+
+    /// Whether one caller is left when all is said: of two good tokens that say different things in one place, policies would see the one
+    /// and the application, perhaps, the other.
+    pub(super) fn agree(&mut self) -> Result<(), Miss> {
+        for (number, (first, token)) in self.passed.iter().enumerate() {
+            for (second, other) in &self.passed[..number] {
+                let of = |index: usize| self.jwt.providers.get(index).map(|provider| &provider.forwarding);
+                let clash = first == second
+                    || of(*first).zip(of(*second)).is_some_and(|(first, second)| first.clashes(second));
+                if clash && token.payload != other.payload {
+                    self.failed = Some(*first);
+                    return Err(Failure::Ambiguous.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Every token where this provider's are must be one of it, and good: an application behind may look at any of them.
     fn provider(&mut self, index: usize, audiences: Option<&[Box<str>]>) -> Result<(), Miss> {
         let Some(provider) = self.jwt.providers.get(index) else { return Err(Failure::Requirement.into()) };
@@ -104,10 +175,10 @@ impl<'a> Judge<'a> {
         if texts.len() > MOST_TOKENS {
             return Err(Failure::Malformed("is one of too many").into());
         }
-        for text in &texts {
-            let verified = self.verify(index, provider, text, audiences);
+        for text in texts {
+            let verified = self.verify(index, provider, &text, audiences);
             let token = verified.inspect_err(|_| self.failed = Some(index))?;
-            self.passed.push((index, token));
+            self.pass(index, token, text);
         }
         Ok(())
     }
@@ -128,7 +199,7 @@ impl<'a> Judge<'a> {
                     };
                 }
                 match self.somebodys(&text) {
-                    Ok(passed) => self.passed.push(passed),
+                    Ok((index, token)) => self.pass(index, token, text.clone()),
                     Err(Miss::Failed(_)) if forgiving => {}
                     Err(miss) => return Err(miss),
                 }
@@ -208,6 +279,18 @@ impl<'a> Judge<'a> {
                 Miss::Keys(remote.clone())
             }
             _ => Failure::NoKeys.into(),
+        }
+    }
+}
+
+impl Requirement {
+    /// The providers in it, with the audiences that it asks for instead of theirs.
+    fn providers<'a>(&'a self, into: &mut Vec<(usize, Option<&'a [Box<str>]>)>) {
+        match self {
+            Self::Provider(index) => into.push((*index, None)),
+            Self::ProviderFor(index, audiences) => into.push((*index, Some(audiences))),
+            Self::Any(list) | Self::All(list) => list.iter().for_each(|one| one.providers(into)),
+            Self::AllowMissing | Self::AllowMissingOrFailed | Self::Unknown => {}
         }
     }
 }

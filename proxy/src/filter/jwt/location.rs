@@ -109,10 +109,15 @@ fn split_cookies(value: &[u8]) -> impl Iterator<Item = Cow<'_, str>> {
     value.split(|byte| *byte == b';').map(|cookie| String::from_utf8_lossy(cookie.trim_ascii()))
 }
 
-/// What follows the prefix. Its case does not count: `bearer` is a scheme as good as `Bearer` to the application behind.
+/// What follows the prefix. Its case does not count: `bearer` is a scheme as good as `Bearer` to the application behind, and what some
+/// library or other takes for white space as good as a space.
 fn after<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
-    let start = value.get(..prefix.len())?;
-    start.eq_ignore_ascii_case(prefix.as_bytes()).then(|| value.get(prefix.len()..)).flatten()
+    let (start, rest) = value.split_at_checked(prefix.len())?;
+    let alike = |(own, wanted): (&u8, u8)| match wanted {
+        b' ' => matches!(own, b' ' | b'\t' | 0x85 | 0xa0),
+        _ => own.eq_ignore_ascii_case(&wanted),
+    };
+    start.iter().zip(prefix.bytes()).all(alike).then_some(rest)
 }
 
 /// Percent-decoded; what cannot be stays as it is.

@@ -407,6 +407,93 @@ async fn i6_every_token_must_be_good() {
     assert!(refusal(&jwt, &mut request("/", &many)).unwrap().1.contains("too many"));
 }
 
+#[tokio::test]
+async fn i6_one_caller_in_one_request() {
+    use Requirement as R;
+    let (issuer, stranger) = (Issuer::new(), Issuer::new());
+    let header = |name: &'static str| ClaimHeader {
+        name: HeaderName::from_static(name),
+        path: vec![if name == "x-sub" { "sub".into() } else { "role".into() }],
+    };
+    let second = || Provider {
+        name: "second".into(),
+        issuer: Some("second".into()),
+        locations: Locations { headers: vec![("x-token".into(), "".into())], ..Locations::usual() },
+        audiences: Vec::new(),
+        ..provider(Keys::Local(issuer.keys()))
+    };
+    let jwt = |requirement, [first, other]: [Forwarding; 2]| {
+        let own = Provider { forwarding: first, ..provider(Keys::Local(issuer.keys())) };
+        let mut jwt = Arc::into_inner(filter(own, requirement)).unwrap();
+        jwt.providers.push(Provider { forwarding: other, ..second() });
+        Arc::new(jwt)
+    };
+    let both = || vec![R::Provider(0), R::Provider(1)];
+    let silent = || [Forwarding::default(), Forwarding::default()];
+    let noted = || [(); 2].map(|()| Forwarding { metadata: Some("payload".into()), ..Forwarding::default() });
+    let headed = || [(); 2].map(|()| Forwarding { claims: vec![header("x-sub")], ..Forwarding::default() });
+    let say = |jwt: &Arc<Jwt>, path: &str, fields: &[(&'static str, &str)]| {
+        refusal(jwt, &mut request(path, fields)).map(|(status, text)| {
+            assert_eq!(status, 401, "{text}");
+            text
+        })
+    };
+    let mut other = claims();
+    other["sub"] = json!("eve");
+    other["role"] = json!("admin");
+    let (token, others) = (issuer.token(&claims()), issuer.token(&other));
+    let (field, others_field) = (bearer(&token), bearer(&others));
+    let (good, forged) = (issuer.token(&json!({"iss": "second"})), stranger.token(&json!({"iss": "second"})));
+    // Another token at one provider's places; the same one twice is one.
+    let single = || jwt(R::Provider(0), silent());
+    assert!(
+        say(&single(), &format!("/?access_token={others}"), &[("authorization", &field)])
+            .unwrap()
+            .contains("different")
+    );
+    assert!(say(&single(), "/", &[("authorization", &field), ("authorization", &others_field)]).is_some());
+    assert_eq!(say(&single(), &format!("/?access_token={token}"), &[("authorization", &field)]), None);
+    // Two issuers whose word stands in one place, however they are required.
+    let fields = [("authorization", field.as_str()), ("x-token", good.as_str())];
+    for requirement in [R::All(both()), R::Any(both()), R::AllowMissing, R::AllowMissingOrFailed] {
+        let words = format!("{requirement:?}");
+        let clash = say(&jwt(requirement, noted()), "/", &fields).unwrap_or_default();
+        assert!(clash.contains("different"), "{words}: {clash}");
+    }
+    assert!(say(&jwt(R::All(both()), headed()), "/", &fields).is_some());
+    assert_eq!(say(&jwt(R::All(both()), silent()), "/", &fields), None);
+    assert_eq!(say(&jwt(R::Any(both()), silent()), "/", &fields), None);
+    // One of several is required: whatever stands where the others' tokens are must be good as well.
+    for requirement in
+        [R::Any(both()), R::Any(vec![R::Provider(0), R::ProviderFor(1, vec![]), R::AllowMissing])]
+    {
+        let jwt = jwt(requirement, noted());
+        assert!(
+            say(&jwt, "/", &[("authorization", &field), ("x-token", &forged)]).unwrap().contains("fails")
+        );
+        assert!(say(&jwt, "/", &[("authorization", &field), ("x-token", "opaque")]).is_some());
+        assert_eq!(say(&jwt, "/", &[("authorization", &field), ("x-token", &token)]), None, "the same token");
+        assert_eq!(say(&jwt, "/", &[("authorization", &field)]), None);
+        assert_eq!(say(&jwt, "/", &[("x-token", &good)]), None);
+    }
+    assert_eq!(say(&jwt(R::AllowMissing, noted()), "/", &[("x-token", &good)]), None);
+}
+
+#[tokio::test]
+async fn i6_white_space_is_no_way_around() {
+    let issuer = Issuer::new();
+    let jwt = filter(provider(Keys::Local(issuer.keys())), Requirement::AllowMissing);
+    let bad = Issuer::new().token(&claims());
+    for between in ["\t", " \t", "\t\t", "  "] {
+        assert!(verdict_of_field(&jwt, &format!("Bearer{between}{bad}")).unwrap().contains("fails"));
+        let token = issuer.token(&claims());
+        let mut head = request("/", &[("authorization", &format!("bearer{between}{token}"))]);
+        assert_eq!(refusal(&jwt, &mut head), None);
+        assert!(!head.headers.contains("authorization"), "it is taken out");
+    }
+    assert_eq!(verdict_of_field(&jwt, "Bearerx y"), None, "another scheme");
+}
+
 fn verdict_of_field(jwt: &Arc<Jwt>, field: &str) -> Option<String> {
     refusal(jwt, &mut request("/", &[("authorization", field)])).map(|(_, text)| text)
 }
@@ -486,11 +573,13 @@ async fn i6_clients_cannot_write_what_the_filter_writes() {
             ("origin", "https://a.test"),
             ("access-control-request-method", "GET"),
         ];
+        let fields = [&fields[..], &[("X_Sub", "root"), ("x_payload", "forged")]].concat();
         let path = if method == Method::OPTIONS { "/closed" } else { "/open" };
         let mut head = request(path, &fields);
         head.method = method;
         assert_eq!(refusal(&jwt, &mut head), None);
         assert!(!head.headers.contains("x-sub") && !head.headers.contains("x-payload"));
+        assert!(!head.headers.contains("x_sub") && !head.headers.contains("x_payload"));
     }
     let mut head = request("/closed", &[("origin", "https://a.test")]);
     head.method = Method::OPTIONS;

@@ -100,8 +100,8 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
     ),
     (
         Reason::Misdirected,
-        "The request's host has another certificate or client policy than the TLS connection that it came on",
-        "Nothing to mend as a rule: the client opens another connection for that host; clients that do not are broken.",
+        "The request belongs on another connection: its host has another certificate or client policy, or what this one came to is not configured any more",
+        "Nothing to mend as a rule: the client opens another connection; clients that do not are broken.",
     ),
     (
         Reason::HeadersTooLarge,

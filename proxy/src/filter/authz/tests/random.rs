@@ -108,7 +108,8 @@ impl Model {
             }
             Self::Not(model) => model.naive(asked).map(|said| !said),
             Self::Role(shape) => naive_role(shape, &asked.roles),
-            Self::Method(method) => Some(*method == asked.method),
+            Self::Method(method) if *method == asked.method => Some(true),
+            Self::Method(method) => (!method.eq_ignore_ascii_case(asked.method)).then_some(false),
             Self::Host(host) => {
                 let plain = |text: &str| text.to_ascii_lowercase();
                 let asked = asked.host;
