@@ -16,6 +16,7 @@ mod agent;
 mod grpc;
 mod mesh;
 mod plane;
+mod rates;
 mod renewal;
 
 const WEB: &str = "spiffe://td/ns/shop/sa/web";

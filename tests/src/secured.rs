@@ -40,6 +40,10 @@ pub struct Agent {
     pub out: PathBuf,
 }
 
+/// The files that an agent keeps, for who reads them again and again.
+#[derive(Clone, Debug)]
+pub struct Files(PathBuf);
+
 impl SecuredPlane {
     /// Starts one on these manifests, with more flags, and waits until it has an authority.
     ///
@@ -140,7 +144,7 @@ impl SecuredPlane {
         let flags = [flags.as_slice(), &["--out", &folder]].concat();
         let process = Process::start(sandbox, &name, &program("sidegate"), flags);
         let agent = Agent { process, out };
-        wait::until("the agent's files", async || agent.client()).await;
+        wait::until("the agent's files", async || agent.files().client()).await;
         agent
     }
 
@@ -158,6 +162,18 @@ impl SecuredProxy {
         page(self.admin, path).await
     }
 
+    /// How often it got another certificate.
+    ///
+    /// # Panics
+    /// When it does not tell.
+    pub async fn renewals(&self) -> u64 {
+        let page = self.page("/stats/prometheus").await.expect("its metrics");
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(r#"sidegate_identity_renewals_total{result="ok"} "#));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no renewals in\n{page}"))
+    }
+
     /// The counters whose names satisfy this, summed.
     ///
     /// # Panics
@@ -170,9 +186,16 @@ impl SecuredProxy {
 }
 
 impl Agent {
+    /// What it keeps.
+    pub fn files(&self) -> Files {
+        Files(self.out.clone())
+    }
+}
+
+impl Files {
     /// A client that shows the newest certificate and trusts the newest roots, read as one generation.
     pub fn client(&self) -> Option<Client> {
-        let generation = std::fs::canonicalize(self.out.join("..data")).ok()?;
+        let generation = std::fs::canonicalize(self.0.join("..data")).ok()?;
         let read = |path: &Path| std::fs::read_to_string(path).ok();
         let chain = read(&generation.join("cert-chain.pem"))?;
         let key = read(&generation.join("key.pem"))?;
