@@ -11,9 +11,11 @@ use sidegate_tests::secure::{self, Client};
 
 mod battery;
 mod downstream;
+mod handshakes;
 mod mesh;
 mod revocation;
 mod rotation;
+mod scanners;
 mod upstream;
 
 /// A `DownstreamTlsContext` that shows these, and asks for nothing.
