@@ -5,6 +5,7 @@ mod admission;
 mod connection;
 mod metrics;
 mod node;
+mod places;
 pub mod stream;
 mod streams;
 pub mod witness;
@@ -23,14 +24,14 @@ use sidegate_xds::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream as Messages;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::authn::{Authenticator, Peer};
+use crate::authn::{Authenticator, Caller, Peer};
 use crate::model::View;
 use crate::snapshot::Snapshots;
 use admission::Applicant;
@@ -38,13 +39,14 @@ use connection::Surroundings;
 use metrics::CauseLabel;
 pub use metrics::Metrics;
 pub use node::ProxyNode;
+use places::Places;
 pub use streams::{StreamReport, Streams};
 
 /// The ADS service, before it listens.
 #[derive(Clone, Debug)]
 pub struct Service {
     surroundings: Surroundings,
-    places: Arc<Semaphore>,
+    places: Places,
     /// Who must be known before a stream begins; none on the plaintext port, where nobody can be and nobody gets secrets.
     gate: Option<Gate>,
 }
@@ -106,15 +108,22 @@ impl Service {
     ) -> Self {
         Self {
             surroundings: Surroundings { snapshots, streams, metrics, ending },
-            places: Arc::new(Semaphore::new(STREAM_LIMIT)),
+            places: Places::new(STREAM_LIMIT),
             gate: None,
         }
     }
 
-    /// The same service for the TLS port: a stream is for those whom `authenticator` knows, and serves what is theirs in `views`.
+    /// The same service for the TLS port: a stream is for those whom `authenticator` knows, and serves what is theirs in `views`. One identity
+    /// may have `share` streams.
     #[must_use]
-    pub fn secured(&self, authenticator: Authenticator, views: watch::Receiver<Arc<View>>) -> Self {
-        Self { gate: Some(Gate { authenticator, views }), ..self.clone() }
+    pub fn secured(
+        &self,
+        authenticator: Authenticator,
+        views: watch::Receiver<Arc<View>>,
+        share: usize,
+    ) -> Self {
+        let places = self.places.with_share(share);
+        Self { gate: Some(Gate { authenticator, views }), places, ..self.clone() }
     }
 
     /// The service in gRPC's form.
@@ -169,18 +178,25 @@ impl AggregatedDiscoveryService for Service {
             Some(gate) => Some(gate.apply(&request).await?),
             None => None,
         };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.surroundings.metrics.refused_streams.get_or_create(&CauseLabel { cause: "limit" }).inc();
-            return Err(Status::resource_exhausted(format!(
-                "{STREAM_LIMIT} streams are open; try again later"
-            )));
-        };
+        let caller = applicant.as_ref().map(Applicant::caller);
+        let place = self.places.take(caller.map(|caller| &caller.identity)).map_err(|none| {
+            let cause = CauseLabel { cause: none.cause() };
+            self.surroundings.metrics.refused_streams.get_or_create(&cause).inc();
+            note_full(caller, none);
+            Status::resource_exhausted(none.to_string())
+        })?;
         // Room for one response: the next is made when this one has left, from what is then the newest state.
         let (outbound, responses) = mpsc::channel(1);
         let inbound = request.into_inner();
         tokio::spawn(connection::serve(self.surroundings.clone(), applicant, inbound, outbound, place));
         Ok(Response::new(ReceiverStream::new(responses)))
     }
+}
+
+/// At `debug`: who is refused tries again, and the counter tells how often.
+fn note_full(caller: Option<&Caller>, none: places::NoPlace) {
+    let caller = caller.map(|caller| caller.identity.to_string()).unwrap_or_default();
+    tracing::debug!(caller, "a stream was refused: {none}");
 }
 
 impl Gate {

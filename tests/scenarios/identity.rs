@@ -14,9 +14,11 @@ use sidegate_tests::wait;
 
 mod agent;
 mod external;
+mod grpc;
 mod mesh;
 mod meshed;
 mod plane;
+mod rates;
 mod renewal;
 mod revoked;
 

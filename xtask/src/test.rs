@@ -15,7 +15,8 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     let suites = [
         (peers::H2SPEC_VARIABLE, suite("h2spec", peers::h2spec)?),
         (peers::HTTPWG_VARIABLE, suite("httpwg", peers::httpwg)?),
-        (peers::GRPCIO_VARIABLE, suite("grpcio", peers::grpcio)?),
+        (peers::PYTHON_VARIABLE, suite("Python peers", peers::python)?),
+        (peers::GRPC_VARIABLE, suite("grpc-go", peers::grpc)?),
     ];
     stage("tests", || {
         let mut command = workspace("test")?;

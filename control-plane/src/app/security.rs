@@ -25,6 +25,8 @@ pub struct TrustSettings {
     pub authority: ca::Settings,
     /// The Kubernetes API server.
     pub review: Option<ReviewSettings>,
+    /// How many xDS streams one identity may have.
+    pub streams_per_identity: usize,
 }
 
 /// Why there is no TLS port.
@@ -56,6 +58,7 @@ pub(super) struct Security {
     pub(super) listener: TcpListener,
     pub(super) refusals: Refusals,
     authenticator: Authenticator,
+    streams_per_identity: usize,
     anchors: watch::Receiver<Arc<Anchors>>,
     shown: secure::Shown,
 }
@@ -67,6 +70,7 @@ impl Security {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let reviewer = settings.review.as_ref().map(Reviewer::new).transpose()?;
+        let streams_per_identity = settings.streams_per_identity;
         let certifier = Certifier::open(settings.authority)?;
         let tokens = TokenKey::open(certifier.directory())?;
         let anchors = leaf::follow(certifier.trust())?;
@@ -80,7 +84,7 @@ impl Security {
         };
         let refusals = Refusals::default();
         let authenticator = Authenticator::new(tokens, reviewer, anchors.clone(), refusals.clone());
-        Ok(Self { certifier, listener, refusals, authenticator, anchors, shown })
+        Ok(Self { certifier, listener, refusals, authenticator, streams_per_identity, anchors, shown })
     }
 
     /// Serves both services on the port, for as long as it is polled.
@@ -90,7 +94,7 @@ impl Security {
         views: watch::Receiver<Arc<View>>,
         ending: watch::Receiver<bool>,
     ) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
-        let discovery = discovery.secured(self.authenticator.clone(), views);
+        let discovery = discovery.secured(self.authenticator.clone(), views, self.streams_per_identity);
         let authority: Arc<dyn issue::Authority> = match self.certifier {
             Certifier::Own(authority) => Arc::new(authority),
             Certifier::External(external) => Arc::new(external),

@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// Address of /status, /metrics and /healthz.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     admin_address: SocketAddr,
+    /// How many xDS streams one identity may have on the TLS port: Pods of one service account share an identity, and each has a stream.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = share)]
+    streams_per_identity: usize,
     #[command(flatten)]
     authority: authority::Args,
     #[command(flatten)]
@@ -53,6 +56,11 @@ fn log_filter(text: &str) -> Result<String, String> {
     Ok(if level <= LevelFilter::WARN { level.to_string() } else { format!("warn,sidegate={level}") })
 }
 
+fn share(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=10_000).contains(number));
+    number.ok_or_else(|| "give a number from 1 to 10000, which is how many streams there may be".to_owned())
+}
+
 pub(super) fn run(args: Args) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(args.log_level))
@@ -67,7 +75,8 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(reason) => return super::cannot(reason),
     };
     let review = args.review.settings();
-    let trust = authority.map(|authority| TrustSettings { authority, review });
+    let streams_per_identity = args.streams_per_identity;
+    let trust = authority.map(|authority| TrustSettings { authority, review, streams_per_identity });
     let source = Manifests::new(args.manifests);
     match super::block_on(app::serve(source, addresses, guard, trust)) {
         Ok(Ok(())) => ExitCode::SUCCESS,

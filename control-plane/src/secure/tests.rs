@@ -124,6 +124,11 @@ impl Port {
     }
 
     async fn with_limits(limits: Limits) -> Self {
+        Self::with_share(limits, 1_000).await
+    }
+
+    /// One identity may have so many streams.
+    async fn with_share(limits: Limits, share: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = root("mesh");
         let (trust, trusted) = watch::channel(Arc::new(trust(&[&root])));
@@ -137,7 +142,7 @@ impl Port {
         let (snapshots, streams) = (Snapshots::default(), Streams::default());
         let discovery =
             xds::Service::new(snapshots.clone(), streams.clone(), Metrics::default(), end.clone());
-        let discovery = discovery.secured(authenticator.clone(), seen);
+        let discovery = discovery.secured(authenticator.clone(), seen, share);
         let certificates = CertificateService::new(authenticator, Arc::new(Echo));
         let door = Door::new(showing, anchors, refusals.clone()).with_limits(limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

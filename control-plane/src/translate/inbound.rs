@@ -3,7 +3,7 @@
 //! | mode | mutual TLS of the mesh | plaintext | the app's own TLS |
 //! |---|---|---|---|
 //! | `PERMISSIVE` | served, the client's id is known | served, marked by having none | passed to the app untouched |
-//! | `STRICT` | served | refused | refused |
+//! | `STRICT` | served | refused | refused, without a certificate of the mesh |
 //! | `DISABLE`, and proxies that have no identity | – | served | not told from plaintext |
 //!
 //! Served means HTTP, unless a Service says that the port is opaque: then bytes are copied.
@@ -86,8 +86,12 @@ impl Port<'_> {
     }
 
     fn of_mesh(&self, name: &str, routes: &RouteConfiguration) -> FilterChain {
+        // Where there is nothing to be told apart, whoever shows a certificate of the mesh is served: so are gRPC's clients, which offer
+        // `h2` alone. Bytes that are copied are another matter: the app's own TLS is not opened for it.
+        let told_apart = self.opaque || self.intake == Intake::Any;
+        let protocols = if told_apart { MESH_PROTOCOLS.as_slice() } else { &[] };
         let matching = FilterChainMatch {
-            application_protocols: MESH_PROTOCOLS.map(str::to_owned).to_vec(),
+            application_protocols: protocols.iter().map(|one| (*one).to_owned()).collect(),
             ..over("tls")
         };
         let inside = if self.opaque { Inside::Opaque } else { Inside::Http2 };

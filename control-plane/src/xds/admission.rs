@@ -36,6 +36,11 @@ impl Applicant {
         Self { session, views, refusals }
     }
 
+    /// Who it is.
+    pub(super) fn caller(&self) -> &Caller {
+        self.session.caller()
+    }
+
     /// Compares what the node says with who the caller is.
     ///
     /// # Errors

@@ -12,13 +12,14 @@ use sidegate_xds::envoy::config::core::v3::ControlPlane;
 use sidegate_xds::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use sidegate_xds::google::protobuf::Any;
 use sidegate_xds::resource::ResourceType;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
 use super::admission::{self, Admission, Applicant};
 use super::metrics::{CauseLabel, Metrics, TypeLabel};
 use super::node;
+use super::places::Place;
 use super::stream::{Push, Request, Stream};
 use super::streams::{Streams, Ticket};
 use crate::snapshot::{Snapshot, SnapshotReader, Snapshots};
@@ -41,13 +42,13 @@ pub(super) struct Surroundings {
     pub(super) ending: watch::Receiver<bool>,
 }
 
-/// Serves one stream until either side ends it. `applicant` is its caller, where callers must be known; `_permit` is the stream's place among those that may be open.
+/// Serves one stream until either side ends it. `applicant` is its caller, where callers must be known; `_place` is the stream's place among those that may be open.
 pub(super) async fn serve(
     surroundings: Surroundings,
     applicant: Option<Applicant>,
     mut inbound: impl Requests,
     outbound: ResponseSender,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let metrics = surroundings.metrics.clone();
     metrics.streams.inc();

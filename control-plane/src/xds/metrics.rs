@@ -41,7 +41,7 @@ impl From<ResourceType> for TypeLabel {
 /// Why a stream did not go on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CauseLabel {
-    /// `node`, `limit`, `stalled`.
+    /// `node`, `limit`, `identity_limit`, `stalled`.
     pub cause: &'static str,
 }
 

@@ -301,7 +301,7 @@ fn bare(snapshots: &Snapshots) -> Bare {
         metrics: metrics.clone(),
         ending: end,
     };
-    let place: OwnedSemaphorePermit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let place = Places::new(1).take(None).unwrap();
     tokio::spawn(connection::serve(surroundings, None, ReceiverStream::new(inbound), outbound, place));
     Bare { requests, responses, metrics, _ending: ending }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use webpki::KeyUsage;
 
 use super::provider;
-use super::verify::Policy;
+use super::verify::{Policy, doubt};
 
 /// A policy as rustls asks it, on the server's side.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ fn tls12_signature(
     signature: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, Error> {
     let algorithms = &provider().signature_verification_algorithms;
-    rustls::crypto::verify_tls12_signature(message, leaf, signature, algorithms)
+    rustls::crypto::verify_tls12_signature(message, leaf, signature, algorithms).map_err(of_handshake)
 }
 
 fn tls13_signature(
@@ -119,7 +119,19 @@ fn tls13_signature(
     signature: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, Error> {
     let algorithms = &provider().signature_verification_algorithms;
-    rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
+    rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms).map_err(of_handshake)
+}
+
+/// The words for a bad signature speak of the one in the certificate. This one is the handshake's, which a key makes that is somebody
+/// else's, or one that no signature is accepted of.
+fn of_handshake(error: Error) -> Error {
+    match error {
+        Error::InvalidCertificate(CertificateError::BadSignature) => Error::InvalidCertificate(doubt(
+            "has another key than has signed the handshake, or one that is too short (RSA below 2,048 bits)"
+                .to_owned(),
+        )),
+        other => other,
+    }
 }
 
 fn schemes() -> Vec<SignatureScheme> {

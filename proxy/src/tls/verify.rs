@@ -378,6 +378,13 @@ fn verify_time(certificate: &Certificate, now: UnixTime) -> Result<(), Error> {
     Ok(())
 }
 
+const TOO_WEAK: &str = "is signed in a way that is not accepted, such as by SHA-1";
+
+/// Refused for a reason that rustls has no word for.
+pub(super) fn doubt(text: String) -> CertificateError {
+    CertificateError::Other(OtherError(Arc::new(Refusal::Doubt(text))))
+}
+
 /// webpki's words in rustls', which chooses the alert by them.
 fn certificate_error(error: &webpki::Error) -> Error {
     use webpki::Error as Webpki;
@@ -391,9 +398,9 @@ fn certificate_error(error: &webpki::Error) -> Error {
         Webpki::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
         Webpki::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         Webpki::InvalidSignatureForPublicKey => CertificateError::BadSignature,
-        other => {
-            CertificateError::Other(OtherError(Arc::new(Refusal::Doubt(format!("is refused: {other}")))))
-        }
+        Webpki::UnsupportedSignatureAlgorithmContext(_)
+        | Webpki::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => doubt(TOO_WEAK.to_owned()),
+        other => doubt(format!("is refused: {other}")),
     };
     Error::InvalidCertificate(error)
 }

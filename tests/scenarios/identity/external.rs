@@ -14,20 +14,20 @@ use super::*;
 
 /// The folder of grpcio, when `cargo xtask test` has got it. Without it the scenario says so and is skipped; a CI may not skip.
 fn grpcio() -> Option<PathBuf> {
-    let found = std::env::var_os(GRPCIO).map(PathBuf::from);
+    let found = std::env::var_os(PYTHON).map(PathBuf::from);
     if found.is_none() {
         assert!(
             std::env::var_os("CI").is_none(),
-            "{GRPCIO} is not set, and a CI must test a foreign authority"
+            "{PYTHON} is not set, and a CI must test a foreign authority"
         );
         eprintln!(
-            "SKIPPED: {GRPCIO} is not set, so no foreign authority is tested; `cargo xtask test` sets it"
+            "SKIPPED: {PYTHON} is not set, so no foreign authority is tested; `cargo xtask test` sets it"
         );
     }
     found
 }
 
-const GRPCIO: &str = "SIDEGATE_TEST_GRPCIO";
+const PYTHON: &str = "SIDEGATE_TEST_PYTHON";
 
 /// The authority's folder and where it serves.
 struct Foreign {

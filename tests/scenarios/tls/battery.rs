@@ -5,7 +5,6 @@ use std::process::Command;
 
 use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, KeyUsagePurpose};
 use sidegate_tests::wait;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::mesh::{downstream, mutual};
@@ -279,79 +278,45 @@ async fn c3_what_is_signed_too_weakly() {
     }
 }
 
-/// A ClientHello for `edge.test`, as one record.
-fn client_hello() -> Vec<u8> {
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has them")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    let name = rustls::pki_types::ServerName::try_from("edge.test").expect("a name");
-    let mut connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).expect("a client");
-    let mut bytes = Vec::new();
-    connection.write_tls(&mut bytes).expect("a vector takes everything");
-    bytes
-}
-
-/// A record with this content.
-fn record(kind: u8, version: u8, content: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(content.len()).expect("a short record").to_be_bytes();
-    [&[kind, 3, version][..], &length, content].concat()
-}
-
-/// All that the proxy answers, until it closes or has been silent for long enough to be waiting.
-async fn answer_to(proxy: &Proxy, bytes: &[u8]) -> (Vec<u8>, bool) {
-    let mut stream = TcpStream::connect(proxy.address).await.expect("it listens");
-    // It may have closed in the middle.
-    let _ = stream.write_all(bytes).await;
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(std::time::Duration::from_secs(15), stream.read_to_end(&mut answer));
-    let closed = read.await.is_ok();
-    (answer, closed)
+/// `openssl s_server` with what rustls would not even load; killed when dropped.
+async fn weak_server(chain: &std::path::Path, key: &std::path::Path) -> (SocketAddr, tokio::process::Child) {
+    let address = sidegate_tests::sandbox::address();
+    let mut command = tokio::process::Command::new("openssl");
+    command.args(["s_server", "-www", "-cipher", "ALL:@SECLEVEL=0", "-accept", &address.to_string()]);
+    command.arg("-cert").arg(chain).arg("-key").arg(key).kill_on_drop(true);
+    let (input, output) = (std::process::Stdio::null(), std::process::Stdio::null());
+    let child = command.stdin(input).stdout(output).spawn().expect("openssl is installed");
+    wait::until("openssl listens", async || TcpStream::connect(address).await.ok()).await;
+    (address, child)
 }
 
 #[tokio::test]
-async fn c7_odd_records_are_refused_or_bounded() {
-    let sandbox = Sandbox::new();
-    let authority = Authority::new("one");
-    let pair = authority.issue(&Leaf::dns(&["edge.test"]));
-    let proxy = greeting().tls(showing(&[&pair])).with_admin().start(&sandbox).await;
-    let hello = client_hello();
-    let body = &hello[5..];
-    let fragments: Vec<u8> = body.iter().flat_map(|byte| record(22, 1, &[*byte])).collect();
-    let (answer, closed) = answer_to(&proxy, &fragments).await;
-    assert!(closed, "one that never goes on is closed in time");
-    assert_eq!(answer.first(), Some(&22), "a ClientHello of one-byte records is still one");
-    let flood = |one: &[u8]| one.repeat(10_000);
-    let mut long = vec![1, 0, 0x50, 0];
-    long.resize(0x4000, 0);
-    let cases = [
-        ("empty records", flood(&record(22, 1, &[]))),
-        ("empty records of data", flood(&record(23, 3, &[]))),
-        ("ChangeCipherSpec first", flood(&record(20, 3, &[1]))),
-        ("ChangeCipherSpec after the hello", [hello.clone(), flood(&record(20, 3, &[1]))].concat()),
-        ("a hello of 20 KiB", [record(22, 1, &long), record(22, 1, &long)].concat()),
-        ("another version", record(22, 9, body)),
-        ("SSL 2", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10".to_vec()),
-        ("alerts", flood(&record(21, 3, &[1, 90]))),
-    ];
-    for (what, bytes) in &cases {
-        let (answer, closed) = answer_to(&proxy, bytes).await;
-        assert!(closed, "{what}: still open");
-        assert!(!answer.windows(5).any(|window| window == b"hello"), "{what}: {answer:?}");
-    }
-    // Keys that are changed without end, by a client that is otherwise in order.
-    let client = Client::new(&authority, None);
-    let mut connection = client.connect(proxy.address, "edge.test").await.unwrap();
-    for _ in 0..10_000 {
-        connection.stream.get_mut().1.refresh_traffic_keys().expect("TLS 1.3");
-        if connection.stream.flush().await.is_err() {
-            break;
+async fn c3_servers_that_are_signed_too_weakly() {
+    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    for (key, hash, told) in [
+        ("rsa:2048", "sha256", None),
+        (
+            "ec -pkeyopt ec_paramgen_curve:P-256",
+            "sha1",
+            Some("it is signed in a way that is not accepted, such as by SHA-1"),
+        ),
+        ("rsa:1024", "sha256", Some("or one that is too short (RSA below 2,048 bits)")),
+    ] {
+        let folder = Sandbox::new();
+        let (root, pair) = old_fashioned(&folder, key, hash);
+        let (chain, key_file) = pair.write(&folder, "shown");
+        let (server, _child) = weak_server(&chain, &key_file).await;
+        let sandbox = Sandbox::new();
+        let bundle = format!("{}{root}", ours.pem);
+        let proxy = towards(&sandbox, &[server], &bundle, &foreign).await;
+        let response = proxy.get("/0").await;
+        match told {
+            None => assert_eq!(response.status, 200, "{key} {hash}: {response:?}"),
+            Some(told) => {
+                let story = story(&proxy, &response).await;
+                assert_eq!(response.status, 503, "{key} {hash}");
+                assert!(story.contains(told), "{key} {hash}: {story}");
+            }
         }
     }
-    // Served or cut: either way others are.
-    let _ = connection.get("edge.test", "/").await;
-    assert!(client.get(proxy.address, "edge.test", "/").await.unwrap().ends_with("hello"));
-    assert!(!proxy.process.log().contains("panicked"));
 }

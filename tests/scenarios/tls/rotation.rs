@@ -123,6 +123,50 @@ async fn c8_no_session_is_resumed_under_other_roots() {
     }
 }
 
+/// A listener of its own that shows this, beside that of [`greeting`].
+fn beside(address: SocketAddr, context: Value) -> Value {
+    let mut bootstrap = greeting().tls(context).bootstrap(address, None);
+    let mut listener = bootstrap["static_resources"]["listeners"][0].take();
+    listener["name"] = json!("strict");
+    listener
+}
+
+#[tokio::test]
+async fn c8_no_session_is_carried_to_a_listener_that_asks_for_certificates() {
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    // The same certificate and the same name, so that a client takes its session along.
+    let pair = authority.issue(&Leaf::dns(&["edge.test"]));
+    let strict = sidegate_tests::sandbox::address();
+    let gateway = greeting().tls(showing(&[&pair]));
+    let gateway = gateway.other_listener(beside(strict, requiring(&[&pair], &authority)));
+    let proxy = gateway.with_admin().start(&sandbox).await;
+    let own = authority.issue(&Leaf::uri("spiffe://td/ns/shop/sa/web"));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for shown in [None, Some(&own)] {
+            let client = Client::with(&authority, shown, &[version]);
+            for resumed in [false, true] {
+                let mut open = client.connect(proxy.address, "edge.test").await.unwrap();
+                assert!(open.get("edge.test", "/").await.unwrap().ends_with("hello"));
+                assert_eq!(open.is_resumed(), resumed, "{version:?}");
+            }
+            let (mut taken_up, answer) = match client.connect(strict, "edge.test").await {
+                Ok(mut there) => (there.is_resumed(), there.get("edge.test", "/").await),
+                Err(error) => (false, Err(error)),
+            };
+            assert!(!taken_up, "{version:?}: a session of another policy");
+            assert_eq!(answer.is_ok(), shown.is_some(), "{version:?}: {answer:?}");
+            // And back: what the strict one gave is nothing to the open one.
+            if shown.is_some() {
+                let mut back = client.connect(proxy.address, "edge.test").await.unwrap();
+                taken_up = back.is_resumed();
+                assert!(back.get("edge.test", "/").await.unwrap().ends_with("hello") && !taken_up);
+            }
+        }
+    }
+    assert_eq!(proxy.stat("listener.strict.ssl.session_reused").await, 0);
+}
+
 #[tokio::test]
 async fn a_new_client_certificate_serves_the_next_request() {
     let sandbox = Sandbox::new();

@@ -101,6 +101,35 @@ async fn g7_streams_of_one_connection_have_a_number() {
 }
 
 #[tokio::test]
+async fn g7_one_identity_does_not_take_everybodys_streams() {
+    let port = Port::with_share(Limits::default(), 20).await;
+    port.publish(&sidecar("web-1"));
+    port.publish(&sidecar("db-1"));
+    let token = port.token("web");
+    let mut open = Vec::new();
+    // Two connections, so that it is not the connection's number that is met.
+    for channel in [port.channel(None).await, port.channel(None).await] {
+        for _ in 0..10 {
+            open.push(port.stream(channel.clone(), Some(&token), pod("shop", "web-1")).await.unwrap());
+        }
+    }
+    let more = port.stream(port.channel(None).await, Some(&token), pod("shop", "web-1")).await;
+    let status = more.map(drop).unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("20 streams of this identity"), "{}", status.message());
+    // Certificates are no streams of this kind, and another identity has a share of its own.
+    certificate(port.channel(None).await, Some(&token), CertificateRequest::default()).await.unwrap();
+    let other = port.token("db");
+    let db = port.stream(port.channel(None).await, Some(&other), pod("shop", "db-1"));
+    assert!(db.await.unwrap().hear().await.unwrap().is_some());
+    open.pop();
+    let again = async {
+        while port.stream(port.channel(None).await, Some(&token), pod("shop", "web-1")).await.is_err() {}
+    };
+    timeout(LIMIT, again).await.expect("a place that was given back");
+}
+
+#[tokio::test]
 async fn g7_compressed_messages_are_not_opened() {
     let port = Port::start().await;
     let mut client = tonic::client::Grpc::new(port.channel(None).await);

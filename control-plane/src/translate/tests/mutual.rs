@@ -305,10 +305,12 @@ fn moded(mode: &str) -> String {
 #[test]
 fn a_sidecar_takes_what_its_mode_says() {
     let mesh = "mesh: tls+mesh [mutual TLS h2 http/1.1] → http, names its client";
+    // A client that offers no protocol of the mesh is asked for its certificate, too.
+    let strict = "mesh: tls [mutual TLS h2 http/1.1] → http, names its client";
     let all = [mesh, "plaintext: raw_buffer → http", "app-tls: tls → bytes"];
     assert_eq!(inbound(SHOP), all);
     assert_eq!(inbound(&moded("PERMISSIVE")), all);
-    assert_eq!(inbound(&moded("STRICT")), [mesh]);
+    assert_eq!(inbound(&moded("STRICT")), [strict]);
     assert_eq!(inbound(&moded("DISABLE")), ["default:  → http"]);
 }
 
