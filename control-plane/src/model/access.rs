@@ -12,6 +12,8 @@ mod attribute;
 pub mod external;
 
 pub use attribute::Attribute;
+/// What a proxy takes at most, and how it reads templates: by these an object is judged before it is sent.
+pub use sidegate_xds::{bounds, path_template::PathTemplate};
 
 /// The namespace whose policies without a target hold for the whole mesh.
 pub const ROOT_NAMESPACE: &str = "sidegate-system";
@@ -240,4 +242,9 @@ pub struct ClaimHeader {
     pub header: String,
     /// The claim; `a.b` for one inside of another.
     pub claim: String,
+}
+
+/// A template of a path as it is sent: Envoy writes `*` and `**` for what manifests write as `{*}` and `{**}`.
+pub fn sent_template(path: &str) -> String {
+    path.replace("{**}", "**").replace("{*}", "*")
 }
