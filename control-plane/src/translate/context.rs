@@ -56,7 +56,7 @@ impl<'a> World<'a> {
         Self {
             view,
             policies: Policies::new(view, verdicts),
-            access: Access::new(view, verdicts),
+            access: Access::new(view),
             trust,
             modes: Modes::new(view, verdicts),
             slices,
@@ -71,13 +71,13 @@ impl<'a> World<'a> {
     }
 
     /// The filters that say who may ask for what at a place.
-    pub(super) fn access_at(&self, place: Place<'_>) -> Vec<HttpFilter> {
-        self.access.http(self.view, self.trust_domain(), place)
+    pub(super) fn access_at(&self, place: Place<'_>, verdicts: &mut Verdicts) -> Vec<HttpFilter> {
+        self.access.http(self.view, self.trust_domain(), place, verdicts)
     }
 
     /// The filters that say who may connect where bytes are opaque.
-    pub(super) fn access_by_connection(&self, place: Place<'_>) -> Vec<Filter> {
-        self.access.network(self.view, self.trust_domain(), place)
+    pub(super) fn access_by_connection(&self, place: Place<'_>, verdicts: &mut Verdicts) -> Vec<Filter> {
+        self.access.network(self.view, self.trust_domain(), place, verdicts)
     }
 
     /// The Service ports that requests at a place are asked about: the proxy needs their clusters.
