@@ -46,6 +46,15 @@ pub(super) enum Place<'a> {
     },
 }
 
+/// Who peers are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mesh<'a> {
+    /// The mesh's own.
+    pub(super) trust_domain: &'a str,
+    /// The ids of its Gateways, whose word on who the client is counts; `None` where no peer can prove who it is.
+    pub(super) gateways: Option<&'a [String]>,
+}
+
 impl Place<'_> {
     fn namespace(&self) -> &str {
         match self {
@@ -125,19 +134,14 @@ impl<'a> Access<'a> {
     pub(super) fn http(
         &self,
         view: &View,
-        trust_domain: &str,
+        mesh: Mesh<'_>,
         place: Place<'_>,
         verdicts: &mut Verdicts,
     ) -> Vec<HttpFilter> {
         let mut filters: Vec<HttpFilter> =
             token::filter(view, &self.tokens_at(view, place), verdicts).into_iter().collect();
         filters.extend(external::http(&self.external_at(view, place)));
-        filters.extend(authorization::http(
-            &self.authorization_at(view, place),
-            trust_domain,
-            place,
-            verdicts,
-        ));
+        filters.extend(authorization::http(&self.authorization_at(view, place), mesh, place, verdicts));
         filters
     }
 
@@ -145,13 +149,13 @@ impl<'a> Access<'a> {
     pub(super) fn network(
         &self,
         view: &View,
-        trust_domain: &str,
+        mesh: Mesh<'_>,
         place: Place<'_>,
         verdicts: &mut Verdicts,
     ) -> Vec<Filter> {
         let tokens = token::network(&self.tokens_at(view, place));
         let external = external::network(&self.external_at(view, place));
-        let own = authorization::network(&self.authorization_at(view, place), trust_domain, place, verdicts);
+        let own = authorization::network(&self.authorization_at(view, place), mesh, place, verdicts);
         tokens.into_iter().chain(external).chain(own).collect()
     }
 

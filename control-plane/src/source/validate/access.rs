@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::policy::targets;
 use super::tree::{Node, Report};
-use crate::model::access::{Attribute, PathTemplate, sent_template};
+use crate::model::access::{Attribute, LISTS, PathTemplate, sent_template};
 
 /// Checks an AuthorizationPolicy.
 pub(super) fn authorization_policy(root: &Node<'_>, report: &mut Report) {
@@ -102,6 +102,14 @@ fn source(node: &Node<'_>, report: &mut Report) {
 fn wildcards(value: &Node<'_>, report: &mut Report) {
     if value.text().is_some_and(has_inner_wildcard) {
         report.refuse(value, "`*` may stand at the beginning or at the end only");
+    }
+}
+
+/// Claims that are lists, written with spaces between.
+fn element(value: &Node<'_>, report: &mut Report) {
+    wildcards(value, report);
+    if value.text().is_some_and(|text| text.contains(char::is_whitespace)) {
+        report.refuse(value, "is several elements: the claim is a list, of which a value is one");
     }
 }
 
@@ -228,6 +236,10 @@ fn condition(node: &Node<'_>, report: &mut Report) {
             match attribute {
                 Attribute::SourceIp | Attribute::RemoteIp | Attribute::DestinationIp => block(&value, report),
                 Attribute::DestinationPort => port(&value, report),
+                Attribute::Claim(ref path) if matches!(path.as_slice(), [name] if LISTS.contains(&name.as_str())) =>
+                {
+                    element(&value, report);
+                }
                 Attribute::SourceServiceAccount => account(&value, report),
                 Attribute::SourceNamespace => namespace(&value, report),
                 Attribute::RequestPrincipal => request_principal(&value, report),

@@ -3,7 +3,8 @@
 use super::access::attachment;
 use super::names;
 use super::tree::{Node, Report};
-use crate::model::access::bounds::{LONGEST_JWKS, MOST_KEYS, may_be_written};
+use crate::model::access::bounds::may_be_written;
+use crate::model::access::key_set;
 
 /// Checks a JWTPolicy.
 pub(super) fn jwt_policy(root: &Node<'_>, report: &mut Report) {
@@ -111,17 +112,4 @@ fn is_url(text: &str) -> bool {
         matches!(uri.scheme_str(), Some("https" | "http"))
             && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
     })
-}
-
-fn key_set(text: &str) -> Result<(), String> {
-    if text.len() > LONGEST_JWKS {
-        return Err(format!("has more than {LONGEST_JWKS} bytes"));
-    }
-    let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
-    match value.get("keys").and_then(serde_json::Value::as_array) {
-        Some(keys) if keys.len() > MOST_KEYS => Err(format!("has more than {MOST_KEYS} keys")),
-        Some(keys) if !keys.is_empty() => Ok(()),
-        _ => Err("is no JSON Web Key Set: {\"keys\": […]} with at least one key".to_owned()),
-    }
 }

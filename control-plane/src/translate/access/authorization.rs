@@ -12,9 +12,9 @@ use sidegate_xds::envoy::extensions::filters::network::rbac::v3::Rbac as Network
 
 use super::super::canonical;
 use super::super::verdict::{ACCEPTED, Problem, Subject, Verdicts, name_of};
-use super::Place;
 use super::budget::Budget;
 use super::rule::{self, Around};
+use super::{Mesh, Place};
 use crate::model::access::bounds::MOST_POLICIES;
 use crate::model::access::{Action, AuthorizationPolicy, DRY_RUN};
 
@@ -24,12 +24,12 @@ pub(super) const KIND: &str = "AuthorizationPolicy";
 /// The filters of requests.
 pub(super) fn http(
     policies: &[&AuthorizationPolicy],
-    trust_domain: &str,
+    mesh: Mesh<'_>,
     place: Place<'_>,
     verdicts: &mut Verdicts,
 ) -> Vec<HttpFilter> {
     let filters = ORDER.iter().filter_map(|(action, word)| {
-        let around = Around { namespace: "", trust_domain, place, action: *action, http: true };
+        let around = Around { namespace: "", mesh, place, action: *action, http: true };
         let Sets { rules, shadow_rules } = sets(policies, around, verdicts)?;
         let config = HttpRbac {
             rules,
@@ -51,12 +51,12 @@ pub(super) fn http(
 /// The filters of connections.
 pub(super) fn network(
     policies: &[&AuthorizationPolicy],
-    trust_domain: &str,
+    mesh: Mesh<'_>,
     place: Place<'_>,
     verdicts: &mut Verdicts,
 ) -> Vec<Filter> {
     let filters = ORDER.iter().filter_map(|(action, word)| {
-        let around = Around { namespace: "", trust_domain, place, action: *action, http: false };
+        let around = Around { namespace: "", mesh, place, action: *action, http: false };
         let Sets { rules, shadow_rules } = sets(policies, around, verdicts)?;
         let config = NetworkRbac {
             rules,

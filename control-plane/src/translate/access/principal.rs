@@ -12,10 +12,11 @@ use sidegate_xds::envoy::r#type::matcher::v3::{
     string_matcher::MatchPattern, value_matcher,
 };
 
+use super::Place;
 use super::rule::{Around, terms, terms_of};
 use super::token::{CLAIMS, FILTER};
 use super::{super::wire, text};
-use crate::model::access::{Attribute, Condition, Source};
+use crate::model::access::{Action, Attribute, Condition, Source};
 
 /// The terms of one `from`; `None` when it can never match here.
 pub(super) fn source(source: &Source, around: Around<'_>) -> Option<Vec<Principal>> {
@@ -36,13 +37,7 @@ pub(super) fn source(source: &Source, around: Around<'_>) -> Option<Vec<Principa
                     any,
                     not,
                 ));
-                all.extend(terms(
-                    &source.remote_ip_blocks,
-                    &source.not_remote_ip_blocks,
-                    remote_address,
-                    any,
-                    not,
-                ));
+                all.extend(of_clients(&source.remote_ip_blocks, &source.not_remote_ip_blocks, around));
             }
             Some(true) => {}
             Some(false) => return None,
@@ -59,10 +54,13 @@ pub(super) fn source(source: &Source, around: Around<'_>) -> Option<Vec<Principa
 
 /// The terms of a condition on the caller.
 pub(super) fn condition(attribute: &Attribute, condition: &Condition, around: Around<'_>) -> Vec<Principal> {
+    if *attribute == Attribute::RemoteIp {
+        return of_clients(&condition.values, &condition.not_values, around);
+    }
     let make = |value: &str| match attribute {
         Attribute::Header(name) => header(name, value),
         Attribute::SourceIp => direct_address(value),
-        Attribute::RemoteIp => remote_address(value),
+        Attribute::RemoteIp => never(),
         Attribute::SourceNamespace => of_namespace(value, around),
         Attribute::SourcePrincipal => peer(value),
         Attribute::SourceServiceAccount => of_account(value, around),
@@ -88,7 +86,7 @@ const SCHEME: &str = "spiffe://";
 
 /// A namespace of the mesh's own trust domain: a namespace of the same name elsewhere is another one.
 fn of_namespace(value: &str, around: Around<'_>) -> Principal {
-    let domain = around.trust_domain;
+    let domain = around.mesh.trust_domain;
     if !value.contains('*') {
         return authenticated(text::matcher(&format!("{domain}/ns/{value}/sa/*"), SCHEME));
     }
@@ -99,7 +97,7 @@ fn of_namespace(value: &str, around: Around<'_>) -> Principal {
 
 fn of_account(value: &str, around: Around<'_>) -> Principal {
     let (namespace, account) = value.split_once('/').unwrap_or((around.namespace, value));
-    authenticated(wire::exactly(&format!("{SCHEME}{}/ns/{namespace}/sa/{account}", around.trust_domain)))
+    authenticated(wire::exactly(&format!("{SCHEME}{}/ns/{namespace}/sa/{account}", around.mesh.trust_domain)))
 }
 
 fn authenticated(name: StringMatcher) -> Principal {
@@ -110,8 +108,29 @@ fn direct_address(value: &str) -> Principal {
     range(value).map_or_else(never, |range| id(Identifier::DirectRemoteIp(range)))
 }
 
-fn remote_address(value: &str) -> Principal {
-    range(value).map_or_else(never, |range| id(Identifier::RemoteIp(range)))
+/// The terms of clients' addresses. Anybody can write `x-forwarded-for`: at a sidecar only Gateways are believed. What another says denies,
+/// and it allows nothing by itself.
+fn of_clients(values: &[String], not_values: &[String], around: Around<'_>) -> Vec<Principal> {
+    let denies = around.action != Action::Allow;
+    let mut all = terms(values, &[], |value| remote_address(value, around, denies), any, not);
+    all.extend(terms(&[], not_values, |value| remote_address(value, around, !denies), any, not));
+    all
+}
+
+/// Whether the client is in a block; `easily`: one of two that say so will do, where it is not certain who is right.
+fn remote_address(value: &str, around: Around<'_>, easily: bool) -> Principal {
+    let Some(block) = range(value) else { return never() };
+    let told = id(Identifier::RemoteIp(block.clone()));
+    let (Place::Pod { .. }, Some(gateways)) = (around.place, around.mesh.gateways) else { return told };
+    let believed = || any(gateways.iter().map(|gateway| authenticated(wire::exactly(gateway))).collect());
+    let itself = id(Identifier::DirectRemoteIp(block));
+    let both = |ids| id(Identifier::AndIds(Set { ids }));
+    match (gateways.is_empty(), easily) {
+        (true, true) => any(vec![told, itself]),
+        (true, false) => both(vec![told, itself]),
+        (false, true) => any(vec![told, both(vec![itself, not(believed())])]),
+        (false, false) => both(vec![told, any(vec![itself, believed()])]),
+    }
 }
 
 /// An address or a block of addresses.

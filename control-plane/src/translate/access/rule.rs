@@ -2,7 +2,7 @@
 
 use sidegate_xds::envoy::config::rbac::v3::{Permission, Policy, Principal, permission, principal};
 
-use super::{Place, permission as permissions, principal as principals};
+use super::{Mesh, Place, permission as permissions, principal as principals};
 use crate::model::access::{Action, Attribute, Condition, Rule};
 
 /// What a rule is compiled for.
@@ -10,8 +10,8 @@ use crate::model::access::{Action, Attribute, Condition, Rule};
 pub(super) struct Around<'a> {
     /// The policy's namespace: the one of service accounts that are named without any.
     pub(super) namespace: &'a str,
-    /// The mesh's own.
-    pub(super) trust_domain: &'a str,
+    /// Who peers are.
+    pub(super) mesh: Mesh<'a>,
     /// Where it is enforced.
     pub(super) place: Place<'a>,
     /// What a match means: it decides what becomes of conditions on requests where there are only bytes.

@@ -28,7 +28,7 @@ use super::super::canonical;
 use super::super::verdict::{ACCEPTED, Problem, Subject, Verdicts, name_of};
 use crate::model::View;
 use crate::model::access::bounds::MOST_PROVIDERS;
-use crate::model::access::{JwtPolicy, JwtRule};
+use crate::model::access::{JwtPolicy, JwtRule, LISTS, key_set};
 
 /// The kind, in verdicts.
 pub(super) const KIND: &str = "JWTPolicy";
@@ -38,9 +38,6 @@ pub(super) const FILTER: &str = "envoy.filters.http.jwt_authn";
 
 /// Where the claims are in the filter's metadata.
 pub(super) const CLAIMS: &str = "payload";
-
-/// Claims that are lists, written with spaces between (RFC 8693 §4.2): policies ask for one element.
-const LISTS: [&str; 2] = ["scope", "permission"];
 
 /// What is known while nothing is: a set without keys, by which no token is valid.
 const NO_KEYS: &str = r#"{"keys":[]}"#;
@@ -129,7 +126,8 @@ fn requirement(mut parts: Vec<RequiresType>) -> JwtRequirement {
 
 fn provider(view: &View, rule: &JwtRule) -> JwtProvider {
     let fetched = rule.jwks_uri.as_ref().and_then(|uri| view.key_sets.get(uri)).map(|keys| keys.to_string());
-    let keys = rule.jwks.clone().or(fetched).unwrap_or_else(|| NO_KEYS.to_owned());
+    let given = rule.jwks.clone().filter(|keys| key_set(keys).is_ok());
+    let keys = given.or(fetched).unwrap_or_else(|| NO_KEYS.to_owned());
     let header = |header: &crate::model::access::TokenHeader| JwtHeader {
         name: header.name.clone(),
         value_prefix: header.prefix.clone(),
@@ -163,6 +161,10 @@ fn provider(view: &View, rule: &JwtRule) -> JwtProvider {
 /// Notes issuers whose keys are not there: until they are, no token of theirs is valid.
 pub(super) fn examine(view: &View, subject: &Subject, policy: &JwtPolicy, verdicts: &mut Verdicts) {
     for (index, rule) in policy.spec.jwt_rules.iter().enumerate() {
+        if let Some(Err(why)) = rule.jwks.as_deref().map(key_set) {
+            let text = format!("spec.jwtRules[{index}].jwks {why}; no token of this issuer is valid");
+            verdicts.note(subject, ACCEPTED, Problem::new("NotSent", text));
+        }
         let Some(uri) = &rule.jwks_uri else { continue };
         if !view.key_sets.contains_key(uri) {
             let text = format!(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sidegate_xds::envoy::config::listener::v3::filter;
 use sidegate_xds::envoy::config::rbac::v3::{Permission, Principal, permission, principal};
 use sidegate_xds::envoy::config::route::v3::HeaderMatcher;
 use sidegate_xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
@@ -11,7 +12,7 @@ use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::
 use sidegate_xds::envoy::r#type::matcher::v3::{StringMatcher, path_matcher, string_matcher::MatchPattern};
 use sidegate_xds::resource::from_any;
 
-use super::fixture::{GATEWAY, SERVICES, Shown, gateway, sidecar};
+use super::fixture::{GATEWAY, SERVICES, Shown, gateway, secure_sidecar, sidecar};
 
 pub(super) const POD: &str = "---\nkind: Pod\nmetadata: {name: web-1, namespace: shop, labels: {app: web}, annotations: {sidegate.dev/inbound: '8080:15006,9090:15007'}}\n\
     spec: {containers: []}\nstatus: {podIP: 10.0.0.1}\n\
@@ -189,6 +190,37 @@ fn every_field_of_a_rule_becomes_a_term() {
     ] {
         let shown = at_pod(&policy("shop", "p", &format!("{{rules: [{spec}]}}")));
         assert_eq!(rules(&shown, 15006), [format!("allow shop/p/rule/0: {expected}")], "{spec}");
+    }
+}
+
+#[test]
+fn only_gateways_are_believed_about_clients() {
+    let rule = "{from: [{source: {remoteIpBlocks: [10.0.0.0/8], notRemoteIpBlocks: ['10.1.0.1']}}]}";
+    let at = |gateways: &str, action: &str| {
+        let policy = policy("shop", "p", &format!("{{action: {action}, rules: [{rule}]}}"));
+        let shown = secure_sidecar(&(POD.to_owned() + "---\n" + gateways + &policy), "shop", "web-1");
+        let listener = shown.listener("inbound|15006||");
+        let chain = listener.filter_chains.iter().find(|chain| chain.name == "plaintext").unwrap();
+        let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!() };
+        let rules = filters(&from_any(any).unwrap()).into_values().next().unwrap().rules.unwrap();
+        rules.policies["shop/p/rule/0"].principals.iter().map(principal).collect::<Vec<_>>().join(" ")
+    };
+    let gateway = "spiffe://mesh.test/ns/edge/sa/public";
+    let (client, itself) = ("client 10.0.0.0", "10.0.0.0/8");
+    let (except, except_itself) = ("client 10.1.0.1", "10.1.0.1/32");
+    assert_eq!(
+        at(GATEWAY, "DENY"),
+        format!("([{client} ({itself} & !{gateway})] & !({except} & [{except_itself} {gateway}]))")
+    );
+    assert_eq!(
+        at(GATEWAY, "ALLOW"),
+        format!("(({client} & [{itself} {gateway}]) & ![{except} ({except_itself} & !{gateway})])")
+    );
+    // Of another's Gateways nobody knows whom they believe.
+    let foreign = GATEWAY.replace("sidegate.dev/gateway-controller", "other.example/controller");
+    for gateways in ["", foreign.as_str()] {
+        assert_eq!(at(gateways, "DENY"), format!("([{client} {itself}] & !({except} & {except_itself}))"));
+        assert_eq!(at(gateways, "ALLOW"), format!("(({client} & {itself}) & ![{except} {except_itself}])"));
     }
 }
 

@@ -45,6 +45,8 @@ fn tokens_are_verified_before_policies_and_without_keys_none_is_valid() {
     assert_eq!(keys("shop/t/1"), r#"InlineString("{\"keys\":[1]}")"#);
     assert_eq!(shown.said("JWTPolicy shop/t"), ["Accepted=false Pending"]);
     assert!(shown.message("Pending").contains("https://i/keys"));
+    let shown = at_pod(&tokens("t", false, "{issuer: j, jwks: '{\"keys\":[1],\"keys\":[1]}'}"));
+    assert_eq!(shown.said("JWTPolicy shop/t"), ["Accepted=false NotSent"]);
     // One scope of many is one element of a list.
     let lists = config.providers["shop/t/1"].normalize_payload_in_metadata.clone().unwrap();
     assert_eq!(lists.space_delimited_claims, ["scope", "permission"]);

@@ -51,6 +51,10 @@ fn access_policies() {
             "rules: [{when: [{key: source.namespace, notValues: ['A']}]}]",
             "spec.rules[0].when[0].notValues[0]",
         ),
+        (
+            "rules: [{when: [{key: 'request.auth.claims[scope]', values: [read suspended]}]}]",
+            "spec.rules[0].when[0].values[0]",
+        ),
         ("rules: [{when: [{key: nothing, values: [a]}]}]", "spec.rules[0].when[0].key"),
         ("rules: [{when: [{key: source.ip, values: [a]}]}]", "spec.rules[0].when[0].values[0]"),
         ("rules: [{when: [{key: source.ip}]}]", "spec.rules[0].when[0]"),
@@ -68,6 +72,7 @@ fn access_policies() {
         ("issuer: '', jwksUri: 'https://b/'", "spec.jwtRules[0].issuer"),
         ("issuer: i", "spec.jwtRules[0].jwks"),
         ("issuer: i, jwks: '{}'", "spec.jwtRules[0].jwks"),
+        ("issuer: i, jwks: '{\"keys\":[1],\"keys\":[1]}'", "spec.jwtRules[0].jwks"),
         ("issuer: i, jwksUri: 'file:///etc/passwd'", "spec.jwtRules[0].jwksUri"),
         ("issuer: i, jwksUri: 'https://a@b/'", "spec.jwtRules[0].jwksUri"),
         (
