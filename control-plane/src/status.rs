@@ -208,11 +208,12 @@ impl Reporter {
             })
             .collect();
         proxies.sort_by(|one, other| one.id.cmp(&other.id));
+        let conditions = applied(self.verdicts.borrow().to_vec(), &proxies);
         Report {
             generation: view.generation,
             proxies,
             findings: view.findings.clone(),
-            conditions: self.verdicts.borrow().to_vec(),
+            conditions,
             ca: self.certifier.as_ref().and_then(Certifier::own).map(ca::Authority::report),
             external_ca: self.certifier.as_ref().and_then(Certifier::external).map(ca::External::report),
         }
@@ -263,6 +264,33 @@ impl Reporter {
     pub fn is_ready(&self) -> bool {
         self.views.borrow().generation > 0
     }
+}
+
+/// What was sent is not what is in force where a proxy refuses it.
+fn applied(mut conditions: Vec<Verdict>, proxies: &[Proxy]) -> Vec<Verdict> {
+    for proxy in proxies {
+        let Some(refused) = proxy.types.iter().find(|status| status.state == State::Rejected) else {
+            continue;
+        };
+        let kind = match proxy.role {
+            Role::Gateway => "Gateway",
+            Role::Sidecar => "Pod",
+        };
+        let object = format!("{kind} {}/{}", proxy.namespace, proxy.name);
+        let sent = |condition: &&mut Verdict| {
+            condition.object == object && condition.condition == "Programmed" && condition.status
+        };
+        for condition in conditions.iter_mut().filter(sent) {
+            let why = refused.error.as_deref().unwrap_or("it does not say why");
+            condition.status = false;
+            condition.reason = "Refused".to_owned();
+            condition.message = format!(
+                "its proxy refuses a {}, and keeps what it had before, whatever changes: {why}",
+                refused.kind
+            );
+        }
+    }
+    conditions
 }
 
 fn proxy(stream: StreamReport, certificate: Option<Certificate>, now: Instant) -> Proxy {

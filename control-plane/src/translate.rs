@@ -22,6 +22,7 @@ mod grants;
 mod route_match;
 mod header;
 mod retry;
+mod fronts;
 mod inbound;
 mod listener;
 mod cluster;
@@ -61,6 +62,7 @@ pub fn translate(view: &View, trust: Option<&Trust>, scope: &Scope) -> Translati
         Scope::Gateway { gateway, .. } => gateway::translate(&mut build, gateway, &mut resources),
         Scope::Sidecar { pod, .. } => sidecar::translate(&mut build, pod, &mut resources),
     }
+    build.world.access.conclude(view, &mut build.verdicts);
     clusters(&mut build, &mut resources);
     if let Some(trust) = build.world.trust.filter(|_| build.names_roots) {
         resources.secrets.insert(security::ROOTS.to_owned(), Resource::new(&security::roots(trust)));

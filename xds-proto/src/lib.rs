@@ -2,8 +2,10 @@
 //!
 //! Both programs import the types from here, so that another source of them is a change of one file.
 
+pub mod bounds;
 pub mod ca;
 pub mod json;
+pub mod path_template;
 pub mod resource;
 pub mod spiffe;
 

@@ -7,6 +7,8 @@ use super::*;
 use crate::index::Index;
 use crate::source::manifests::Manifests;
 
+mod policies;
+
 fn shop() -> std::sync::Arc<View> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shop");
     let reading = Manifests::new(&folder).read_once().unwrap();

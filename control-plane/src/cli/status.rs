@@ -100,6 +100,8 @@ fn table(report: &Report) -> String {
     push_list(&mut text, "Findings", report.findings.iter().map(finding_line));
     let failing = report.conditions.iter().filter(|condition| !condition.status);
     push_list(&mut text, "Conditions that are false", failing.map(condition_line));
+    let partly = |condition: &&Verdict| condition.condition == "PartiallyInvalid" && condition.status;
+    push_list(&mut text, "In force in part", report.conditions.iter().filter(partly).map(partly_line));
     text
 }
 
@@ -194,6 +196,10 @@ fn finding_line(finding: &Finding) -> String {
 
 fn condition_line(condition: &Verdict) -> String {
     format!("{} {}=False, {}: {}", condition.object, condition.condition, condition.reason, condition.message)
+}
+
+fn partly_line(condition: &Verdict) -> String {
+    format!("{} {}: {}", condition.object, condition.reason, condition.message)
 }
 
 /// How long the whole exchange may take.

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::guard::Guard;
+use crate::model::access::bounds::{LONGEST_JWKS, MOST_KEYS};
 
 /// Fetches a set.
 pub(super) async fn key_set(url: &str, guard: &Guard) -> Result<Arc<str>, String> {
@@ -140,17 +141,49 @@ async fn ask(
 fn checked(body: &[u8]) -> Result<Arc<str>, String> {
     let value: serde_json::Value =
         serde_json::from_slice(body).map_err(|error| format!("the answer is not JSON: {error}"))?;
-    match value.get("keys").and_then(serde_json::Value::as_array).map(Vec::len) {
-        Some(1..=MOST_KEYS) => Ok(value.to_string().into()),
-        Some(0) => Err("the answer has no key in it".to_owned()),
-        Some(_) => Err(format!("the answer has more than {MOST_KEYS} keys in it")),
-        None => Err("the answer is no JSON Web Key Set: {\"keys\": […]}".to_owned()),
+    let keys = match value.get("keys").and_then(serde_json::Value::as_array) {
+        Some(keys) if keys.is_empty() => return Err("the answer has no key in it".to_owned()),
+        Some(keys) if keys.len() > MOST_KEYS => {
+            return Err(format!("the answer has more than {MOST_KEYS} keys in it"));
+        }
+        Some(keys) => keys,
+        None => return Err("the answer is no JSON Web Key Set: {\"keys\": […]}".to_owned()),
+    };
+    let keys: Vec<serde_json::Value> = keys.iter().filter_map(public).collect();
+    if keys.is_empty() {
+        return Err("the answer has no key in it that can be read".to_owned());
     }
+    let text = serde_json::json!({ "keys": keys }).to_string();
+    if text.len() > LONGEST_JWKS {
+        return Err(format!("the keys in the answer have more than {LONGEST_JWKS} bytes"));
+    }
+    Ok(text.into())
 }
+
+/// What proxies look at of a key: texts, as they came. What else an issuer writes there is nobody's concern, and private parts must go
+/// nowhere. A key with a member of another kind is none.
+fn public(key: &serde_json::Value) -> Option<serde_json::Value> {
+    let key = key.as_object()?;
+    let mut kept = serde_json::Map::new();
+    for name in MEMBERS {
+        let Some(value) = key.get(name).filter(|value| !value.is_null()) else { continue };
+        let fits = match value {
+            serde_json::Value::Array(items) if name == "key_ops" => items.iter().all(|item| item.is_string()),
+            value => value.is_string() && name != "key_ops",
+        };
+        if !fits {
+            return None;
+        }
+        kept.insert(name.to_owned(), value.clone());
+    }
+    kept.contains_key("kty").then_some(serde_json::Value::Object(kept))
+}
+
+/// RFC 7517 §4 and RFC 7518 §6, of keys that verify signatures.
+const MEMBERS: [&str; 10] = ["kty", "use", "key_ops", "alg", "kid", "crv", "n", "e", "x", "y"];
 
 /// For all of it.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Bytes of an answer, and keys in it.
-const LARGEST: usize = 256 * 1024;
-const MOST_KEYS: usize = 100;
+/// Bytes of an answer.
+const LARGEST: usize = LONGEST_JWKS;

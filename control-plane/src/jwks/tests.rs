@@ -59,6 +59,19 @@ async fn a_set_is_fetched() {
 }
 
 #[tokio::test]
+async fn only_the_public_members_of_keys_are_handed_on() {
+    // Numbers that are longer when they are written again, private parts, keys that cannot be read.
+    let numbers = vec!["1e15"; 40_000].join(",");
+    let body = format!(
+        r#"{{"note":[{numbers}],"keys":[{{"kty":"EC","d":"secret","x5c":[1],"x":"a"}},{{"kty":"RSA","kid":7}},5]}}"#
+    );
+    let (url, _) = serving(vec![ok(&body)]).await;
+    let keys = fetch::key_set(&url, &allowing()).await;
+    assert_eq!(keys.as_deref(), Ok(r#"{"keys":[{"kty":"EC","x":"a"}]}"#));
+    assert!(error(&ok(r#"{"keys":[{"kid":"a"}]}"#)).await.contains("can be read"));
+}
+
+#[tokio::test]
 async fn g8_what_is_no_set_is_refused_in_words() {
     assert!(
         error("HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n")

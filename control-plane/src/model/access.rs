@@ -12,12 +12,17 @@ mod attribute;
 pub mod external;
 
 pub use attribute::Attribute;
+/// What a proxy takes at most, and how it reads templates: by these an object is judged before it is sent.
+pub use sidegate_xds::{bounds, path_template::PathTemplate};
 
 /// The namespace whose policies without a target hold for the whole mesh.
 pub const ROOT_NAMESPACE: &str = "sidegate-system";
 
 /// `"true"`: the policy is evaluated, counted and logged, and enforced for nothing.
 pub const DRY_RUN: &str = "sidegate.dev/dry-run";
+
+/// Claims that are lists, written with spaces between (RFC 8693 §4.2): policies ask for one element.
+pub const LISTS: [&str; 2] = ["scope", "permission"];
 
 /// Allows, denies or audits requests and connections where they arrive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -240,4 +245,30 @@ pub struct ClaimHeader {
     pub header: String,
     /// The claim; `a.b` for one inside of another.
     pub claim: String,
+}
+
+/// A template of a path as it is sent: Envoy writes `*` and `**` for what manifests write as `{*}` and `{**}`.
+pub fn sent_template(path: &str) -> String {
+    path.replace("{**}", "**").replace("{*}", "*")
+}
+
+/// Reads a JSON Web Key Set as a proxy will: a member that stands there twice, or too much of it, would refuse the whole listener.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn key_set(text: &str) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Document {
+        keys: Vec<serde_json::Value>,
+    }
+    if text.len() > bounds::LONGEST_JWKS {
+        return Err(format!("has more than {} bytes", bounds::LONGEST_JWKS));
+    }
+    let document: Document = serde_json::from_str(text)
+        .map_err(|error| format!("is no JSON Web Key Set, {{\"keys\": […]}}: {error}"))?;
+    match document.keys.len() {
+        0 => Err("has no key in it".to_owned()),
+        1..=bounds::MOST_KEYS => Ok(()),
+        _ => Err(format!("has more than {} keys", bounds::MOST_KEYS)),
+    }
 }

@@ -13,6 +13,7 @@ pub mod path;
 pub(crate) mod annotations;
 
 mod access;
+mod token;
 mod external;
 mod core;
 mod filters;
@@ -71,7 +72,7 @@ pub fn check(kind: Kind, object: &Value) -> Vec<Problem> {
         Kind::RateLimitPolicy => policy::rate_limit_policy(&root, &mut report),
         Kind::BackendPolicy => policy::backend_policy(&root, &mut report),
         Kind::AuthorizationPolicy => access::authorization_policy(&root, &mut report),
-        Kind::JwtPolicy => access::jwt_policy(&root, &mut report),
+        Kind::JwtPolicy => token::jwt_policy(&root, &mut report),
         Kind::ExternalAuthorizationPolicy => external::external_authorization_policy(&root, &mut report),
         Kind::MeshTlsPolicy => policy::mesh_tls_policy(&root, &mut report),
     }

@@ -181,3 +181,42 @@ fn the_json_has_the_agreed_names() {
     assert_eq!(serde_json::to_value(&report).unwrap(), expected);
     assert_eq!(serde_json::from_value::<Report>(expected).unwrap(), report);
 }
+
+#[test]
+fn what_a_proxy_refuses_is_not_programmed() {
+    let verdict = |object: &str, condition: &str| Verdict {
+        object: object.to_owned(),
+        generation: 1,
+        condition: condition.to_owned(),
+        status: true,
+        reason: "Programmed".to_owned(),
+        message: "sent".to_owned(),
+    };
+    let refused = TypeStatus {
+        kind: "listener".to_owned(),
+        resources: 1,
+        sent: None,
+        accepted: None,
+        state: State::Rejected,
+        error: Some("no such thing".to_owned()),
+        since_seconds: 0.0,
+    };
+    let proxy = Proxy {
+        id: "a".to_owned(),
+        role: Role::Sidecar,
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        foreign: false,
+        identity: None,
+        certificate: None,
+        connected_seconds: 0.0,
+        applied_generation: 0,
+        types: vec![refused],
+    };
+    let said = [verdict("Pod shop/web", "Programmed"), verdict("Pod shop/other", "Programmed")];
+    let conditions = applied(said.to_vec(), std::slice::from_ref(&proxy));
+    assert!(!conditions[0].status && conditions[0].message.contains("no such thing"), "{conditions:?}");
+    assert_eq!(conditions[1], said[1]);
+    let synced = TypeStatus { state: State::Synced, ..proxy.types[0].clone() };
+    assert_eq!(applied(said.to_vec(), &[Proxy { types: vec![synced], ..proxy }]), said);
+}

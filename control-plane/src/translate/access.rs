@@ -3,23 +3,25 @@
 //! Which policies hold for a workload, in one place for every kind of listener: of a Pod those that select it by label, by a Service in front
 //! of it, by its namespace, or from the root namespace; of a Gateway those that target it, its namespace's, and the root namespace's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sidegate_xds::envoy::config::listener::v3::Filter;
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 
-use super::verdict::{ACCEPTED, Problem, Subject, Verdicts, name_of};
+use super::verdict::{Subject, Verdicts};
 use super::{endpoint, service};
 use crate::model::access::external::{ExternalAuthorizationPolicy, Protocol};
 use crate::model::access::{AuthorizationPolicy, JwtPolicy, ROOT_NAMESPACE, Selector};
 use crate::model::policy::TargetRef;
 use crate::model::{Name, View};
 
+mod reach;
 mod authorization;
 mod token;
 mod external;
+mod budget;
 mod rule;
 mod principal;
 mod permission;
@@ -42,6 +44,15 @@ pub(super) enum Place<'a> {
         /// The port.
         port: u16,
     },
+}
+
+/// Who peers are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mesh<'a> {
+    /// The mesh's own.
+    pub(super) trust_domain: &'a str,
+    /// The ids of its Gateways, whose word on who the client is counts; `None` where no peer can prove who it is.
+    pub(super) gateways: Option<&'a [String]>,
 }
 
 impl Place<'_> {
@@ -68,43 +79,89 @@ pub(super) struct Access<'a> {
 }
 
 impl<'a> Access<'a> {
-    /// Every policy of the view, and what is to be said of each.
-    pub(super) fn new(view: &'a View, verdicts: &mut Verdicts) -> Self {
+    /// Every policy of the view.
+    pub(super) fn new(view: &'a View) -> Self {
         let authorization = view.authorization_policies.values().map(|policy| &**policy).collect();
         let tokens = view.jwt_policies.values().map(|policy| &**policy).collect();
         let external = view.external_authorization_policies.values().map(|policy| &**policy).collect();
-        let access = Self { authorization, tokens, external };
-        for policy in &access.authorization {
-            let subject = Subject::new("AuthorizationPolicy", &policy.metadata);
-            examine(view, &subject, &policy.metadata, &policy.spec.target_refs, verdicts);
-        }
-        for policy in &access.tokens {
-            let subject = Subject::new("JWTPolicy", &policy.metadata);
-            token::examine(view, &subject, policy, verdicts);
-            examine(view, &subject, &policy.metadata, &policy.spec.target_refs, verdicts);
-        }
-        for policy in &access.external {
-            let subject = Subject::new(external::KIND, &policy.metadata);
-            external::examine(view, &subject, policy, verdicts);
-            examine(view, &subject, &policy.metadata, &policy.spec.target_refs, verdicts);
-        }
-        access
+        Self { authorization, tokens, external }
     }
 
-    /// The HTTP filters of a place, in their order: who says so, who else is asked, what is audited, denied, allowed.
-    pub(super) fn http(&self, view: &View, trust_domain: &str, place: Place<'_>) -> Vec<HttpFilter> {
+    /// What is to be said of each policy, after what was noted where it is sent to.
+    pub(super) fn conclude(&self, view: &View, verdicts: &mut Verdicts) {
+        for policy in &self.authorization {
+            let subject = Subject::new(authorization::KIND, &policy.metadata);
+            let spec = &policy.spec;
+            reach::examine(
+                view,
+                &subject,
+                &policy.metadata,
+                &spec.target_refs,
+                spec.selector.as_ref(),
+                verdicts,
+            );
+        }
+        for policy in &self.tokens {
+            let subject = Subject::new(token::KIND, &policy.metadata);
+            let spec = &policy.spec;
+            token::examine(view, &subject, policy, verdicts);
+            reach::examine(
+                view,
+                &subject,
+                &policy.metadata,
+                &spec.target_refs,
+                spec.selector.as_ref(),
+                verdicts,
+            );
+        }
+        for policy in &self.external {
+            let subject = Subject::new(external::KIND, &policy.metadata);
+            let spec = &policy.spec;
+            external::examine(view, &subject, policy, verdicts);
+            reach::examine(
+                view,
+                &subject,
+                &policy.metadata,
+                &spec.target_refs,
+                spec.selector.as_ref(),
+                verdicts,
+            );
+        }
+    }
+
+    /// The HTTP filters of a place, in their order: who says so, who else is asked, what is audited, denied, allowed. What cannot be sent as
+    /// it is written stands there in a form that lets nothing through, and a verdict says so.
+    pub(super) fn http(
+        &self,
+        view: &View,
+        mesh: Mesh<'_>,
+        place: Place<'_>,
+        verdicts: &mut Verdicts,
+    ) -> Vec<HttpFilter> {
         let mut filters: Vec<HttpFilter> =
-            token::filter(view, &self.tokens_at(view, place)).into_iter().collect();
+            token::filter(view, &self.tokens_at(view, place), verdicts).into_iter().collect();
         filters.extend(external::http(&self.external_at(view, place)));
-        filters.extend(authorization::http(&self.authorization_at(view, place), trust_domain, place));
+        filters.extend(authorization::http(&self.authorization_at(view, place), mesh, place, verdicts));
         filters
     }
 
     /// The network filters of a place where bytes are opaque.
-    pub(super) fn network(&self, view: &View, trust_domain: &str, place: Place<'_>) -> Vec<Filter> {
+    pub(super) fn network(
+        &self,
+        view: &View,
+        mesh: Mesh<'_>,
+        place: Place<'_>,
+        verdicts: &mut Verdicts,
+    ) -> Vec<Filter> {
+        let tokens = token::network(&self.tokens_at(view, place));
         let external = external::network(&self.external_at(view, place));
-        let own = authorization::network(&self.authorization_at(view, place), trust_domain, place);
-        external.into_iter().chain(own).collect()
+        let own = authorization::network(&self.authorization_at(view, place), mesh, place, verdicts);
+        tokens.into_iter().chain(external).chain(own).collect()
+    }
+
+    /// Whether tokens are looked at here: then what a Service says of its port may not keep requests from being seen.
+    pub(super) fn reads_tokens(&self, view: &View, place: Place<'_>) -> bool {
+        !self.tokens_at(view, place).is_empty()
     }
 
     /// The Service ports that are asked about requests at a place.
@@ -198,40 +255,4 @@ fn is_behind(view: &View, pod: &Pod, port: u16, service: &Name, section: Option<
             });
             named && endpoint::target_port(pod, candidate) == Some(port)
         })
-}
-
-/// Says whether the policy's targets are there.
-fn examine(
-    view: &View,
-    subject: &Subject,
-    metadata: &ObjectMeta,
-    targets: &[TargetRef],
-    verdicts: &mut Verdicts,
-) {
-    let namespace = name_of(metadata).namespace;
-    for (index, target) in targets.iter().enumerate() {
-        let name = Name::new(namespace.as_str(), target.name.as_str());
-        let sections = match target.kind.as_str() {
-            "Gateway" => view.gateways.get(&name).map(|_| BTreeSet::new()),
-            _ => view.services.get(&name).map(|object| {
-                let ports = service::ports(object);
-                ports
-                    .flat_map(|(number, port)| [Some(number.to_string()), port.name.clone()])
-                    .flatten()
-                    .collect()
-            }),
-        };
-        let missing = match (sections, &target.section_name) {
-            (None, _) => Some(format!("{} {name} does not exist: nobody is protected by it", target.kind)),
-            (Some(sections), Some(section)) if !sections.contains(section) => {
-                Some(format!("{} {name} has no section {section:?} that a policy could target", target.kind))
-            }
-            _ => None,
-        };
-        if let Some(text) = missing {
-            let problem = Problem::new("TargetNotFound", format!("spec.targetRefs[{index}]: {text}"));
-            verdicts.note(subject, ACCEPTED, problem);
-        }
-    }
-    verdicts.conclude(subject, &[(ACCEPTED, Problem::new("Accepted", "in force"))]);
 }

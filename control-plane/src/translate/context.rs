@@ -8,13 +8,15 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rustc_hash::FxHashMap;
 use sidegate_xds::envoy::config::listener::v3::Filter;
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
+use sidegate_xds::spiffe::SpiffeId;
 
-use super::access::{Access, Place};
+use super::access::{Access, Mesh, Place};
+use super::gateway::CONTROLLER;
 use super::mode::Modes;
 use super::policy::Policies;
 use super::verdict::Verdicts;
 use super::{service, workload};
-use crate::model::{Name, Scope, Trust, View};
+use crate::model::{Name, Scope, Trust, View, account};
 
 /// The view and its look-ups.
 pub(super) struct World<'a> {
@@ -24,6 +26,8 @@ pub(super) struct World<'a> {
     /// Who vouches for whom; `None` where there is no mutual TLS, because nobody does or because the proxy has not proven itself.
     pub(super) trust: Option<&'a Trust>,
     pub(super) modes: Modes<'a>,
+    /// The ids of our Gateways.
+    gateways: Vec<String>,
     slices: FxHashMap<Name, Vec<&'a EndpointSlice>>,
     pods: FxHashMap<IpAddr, Vec<&'a Pod>>,
     /// Service ports that some GRPCRoute sends to, or that a policy asks by gRPC: they speak HTTP/2 whatever else they say.
@@ -56,9 +60,10 @@ impl<'a> World<'a> {
         Self {
             view,
             policies: Policies::new(view, verdicts),
-            access: Access::new(view, verdicts),
+            access: Access::new(view),
             trust,
             modes: Modes::new(view, verdicts),
+            gateways: trust.map_or_else(Vec::new, |trust| gateways(view, trust)),
             slices,
             pods,
             grpc: grpc_backends(view),
@@ -66,18 +71,19 @@ impl<'a> World<'a> {
     }
 
     /// Whose ids the policies mean that name a namespace or a service account.
-    fn trust_domain(&self) -> &'a str {
-        self.trust.map_or(TRUST_DOMAIN, |trust| &trust.trust_domain)
+    fn mesh(&self) -> Mesh<'_> {
+        let trust_domain = self.trust.map_or(TRUST_DOMAIN, |trust| &trust.trust_domain);
+        Mesh { trust_domain, gateways: self.trust.map(|_| &*self.gateways) }
     }
 
     /// The filters that say who may ask for what at a place.
-    pub(super) fn access_at(&self, place: Place<'_>) -> Vec<HttpFilter> {
-        self.access.http(self.view, self.trust_domain(), place)
+    pub(super) fn access_at(&self, place: Place<'_>, verdicts: &mut Verdicts) -> Vec<HttpFilter> {
+        self.access.http(self.view, self.mesh(), place, verdicts)
     }
 
     /// The filters that say who may connect where bytes are opaque.
-    pub(super) fn access_by_connection(&self, place: Place<'_>) -> Vec<Filter> {
-        self.access.network(self.view, self.trust_domain(), place)
+    pub(super) fn access_by_connection(&self, place: Place<'_>, verdicts: &mut Verdicts) -> Vec<Filter> {
+        self.access.network(self.view, self.mesh(), place, verdicts)
     }
 
     /// The Service ports that requests at a place are asked about: the proxy needs their clusters.
@@ -115,6 +121,17 @@ impl<'a> World<'a> {
     pub(super) fn speaks_h2(&self, name: &Name, number: u16, port: &ServicePort) -> bool {
         service::declares_h2(port) || self.grpc.contains(&(name.clone(), number))
     }
+}
+
+fn gateways(view: &View, trust: &Trust) -> Vec<String> {
+    let ours = view.gateways.iter().filter(|(_, gateway)| {
+        let class = view.gateway_classes.get(&gateway.spec.gateway_class_name);
+        class.is_some_and(|class| class.spec.controller_name == CONTROLLER)
+    });
+    let ids = ours.filter_map(|(name, gateway)| {
+        SpiffeId::workload(&trust.trust_domain, &name.namespace, account::of_gateway(gateway)).ok()
+    });
+    ids.map(|id| id.as_str().to_owned()).collect()
 }
 
 fn grpc_backends(view: &View) -> BTreeSet<(Name, u16)> {

@@ -266,7 +266,7 @@ impl Port<'_, '_> {
             return self.terminate(build, hosts, resources);
         }
         let (mut filters, virtual_hosts) = self.limit(build, hosts);
-        filters.access = build.world.access_at(self.place());
+        filters.access = build.world.access_at(self.place(), &mut build.verdicts);
         build.clusters.extend(build.world.asked_at(self.place()));
         let name = format!("{}/{}", self.gateway, self.number);
         let listener = listener::gateway(&name, self.addresses, self.number, filters);
@@ -289,7 +289,7 @@ impl Port<'_, '_> {
             let own = hosts.iter().filter(|(owner, _)| *owner == index);
             let mut virtual_hosts: Vec<VirtualHost> = own.map(|(_, host)| host.clone()).collect();
             let mut filters = self.limit_listener(build, index, &virtual_hosts);
-            filters.access = build.world.access_at(self.place());
+            filters.access = build.world.access_at(self.place(), &mut build.verdicts);
             let others = self.listeners.iter().filter(|other| here(other) && other.name != listener.name);
             virtual_hosts
                 .extend(https::misdirected(&virtual_hosts, others.map(|other| other.hostname.clone())));

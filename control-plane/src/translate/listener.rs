@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use sidegate_xds::envoy::config::core::v3::{TrafficDirection, TransportSocket};
+use sidegate_xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use sidegate_xds::envoy::config::core::v3::{HttpProtocolOptions, TrafficDirection, TransportSocket};
 use sidegate_xds::envoy::config::listener::v3::{
     AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
     filter::ConfigType as FilterConfig, listener_filter::ConfigType as ListenerFilterConfig,
@@ -59,11 +60,7 @@ impl Filters {
 
 /// A port of a Gateway, with its route table by RDS under the listener's name.
 pub(super) fn gateway(name: &str, addresses: &[IpAddr], port: u16, filters: Filters) -> Listener {
-    let manager = HttpConnectionManager {
-        use_remote_address: wire::boolean(true),
-        route_specifier: Some(by_rds(name)),
-        ..manager(name, filters, &["websocket"])
-    };
+    let manager = at_edge(name, filters);
     on_addresses(addresses, port, listener(name, TrafficDirection::Inbound, &manager))
 }
 
@@ -89,14 +86,24 @@ pub(super) fn terminating(name: &str, addresses: &[IpAddr], port: u16, chains: V
 
 /// What serves the routes of one HTTPS listener. `verified`: clients have shown a certificate, and the app may know whose.
 pub(super) fn over_tls(name: &str, filters: Filters, verified: bool) -> Filter {
-    let manager = HttpConnectionManager {
-        use_remote_address: wire::boolean(true),
-        route_specifier: Some(by_rds(name)),
-        ..manager(name, filters, &["websocket"])
-    };
+    let manager = at_edge(name, filters);
     let manager =
         if verified { names_client(manager, ForwardClientCertDetails::SanitizeSet) } else { manager };
     serving(&manager)
+}
+
+/// Where requests come from outside: the client is whoever connects, and no header gets past what is taken off by being spelled with `_`,
+/// which many an application reads as `-`.
+fn at_edge(name: &str, filters: Filters) -> HttpConnectionManager {
+    HttpConnectionManager {
+        use_remote_address: wire::boolean(true),
+        common_http_protocol_options: Some(HttpProtocolOptions {
+            headers_with_underscores_action: HeadersWithUnderscoresAction::DropHeader.into(),
+            ..HttpProtocolOptions::default()
+        }),
+        route_specifier: Some(by_rds(name)),
+        ..manager(name, filters, &["websocket"])
+    }
 }
 
 /// What serves HTTP in front of a sidecar's app. `verified`: the client is one of the mesh, and says who asked it.

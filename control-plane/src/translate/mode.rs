@@ -196,7 +196,7 @@ fn behind<'a>(view: &'a View, name: &Name) -> Result<Vec<(&'a Name, &'a Pod)>, P
 }
 
 /// The first of a list, and how many more there are.
-fn bounded(items: &[String]) -> String {
+pub(super) fn bounded(items: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = items.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     match items.len().saturating_sub(SHOWN) {

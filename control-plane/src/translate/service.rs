@@ -46,6 +46,15 @@ pub(super) fn declares_opaque(port: &ServicePort) -> bool {
     matches!(first, Some("tcp" | "tls" | "https"))
 }
 
+/// Whether the port says that what it carries is HTTP in the clear, of whatever version.
+pub(super) fn declares_http(port: &ServicePort) -> bool {
+    if let Some(protocol) = port.app_protocol.as_deref() {
+        return declares_h2(port) || matches!(protocol, "http" | "kubernetes.io/ws" | "grpc-web");
+    }
+    let first = port.name.as_deref().and_then(|name| name.split('-').next());
+    declares_h2(port) || first == Some("http")
+}
+
 /// The labels of the Pods that the Service stands for, if it has any.
 pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())

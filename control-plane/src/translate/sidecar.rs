@@ -1,6 +1,6 @@
 //! Everything a Pod's sidecar needs: listeners in front of its app, its outbound proxy, and a cluster for every Service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::{Pod, ServicePort};
@@ -16,13 +16,14 @@ use sidegate_xds::resource::{ResourceType, to_any};
 
 use super::access::Place;
 use super::context::Build;
+use super::fronts::Fronts;
 use super::inbound::{self, Intake};
 use super::listener::{self, Filters};
 use super::mesh::{self, MeshRoutes};
 use super::policy::RATE_LIMIT_FILTER;
 use super::verdict::{ACCEPTED, PROGRAMMED, Problem, Subject};
 use super::virtual_host::host;
-use super::{canonical, cluster, endpoint, hostname, retry, service, wire, workload};
+use super::{canonical, cluster, hostname, retry, service, wire, workload};
 use crate::model::Name;
 use crate::model::policy::MeshTlsMode;
 use crate::snapshot::Resources;
@@ -77,13 +78,14 @@ fn inbound(
         };
         build.names_roots |= intake != Intake::Plaintext;
         let (world, place) = (&build.world, Place::Pod { pod, port: app });
+        let verdicts = &mut build.verdicts;
         let port = inbound::Port {
             app,
             sidecar,
             intake,
             opaque: fronts.opaque,
-            access: world.access_at(place),
-            access_by_connection: world.access_by_connection(place),
+            access: world.access_at(place, verdicts),
+            access_by_connection: world.access_by_connection(place, verdicts),
             denied: world.trust.map_or(&[], |trust| &trust.denied),
         };
         let asked = world.asked_at(place);
@@ -122,37 +124,6 @@ fn intake(build: &Build<'_>, name: &Name, app: u16) -> Result<Intake, Problem> {
             );
             Err(Problem::new("Pending", text))
         }
-    }
-}
-
-/// What the Services in front of an app port say of it.
-#[derive(Clone, Copy, Default)]
-struct Fronts {
-    /// It speaks HTTP/2.
-    h2: bool,
-    /// It does not speak HTTP, or not in the clear.
-    opaque: bool,
-}
-
-impl Fronts {
-    fn of(build: &Build<'_>, name: &Name, pod: &Pod, app: u16) -> Self {
-        let world = &build.world;
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let mut fronts = Self::default();
-        for (service, object) in &world.view.services {
-            let selects = |selector: &BTreeMap<String, String>| {
-                selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-            };
-            if service.namespace != name.namespace || !service::selector(object).is_some_and(selects) {
-                continue;
-            }
-            let leads_here = |port: &ServicePort| endpoint::target_port(pod, port) == Some(app);
-            for (number, port) in service::ports(object).filter(|(_, port)| leads_here(port)) {
-                fronts.h2 |= world.speaks_h2(service, number, port);
-                fronts.opaque |= service::declares_opaque(port);
-            }
-        }
-        fronts
     }
 }
 

@@ -18,3 +18,5 @@ mod modes;
 mod mutual;
 mod policies;
 mod property;
+mod reach;
+mod tokens;

@@ -2,6 +2,7 @@
 //!
 //! What is not understood refuses the resource: a rule that is left out would allow what it was to deny, or the other way round.
 
+use sidegate_xds::bounds::{self, MOST_REGEXES, MOST_RULES};
 use sidegate_xds::envoy::config::rbac::v3 as wire;
 use sidegate_xds::envoy::config::rbac::v3::rbac::audit_logging_options::AuditCondition;
 use sidegate_xds::envoy::extensions::filters::http::rbac::v3 as http;
@@ -36,11 +37,8 @@ struct Budget {
     regexes: usize,
 }
 
-/// Rules of one filter, in all.
-const MOST_RULES: usize = 65_536;
-
-/// Regular expressions of one filter: each may take a megabyte.
-const MOST_REGEXES: usize = 1_024;
+// The index has room for as many as control planes are told of.
+const _: () = assert!(MOST_POLICIES == bounds::MOST_POLICIES);
 
 /// Rules within rules.
 const MOST_DEPTH: usize = 32;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use sidegate_xds::bounds::may_be_written;
 use sidegate_xds::envoy::config::core::v3 as wire;
 use sidegate_xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 
@@ -66,7 +67,7 @@ fn addition(option: &wire::HeaderValueOption) -> Result<Option<HeaderAddition>, 
 
 /// `Host` and pseudo-headers are not header fields to change: routes have actions for them (Envoy refuses them too).
 pub(crate) fn name(text: &str) -> Result<HeaderName, Problem> {
-    if text.starts_with(':') || text.eq_ignore_ascii_case("host") {
+    if !may_be_written(text) {
         return fail(format!("{text} must not be changed here: use a host or path rewrite"));
     }
     text.parse().map_err(|_| Problem::new(format!("{text:?} is not a header name")))

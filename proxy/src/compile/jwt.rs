@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
+use sidegate_xds::bounds::{self, MOST_PROVIDERS};
 use sidegate_xds::envoy::config::core::v3 as core;
 use sidegate_xds::envoy::config::core::v3::http_uri::HttpUpstreamType;
 use sidegate_xds::envoy::extensions::filters::http::jwt_authn::v3 as wire;
@@ -31,8 +32,8 @@ pub(crate) fn compile(any: &Any, buckets: &mut Buckets) -> Result<Jwt, Problem> 
     unsupported(&[("filter_state_rules", wire.filter_state_rules.is_some())])?;
     let mut names: Vec<&str> = wire.providers.keys().map(String::as_str).collect();
     names.sort_unstable();
-    if names.len() > MOST {
-        return fail(format!("has more than {MOST}")).at("providers");
+    if names.len() > MOST_PROVIDERS {
+        return fail(format!("has more than {MOST_PROVIDERS}")).at("providers");
     }
     let providers = names.iter().map(|name| {
         let provider = wire.providers.get(*name).ok_or_else(|| Problem::new("is required"))?;
@@ -300,8 +301,8 @@ impl Scope<'_> {
     }
 }
 
-/// Providers of one filter.
-const MOST: usize = 64;
+const _: () = assert!(LONGEST_JWKS == bounds::LONGEST_JWKS);
+
 /// How long keys are good when nothing is said (Envoy's default), and the bounds of what may be said.
 const CACHE: Duration = Duration::from_secs(600);
 const SHORTEST: Duration = Duration::from_millis(100);

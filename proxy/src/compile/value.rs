@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
+use sidegate_xds::bounds::{LARGEST_PROGRAM, LONGEST_PATTERN};
 use sidegate_xds::envoy::config::core::v3 as core;
 use sidegate_xds::envoy::r#type::matcher::v3 as matcher;
 use sidegate_xds::envoy::r#type::v3 as kind;
@@ -131,12 +132,9 @@ fn build(pattern: &str) -> Result<Regex, Problem> {
     if pattern.len() > LONGEST_PATTERN {
         return Err(Problem::new(format!("is longer than {LONGEST_PATTERN} bytes")).at("regex"));
     }
-    let regex = regex::RegexBuilder::new(pattern).size_limit(1 << 20).build();
+    let regex = regex::RegexBuilder::new(pattern).size_limit(LARGEST_PROGRAM).build();
     regex.map_err(|error| Problem::new(error.to_string().replace('\n', " ")).at("regex"))
 }
-
-/// Reading a pattern takes time and memory too, before its program's size is known.
-const LONGEST_PATTERN: usize = 64 * 1024;
 
 /// `StringMatcher`.
 pub(crate) fn string_match(wire: &matcher::StringMatcher) -> Result<StringMatch, Problem> {

@@ -1,12 +1,11 @@
-//! AuthorizationPolicy and JWTPolicy. A policy that means something else than its author thinks is worse than none: whatever is in
+//! AuthorizationPolicy. A policy that means something else than its author thinks is worse than none: whatever is in
 //! doubt refuses the object.
 
 use std::net::IpAddr;
 
-use super::names;
 use super::policy::targets;
 use super::tree::{Node, Report};
-use crate::model::access::Attribute;
+use crate::model::access::{Attribute, LISTS, PathTemplate, sent_template};
 
 /// Checks an AuthorizationPolicy.
 pub(super) fn authorization_policy(root: &Node<'_>, report: &mut Report) {
@@ -86,11 +85,52 @@ fn source(node: &Node<'_>, report: &mut Report) {
         node.get(field).items().for_each(|value| block(&value, report));
     }
     for field in ["serviceAccounts", "notServiceAccounts"] {
-        for value in node.get(field).items() {
-            if value.text().is_some_and(|text| text.contains('*') || text.matches('/').count() > 1) {
-                report.refuse(&value, "write NAMESPACE/NAME or NAME, without wildcards");
-            }
-        }
+        node.get(field).items().for_each(|value| account(&value, report));
+    }
+    for field in ["principals", "notPrincipals"] {
+        node.get(field).items().for_each(|value| wildcards(&value, report));
+    }
+    for field in ["requestPrincipals", "notRequestPrincipals"] {
+        node.get(field).items().for_each(|value| request_principal(&value, report));
+    }
+    for field in ["namespaces", "notNamespaces"] {
+        node.get(field).items().for_each(|value| namespace(&value, report));
+    }
+}
+
+/// What stands in the middle would be a star in a text that has none: it never matches, and a `DENY` would deny nobody.
+fn wildcards(value: &Node<'_>, report: &mut Report) {
+    if value.text().is_some_and(has_inner_wildcard) {
+        report.refuse(value, "`*` may stand at the beginning or at the end only");
+    }
+}
+
+/// Claims that are lists, written with spaces between.
+fn element(value: &Node<'_>, report: &mut Report) {
+    wildcards(value, report);
+    if value.text().is_some_and(|text| text.contains(char::is_whitespace)) {
+        report.refuse(value, "is several elements: the claim is a list, of which a value is one");
+    }
+}
+
+fn account(value: &Node<'_>, report: &mut Report) {
+    if value.text().is_some_and(|text| text.contains('*') || text.matches('/').count() > 1) {
+        report.refuse(value, "write NAMESPACE/NAME or NAME, without wildcards");
+    }
+}
+
+fn request_principal(value: &Node<'_>, report: &mut Report) {
+    wildcards(value, report);
+    if value.text().is_some_and(|text| !text.contains(['/', '*'])) {
+        report.refuse(value, "is no ISSUER/SUBJECT");
+    }
+}
+
+fn namespace(value: &Node<'_>, report: &mut Report) {
+    wildcards(value, report);
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'*');
+    if value.text().is_some_and(|text| !text.bytes().all(fits)) {
+        report.refuse(value, "is no name of a namespace: it has a-z, 0-9 and '-' only");
     }
 }
 
@@ -109,11 +149,7 @@ fn operation(node: &Node<'_>, report: &mut Report) {
         }
     }
     for field in ["hosts", "notHosts", "methods", "notMethods"] {
-        for value in node.get(field).items() {
-            if value.text().is_some_and(has_inner_wildcard) {
-                report.refuse(&value, "`*` may stand at the beginning or at the end only");
-            }
-        }
+        node.get(field).items().for_each(|value| wildcards(&value, report));
     }
 }
 
@@ -163,7 +199,8 @@ fn template(text: &str) -> Result<(), String> {
             return wrong("a wildcard is a segment of its own");
         }
     }
-    Ok(())
+    // What a proxy would refuse must not be sent.
+    PathTemplate::parse(&sent_template(text)).map(drop).map_err(|error| error.to_string())
 }
 
 fn port(value: &Node<'_>, report: &mut Report) {
@@ -199,64 +236,15 @@ fn condition(node: &Node<'_>, report: &mut Report) {
             match attribute {
                 Attribute::SourceIp | Attribute::RemoteIp | Attribute::DestinationIp => block(&value, report),
                 Attribute::DestinationPort => port(&value, report),
-                _ => {}
+                Attribute::Claim(ref path) if matches!(path.as_slice(), [name] if LISTS.contains(&name.as_str())) =>
+                {
+                    element(&value, report);
+                }
+                Attribute::SourceServiceAccount => account(&value, report),
+                Attribute::SourceNamespace => namespace(&value, report),
+                Attribute::RequestPrincipal => request_principal(&value, report),
+                _ => wildcards(&value, report),
             }
         }
-    }
-}
-
-/// Checks a JWTPolicy.
-pub(super) fn jwt_policy(root: &Node<'_>, report: &mut Report) {
-    let spec = root.get("spec");
-    attachment(&spec, report);
-    let rules = spec.get("jwtRules");
-    report.at_least_one(&rules);
-    report.at_most(&rules, 64);
-    report.unique(&rules, "issuer");
-    rules.items().for_each(|rule| jwt_rule(&rule, report));
-}
-
-fn jwt_rule(rule: &Node<'_>, report: &mut Report) {
-    if rule.get("issuer").text() == Some("") {
-        report.refuse(&rule.get("issuer"), "is empty");
-    }
-    let (uri, keys) = (rule.get("jwksUri"), rule.get("jwks"));
-    match (uri.exists(), keys.exists()) {
-        (true, true) => report.refuse(&keys, "jwks and jwksUri exclude each other"),
-        (false, false) => {
-            report.refuse(&keys, "either jwks (the keys) or jwksUri (where they are) is needed")
-        }
-        _ => {}
-    }
-    if uri.text().is_some_and(|text| !is_url(text)) {
-        report.refuse(&uri, "is no URL such as https://issuer.example/keys.json");
-    }
-    if let Some(text) = keys.text()
-        && let Err(problem) = key_set(text)
-    {
-        report.refuse(&keys, problem);
-    }
-    for header in rule.get("fromHeaders").items() {
-        report.text(&header.get("name"), names::HEADER_NAME);
-    }
-    report.text(&rule.get("outputPayloadToHeader"), names::HEADER_NAME);
-    for output in rule.get("outputClaimToHeaders").items() {
-        report.text(&output.get("header"), names::HEADER_NAME);
-    }
-}
-
-fn is_url(text: &str) -> bool {
-    text.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("https" | "http"))
-            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-    })
-}
-
-fn key_set(text: &str) -> Result<(), String> {
-    let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
-    match value.get("keys").and_then(serde_json::Value::as_array) {
-        Some(keys) if !keys.is_empty() => Ok(()),
-        _ => Err("is no JSON Web Key Set: {\"keys\": […]} with at least one key".to_owned()),
     }
 }

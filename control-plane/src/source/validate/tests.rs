@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod access;
+
 /// The problems of an object of which only the body matters.
 fn problems(kind: Kind, text: &str) -> Vec<(String, String)> {
     let mut value: Value = serde_yaml::from_str(text).expect("the test's own YAML");
@@ -374,90 +376,6 @@ fn policies() {
         refuses(Kind::BackendPolicy, &format!("{{spec: {{{text}}}}}"), field);
     }
     accepts(Kind::BackendPolicy, &format!("{{spec: {{{target}, limits: {{maxPendingRequests: 0}}}}}}"));
-}
-
-#[test]
-fn access_policies() {
-    for (spec, field) in [
-        ("targetRefs: [{group: '', kind: Pod, name: a}]", "spec.targetRefs[0]"),
-        ("targetRefs: [{group: '', kind: Service, name: a}], selector: {matchLabels: {}}", "spec.selector"),
-        ("selector: {}", "spec.selector.matchLabels"),
-        ("rules: [{from: []}]", "spec.rules[0].from"),
-        ("rules: [{from: [{source: {}}]}]", "spec.rules[0].from[0].source"),
-        ("rules: [{from: [{source: {principals: []}}]}]", "spec.rules[0].from[0].source.principals"),
-        ("rules: [{from: [{source: {principals: ['']}}]}]", "spec.rules[0].from[0].source.principals[0]"),
-        (
-            "rules: [{from: [{source: {ipBlocks: ['10.0.0.0/40']}}]}]",
-            "spec.rules[0].from[0].source.ipBlocks[0]",
-        ),
-        (
-            "rules: [{from: [{source: {serviceAccounts: ['a/*']}}]}]",
-            "spec.rules[0].from[0].source.serviceAccounts[0]",
-        ),
-        ("rules: [{to: [{operation: {ports: ['0']}}]}]", "spec.rules[0].to[0].operation.ports[0]"),
-        ("rules: [{to: [{operation: {methods: ['G*T']}}]}]", "spec.rules[0].to[0].operation.methods[0]"),
-        ("rules: [{to: [{operation: {paths: ['/a/*/b']}}]}]", "spec.rules[0].to[0].operation.paths[0]"),
-        ("rules: [{to: [{operation: {paths: ['/a?b']}}]}]", "spec.rules[0].to[0].operation.paths[0]"),
-        ("rules: [{to: [{operation: {paths: ['/a/../b']}}]}]", "spec.rules[0].to[0].operation.paths[0]"),
-        ("rules: [{to: [{operation: {paths: ['/a{*}']}}]}]", "spec.rules[0].to[0].operation.paths[0]"),
-        ("rules: [{to: [{operation: {paths: ['/{**}/a']}}]}]", "spec.rules[0].to[0].operation.paths[0]"),
-        ("rules: [{when: [{key: nothing, values: [a]}]}]", "spec.rules[0].when[0].key"),
-        ("rules: [{when: [{key: source.ip, values: [a]}]}]", "spec.rules[0].when[0].values[0]"),
-        ("rules: [{when: [{key: source.ip}]}]", "spec.rules[0].when[0]"),
-    ] {
-        refuses(Kind::AuthorizationPolicy, &format!("{{spec: {{{spec}}}}}"), field);
-    }
-    for spec in [
-        "",
-        "rules: [{}]",
-        "rules: [{to: [{operation: {paths: ['/a/{*}/b', '/a/{**}', '*', '/a*', '*/b']}}]}]",
-    ] {
-        accepts(Kind::AuthorizationPolicy, &format!("{{spec: {{{spec}}}}}"));
-    }
-    for (rule, field) in [
-        ("issuer: '', jwksUri: 'https://b/'", "spec.jwtRules[0].issuer"),
-        ("issuer: i", "spec.jwtRules[0].jwks"),
-        ("issuer: i, jwks: '{}'", "spec.jwtRules[0].jwks"),
-        ("issuer: i, jwksUri: 'file:///etc/passwd'", "spec.jwtRules[0].jwksUri"),
-        ("issuer: i, jwksUri: 'https://a@b/'", "spec.jwtRules[0].jwksUri"),
-        (
-            "issuer: i, jwksUri: 'https://b/', fromHeaders: [{name: 'a b'}]",
-            "spec.jwtRules[0].fromHeaders[0].name",
-        ),
-    ] {
-        refuses(Kind::JwtPolicy, &format!("{{spec: {{jwtRules: [{{{rule}}}]}}}}"), field);
-    }
-    refuses(Kind::JwtPolicy, "{spec: {jwtRules: []}}", "spec.jwtRules");
-}
-
-#[test]
-fn policies_that_ask_a_service() {
-    let backend = "backendRef: {name: authz, port: 9000}";
-    for (spec, field) in [
-        ("protocol: GRPC, http: {path: /check}", "spec.http"),
-        ("protocol: HTTP, grpc: {allowedHeaders: [a]}", "spec.grpc"),
-        ("protocol: HTTP, http: {path: check}", "spec.http.path"),
-        ("protocol: HTTP, http: {path: '/check?x'}", "spec.http.path"),
-        ("protocol: HTTP, http: {allowedHeaders: ['a b']}", "spec.http.allowedHeaders[0]"),
-        ("protocol: GRPC, forwardBody: {maxSize: 0}", "spec.forwardBody.maxSize"),
-        ("protocol: GRPC, forwardBody: {maxSize: 1048577}", "spec.forwardBody.maxSize"),
-        ("protocol: GRPC, timeout: 0s", "spec.timeout"),
-        ("protocol: GRPC, timeout: 2m", "spec.timeout"),
-        ("protocol: GRPC, timeout: soon", "spec.timeout"),
-        ("protocol: GRPC, statusOnError: 200", "spec.statusOnError"),
-        ("protocol: GRPC, selector: {}", "spec.selector.matchLabels"),
-    ] {
-        refuses(Kind::ExternalAuthorizationPolicy, &format!("{{spec: {{{backend}, {spec}}}}}"), field);
-    }
-    refuses(
-        Kind::ExternalAuthorizationPolicy,
-        "{spec: {protocol: GRPC, backendRef: {name: a, port: 0}}}",
-        "spec.backendRef.port",
-    );
-    accepts(
-        Kind::ExternalAuthorizationPolicy,
-        &format!("{{spec: {{{backend}, protocol: HTTP, http: {{path: /check}}, timeout: 500ms}}}}"),
-    );
 }
 
 #[test]

@@ -10,21 +10,27 @@ use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::
 };
 use sidegate_xds::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkRbac;
 
-use super::Place;
+use super::super::canonical;
+use super::super::verdict::{ACCEPTED, Problem, Subject, Verdicts, name_of};
+use super::budget::Budget;
 use super::rule::{self, Around};
+use super::{Mesh, Place};
+use crate::model::access::bounds::MOST_POLICIES;
 use crate::model::access::{Action, AuthorizationPolicy, DRY_RUN};
 
-use super::super::canonical;
-use super::super::verdict::name_of;
+/// The kind, in verdicts.
+pub(super) const KIND: &str = "AuthorizationPolicy";
 
 /// The filters of requests.
 pub(super) fn http(
     policies: &[&AuthorizationPolicy],
-    trust_domain: &str,
+    mesh: Mesh<'_>,
     place: Place<'_>,
+    verdicts: &mut Verdicts,
 ) -> Vec<HttpFilter> {
     let filters = ORDER.iter().filter_map(|(action, word)| {
-        let Sets { rules, shadow_rules } = sets(policies, *action, trust_domain, place, true)?;
+        let around = Around { namespace: "", mesh, place, action: *action, http: true };
+        let Sets { rules, shadow_rules } = sets(policies, around, verdicts)?;
         let config = HttpRbac {
             rules,
             shadow_rules,
@@ -45,11 +51,13 @@ pub(super) fn http(
 /// The filters of connections.
 pub(super) fn network(
     policies: &[&AuthorizationPolicy],
-    trust_domain: &str,
+    mesh: Mesh<'_>,
     place: Place<'_>,
+    verdicts: &mut Verdicts,
 ) -> Vec<Filter> {
     let filters = ORDER.iter().filter_map(|(action, word)| {
-        let Sets { rules, shadow_rules } = sets(policies, *action, trust_domain, place, false)?;
+        let around = Around { namespace: "", mesh, place, action: *action, http: false };
+        let Sets { rules, shadow_rules } = sets(policies, around, verdicts)?;
         let config = NetworkRbac {
             rules,
             shadow_rules,
@@ -79,36 +87,69 @@ struct Sets {
 }
 
 /// The rules of all policies with this action; `None` when there is nothing to say.
-fn sets(
+fn sets(policies: &[&AuthorizationPolicy], around: Around<'_>, verdicts: &mut Verdicts) -> Option<Sets> {
+    // One filter has both.
+    let mut budget = Budget::new();
+    let rules = set(policies, around, false, &mut budget, verdicts);
+    let shadow_rules = set(policies, around, true, &mut budget, verdicts);
+    (rules.is_some() || shadow_rules.is_some()).then_some(Sets { rules, shadow_rules })
+}
+
+fn set(
     policies: &[&AuthorizationPolicy],
-    action: Action,
-    trust_domain: &str,
-    place: Place<'_>,
-    http: bool,
-) -> Option<Sets> {
-    let of = |dry: bool| {
-        let chosen: Vec<_> =
-            policies.iter().filter(|policy| policy.spec.action == action && is_dry(policy) == dry).collect();
-        if chosen.is_empty() {
-            return None;
-        }
-        let mut found = HashMap::new();
-        for policy in chosen {
-            let name = name_of(&policy.metadata);
-            let around = Around { namespace: &name.namespace, trust_domain, place, action, http };
-            for (index, each) in policy.spec.rules.iter().enumerate() {
-                found.extend(
-                    rule::compile(each, around)
-                        .map(|compiled: Policy| (format!("{name}/rule/{index}"), compiled)),
-                );
+    around: Around<'_>,
+    dry: bool,
+    budget: &mut Budget,
+    verdicts: &mut Verdicts,
+) -> Option<Rbac> {
+    let action = around.action;
+    let chosen: Vec<_> =
+        policies.iter().filter(|policy| policy.spec.action == action && is_dry(policy) == dry).collect();
+    if chosen.is_empty() {
+        return None;
+    }
+    let mut found: HashMap<String, Policy> = HashMap::new();
+    // A rule that cannot be sent allows nothing; one that denies, denies everything.
+    let mut closed = None;
+    for policy in chosen {
+        let name = name_of(&policy.metadata);
+        for (index, each) in policy.spec.rules.iter().enumerate() {
+            let compiled = rule::compile(each, Around { namespace: &name.namespace, ..around });
+            let compiled = compiled.and_then(|compiled| {
+                let Some(compiled) = compiled else { return Ok(None) };
+                // One place is for what stands in for those that find none.
+                if found.len() + 1 >= MOST_POLICIES {
+                    return Err(format!("there are {MOST_POLICIES} rules or more at one place"));
+                }
+                budget.take(&compiled).map(|()| Some(compiled))
+            });
+            let name = format!("{name}/rule/{index}");
+            match compiled {
+                Ok(compiled) => found.extend(compiled.map(|compiled| (name, compiled))),
+                Err(why) => {
+                    not_sent(policy, index, &why, dry, verdicts);
+                    if action == Action::Deny && !dry {
+                        closed.get_or_insert(name);
+                    }
+                }
             }
         }
-        // Without a rule, "allow" allows nothing; the others do nothing.
-        let says = action == Action::Allow || !found.is_empty();
-        says.then(|| Rbac { action: wire_action(action).into(), policies: found, ..Rbac::default() })
+    }
+    found.extend(closed.map(|name| (name, rule::everything())));
+    // Without a rule, "allow" allows nothing; the others do nothing.
+    let says = action == Action::Allow || !found.is_empty();
+    says.then(|| Rbac { action: wire_action(action).into(), policies: found, ..Rbac::default() })
+}
+
+fn not_sent(policy: &AuthorizationPolicy, index: usize, why: &str, dry: bool, verdicts: &mut Verdicts) {
+    let instead = match policy.spec.action {
+        _ if dry => "it is not evaluated",
+        Action::Allow => "it allows nothing",
+        Action::Deny => "everything is denied there",
+        Action::Audit => "it audits nothing",
     };
-    let sets = Sets { rules: of(false), shadow_rules: of(true) };
-    (sets.rules.is_some() || sets.shadow_rules.is_some()).then_some(sets)
+    let text = format!("spec.rules[{index}] cannot be sent: {why}; {instead}");
+    verdicts.note(&Subject::new(KIND, &policy.metadata), ACCEPTED, Problem::new("NotSent", text));
 }
 
 fn is_dry(policy: &AuthorizationPolicy) -> bool {

@@ -11,7 +11,7 @@ use sidegate_xds::resource::to_any;
 
 use super::rule::{Around, terms, terms_of};
 use super::{principal, text};
-use crate::model::access::{Attribute, Condition, Operation};
+use crate::model::access::{Attribute, Condition, Operation, sent_template};
 
 /// The terms of one `to`; `None` when it can never match here.
 pub(super) fn operation(operation: &Operation, around: Around<'_>) -> Option<Vec<Permission>> {
@@ -34,11 +34,19 @@ pub(super) fn operation(operation: &Operation, around: Around<'_>) -> Option<Vec
     let mut all = terms(
         &operation.hosts,
         &operation.not_hosts,
-        |host| header(":authority", text::host(host)),
+        |host| {
+            if text::is_anything(host) {
+                return present(":authority");
+            }
+            any(text::host(host).into_iter().map(|matcher| header(":authority", matcher)).collect())
+        },
         any,
         not,
     );
-    let method = |method: &str| header(":method", text::matcher(method, ""));
+    let method = |method: &str| match text::is_anything(method) {
+        true => present(":method"),
+        false => header(":method", text::matcher(method, "")),
+    };
     all.extend(terms(&operation.methods, &operation.not_methods, method, any, not));
     all.extend(terms(&operation.paths, &operation.not_paths, path, any, not));
     Some(all)
@@ -72,15 +80,25 @@ fn port_fits(ports: &[String], not_ports: &[String], around: Around<'_>) -> bool
 }
 
 fn path(value: &str) -> Permission {
-    if value.contains('{') {
-        // Envoy writes `*` and `**` for what manifests write as `{*}` and `{**}`.
-        let template = value.replace("{**}", "**").replace("{*}", "*");
+    if text::is_anything(value) {
+        return present(":path");
+    }
+    if value.contains(['{', '}']) {
+        let template = sent_template(value);
         return rule(Rule::UriTemplate(TypedExtensionConfig {
             name: "envoy.path.match.uri_template.uri_template_matcher".to_owned(),
             typed_config: Some(to_any(&UriTemplateMatchConfig { path_template: template })),
         }));
     }
     rule(Rule::UrlPath(PathMatcher { rule: Some(path_matcher::Rule::Path(text::matcher(value, ""))) }))
+}
+
+fn present(name: &str) -> Permission {
+    rule(Rule::Header(HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
+        ..HeaderMatcher::default()
+    }))
 }
 
 fn header(name: &str, matcher: StringMatcher) -> Permission {

@@ -9,13 +9,14 @@ use sidegate_xds::envoy::config::route::v3::HeaderMatcher;
 use sidegate_xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use sidegate_xds::envoy::r#type::matcher::v3::{
     ListMatcher, MetadataMatcher, OrMatcher, StringMatcher, ValueMatcher, list_matcher, metadata_matcher,
-    value_matcher,
+    string_matcher::MatchPattern, value_matcher,
 };
 
+use super::Place;
 use super::rule::{Around, terms, terms_of};
 use super::token::{CLAIMS, FILTER};
 use super::{super::wire, text};
-use crate::model::access::{Attribute, Condition, Source};
+use crate::model::access::{Action, Attribute, Condition, Source};
 
 /// The terms of one `from`; `None` when it can never match here.
 pub(super) fn source(source: &Source, around: Around<'_>) -> Option<Vec<Principal>> {
@@ -36,13 +37,7 @@ pub(super) fn source(source: &Source, around: Around<'_>) -> Option<Vec<Principa
                     any,
                     not,
                 ));
-                all.extend(terms(
-                    &source.remote_ip_blocks,
-                    &source.not_remote_ip_blocks,
-                    remote_address,
-                    any,
-                    not,
-                ));
+                all.extend(of_clients(&source.remote_ip_blocks, &source.not_remote_ip_blocks, around));
             }
             Some(true) => {}
             Some(false) => return None,
@@ -59,10 +54,13 @@ pub(super) fn source(source: &Source, around: Around<'_>) -> Option<Vec<Principa
 
 /// The terms of a condition on the caller.
 pub(super) fn condition(attribute: &Attribute, condition: &Condition, around: Around<'_>) -> Vec<Principal> {
+    if *attribute == Attribute::RemoteIp {
+        return of_clients(&condition.values, &condition.not_values, around);
+    }
     let make = |value: &str| match attribute {
         Attribute::Header(name) => header(name, value),
         Attribute::SourceIp => direct_address(value),
-        Attribute::RemoteIp => remote_address(value),
+        Attribute::RemoteIp => never(),
         Attribute::SourceNamespace => of_namespace(value, around),
         Attribute::SourcePrincipal => peer(value),
         Attribute::SourceServiceAccount => of_account(value, around),
@@ -88,7 +86,7 @@ const SCHEME: &str = "spiffe://";
 
 /// A namespace of the mesh's own trust domain: a namespace of the same name elsewhere is another one.
 fn of_namespace(value: &str, around: Around<'_>) -> Principal {
-    let domain = around.trust_domain;
+    let domain = around.mesh.trust_domain;
     if !value.contains('*') {
         return authenticated(text::matcher(&format!("{domain}/ns/{value}/sa/*"), SCHEME));
     }
@@ -99,7 +97,7 @@ fn of_namespace(value: &str, around: Around<'_>) -> Principal {
 
 fn of_account(value: &str, around: Around<'_>) -> Principal {
     let (namespace, account) = value.split_once('/').unwrap_or((around.namespace, value));
-    authenticated(wire::exactly(&format!("{SCHEME}{}/ns/{namespace}/sa/{account}", around.trust_domain)))
+    authenticated(wire::exactly(&format!("{SCHEME}{}/ns/{namespace}/sa/{account}", around.mesh.trust_domain)))
 }
 
 fn authenticated(name: StringMatcher) -> Principal {
@@ -110,8 +108,29 @@ fn direct_address(value: &str) -> Principal {
     range(value).map_or_else(never, |range| id(Identifier::DirectRemoteIp(range)))
 }
 
-fn remote_address(value: &str) -> Principal {
-    range(value).map_or_else(never, |range| id(Identifier::RemoteIp(range)))
+/// The terms of clients' addresses. Anybody can write `x-forwarded-for`: at a sidecar only Gateways are believed. What another says denies,
+/// and it allows nothing by itself.
+fn of_clients(values: &[String], not_values: &[String], around: Around<'_>) -> Vec<Principal> {
+    let denies = around.action != Action::Allow;
+    let mut all = terms(values, &[], |value| remote_address(value, around, denies), any, not);
+    all.extend(terms(&[], not_values, |value| remote_address(value, around, !denies), any, not));
+    all
+}
+
+/// Whether the client is in a block; `easily`: one of two that say so will do, where it is not certain who is right.
+fn remote_address(value: &str, around: Around<'_>, easily: bool) -> Principal {
+    let Some(block) = range(value) else { return never() };
+    let told = id(Identifier::RemoteIp(block.clone()));
+    let (Place::Pod { .. }, Some(gateways)) = (around.place, around.mesh.gateways) else { return told };
+    let believed = || any(gateways.iter().map(|gateway| authenticated(wire::exactly(gateway))).collect());
+    let itself = id(Identifier::DirectRemoteIp(block));
+    let both = |ids| id(Identifier::AndIds(Set { ids }));
+    match (gateways.is_empty(), easily) {
+        (true, true) => any(vec![told, itself]),
+        (true, false) => both(vec![told, itself]),
+        (false, true) => any(vec![told, both(vec![itself, not(believed())])]),
+        (false, false) => both(vec![told, any(vec![itself, believed()])]),
+    }
 }
 
 /// An address or a block of addresses.
@@ -125,43 +144,99 @@ pub(super) fn range(value: &str) -> Option<CidrRange> {
 }
 
 fn header(name: &str, value: &str) -> Principal {
+    let specifier = match text::is_anything(value) {
+        true => HeaderMatchSpecifier::PresentMatch(true),
+        false => HeaderMatchSpecifier::StringMatch(text::matcher(value, "")),
+    };
     id(Identifier::Header(HeaderMatcher {
         name: name.to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text::matcher(value, ""))),
+        header_match_specifier: Some(specifier),
         ..HeaderMatcher::default()
     }))
 }
 
-/// `<issuer>/<subject>`; an issuer may have slashes, a subject has none here.
+/// `<issuer>/<subject>` as one text. Claims are two, and both may have slashes: so it is one of the ways to part the text at a slash.
 fn request_principal(value: &str) -> Principal {
-    let part = |name: &str, value: &str| claim(&[name.to_owned()], value);
-    match value.rsplit_once('/') {
-        Some((issuer, subject)) => {
-            id(Identifier::AndIds(Set { ids: vec![part("iss", issuer), part("sub", subject)] }))
-        }
-        // `*`, `abc*` and `*abc` without a slash say something of one end only.
-        None if value.starts_with('*') && value.len() > 1 => part("sub", value),
-        None => id(Identifier::AndIds(Set { ids: vec![part("iss", value), part("sub", "*")] })),
+    let is = |name: &str, pattern: MatchPattern| said(&[name.to_owned()], exactly_this(pattern));
+    let all = |ids: Vec<Principal>| id(Identifier::AndIds(Set { ids }));
+    let parted = || value.match_indices('/').map(|(at, _)| (&value[..at], &value[at + 1..]));
+    // A token has an issuer, whatever else it has.
+    if text::is_anything(value) {
+        return said(&["iss".to_owned()], present());
     }
+    let mut ways = Vec::new();
+    if let Some(end) = value.strip_prefix('*') {
+        ways.push(is("sub", MatchPattern::Suffix(end.to_owned())));
+        for (issuer, subject) in parted() {
+            let mut both = vec![subject_is(subject)];
+            // Of any issuer, when nothing stands before the slash.
+            if let Some(end) = issuer.strip_prefix('*').filter(|end| !end.is_empty()) {
+                both.push(is("iss", MatchPattern::Suffix(end.to_owned())));
+            }
+            ways.push(if both.len() == 1 { both.remove(0) } else { all(both) });
+        }
+    } else if let Some(start) = value.strip_suffix('*') {
+        ways.push(is("iss", MatchPattern::Prefix(start.to_owned())));
+        for (issuer, subject) in parted() {
+            let issuer = is("iss", MatchPattern::Exact(issuer.to_owned()));
+            let subject = subject.trim_end_matches('*');
+            ways.push(match subject {
+                // Whoever it is, and if it is nobody.
+                "" => issuer,
+                _ => all(vec![issuer, is("sub", MatchPattern::Prefix(subject.to_owned()))]),
+            });
+        }
+    } else {
+        for (issuer, subject) in parted() {
+            ways.push(all(vec![is("iss", MatchPattern::Exact(issuer.to_owned())), subject_is(subject)]));
+        }
+    }
+    if ways.is_empty() { never() } else { any(ways) }
 }
 
-/// A claim of a valid token: a text, or a list with such a text in it.
+/// A token without a subject is as one whose subject is empty.
+fn subject_is(subject: &str) -> Principal {
+    let path = ["sub".to_owned()];
+    let same = said(&path, exactly_this(MatchPattern::Exact(subject.to_owned())));
+    if subject.is_empty() { any(vec![same, not(said(&path, present()))]) } else { same }
+}
+
+/// A claim of a valid token: a text, or a list with such a text in it; `*` is whatever it is.
 fn claim(path: &[String], value: &str) -> Principal {
+    let one = match text::is_anything(value) {
+        true => present(),
+        false => matches(value_matcher::MatchPattern::StringMatch(text::matcher(value, ""))),
+    };
+    let listed = matches(value_matcher::MatchPattern::ListMatch(Box::new(ListMatcher {
+        match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(one.clone()))),
+    })));
+    said(path, matches(value_matcher::MatchPattern::OrMatch(OrMatcher { value_matchers: vec![one, listed] })))
+}
+
+fn exactly_this(pattern: MatchPattern) -> ValueMatcher {
+    let text = StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() };
+    matches(value_matcher::MatchPattern::StringMatch(text))
+}
+
+fn present() -> ValueMatcher {
+    matches(value_matcher::MatchPattern::PresentMatch(true))
+}
+
+fn matches(pattern: value_matcher::MatchPattern) -> ValueMatcher {
+    ValueMatcher { match_pattern: Some(pattern) }
+}
+
+/// What a valid token says at a place.
+fn said(path: &[String], value: ValueMatcher) -> Principal {
     let segment = |key: &str| metadata_matcher::PathSegment {
         segment: Some(metadata_matcher::path_segment::Segment::Key(key.to_owned())),
     };
-    let matches = |pattern| ValueMatcher { match_pattern: Some(pattern) };
-    let text = matches(value_matcher::MatchPattern::StringMatch(text::matcher(value, "")));
-    let listed = matches(value_matcher::MatchPattern::ListMatch(Box::new(ListMatcher {
-        match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(text.clone()))),
-    })));
-    let either = value_matcher::MatchPattern::OrMatch(OrMatcher { value_matchers: vec![text, listed] });
     let path = std::iter::once(CLAIMS).chain(path.iter().map(String::as_str)).map(segment).collect();
     id(Identifier::SourcedMetadata(SourcedMetadata {
         metadata_matcher: Some(MetadataMatcher {
             filter: FILTER.to_owned(),
             path,
-            value: Some(matches(either)),
+            value: Some(value),
             invert: false,
         }),
         metadata_source: MetadataSource::Dynamic.into(),

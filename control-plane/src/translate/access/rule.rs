@@ -2,7 +2,7 @@
 
 use sidegate_xds::envoy::config::rbac::v3::{Permission, Policy, Principal, permission, principal};
 
-use super::{Place, permission as permissions, principal as principals};
+use super::{Mesh, Place, permission as permissions, principal as principals};
 use crate::model::access::{Action, Attribute, Condition, Rule};
 
 /// What a rule is compiled for.
@@ -10,8 +10,8 @@ use crate::model::access::{Action, Attribute, Condition, Rule};
 pub(super) struct Around<'a> {
     /// The policy's namespace: the one of service accounts that are named without any.
     pub(super) namespace: &'a str,
-    /// The mesh's own.
-    pub(super) trust_domain: &'a str,
+    /// Who peers are.
+    pub(super) mesh: Mesh<'a>,
     /// Where it is enforced.
     pub(super) place: Place<'a>,
     /// What a match means: it decides what becomes of conditions on requests where there are only bytes.
@@ -28,13 +28,28 @@ impl Around<'_> {
     }
 }
 
-/// A rule that can match at this place.
-pub(super) fn compile(rule: &Rule, around: Around<'_>) -> Option<Policy> {
+/// What matches whatever is asked for, by whomever.
+pub(super) fn everything() -> Policy {
+    Policy {
+        permissions: vec![all_rules(Vec::new())],
+        principals: vec![all_ids(Vec::new())],
+        ..Policy::default()
+    }
+}
+
+/// The rule, if it can match at this place; an error when nobody can say what it means.
+pub(super) fn compile(rule: &Rule, around: Around<'_>) -> Result<Option<Policy>, String> {
+    let mut conditions = Vec::with_capacity(rule.when.len());
+    for condition in &rule.when {
+        conditions.push((Attribute::parse(&condition.key)?, condition));
+    }
+    Ok(of_terms(rule, &conditions, around))
+}
+
+fn of_terms(rule: &Rule, conditions: &[(Attribute, &Condition)], around: Around<'_>) -> Option<Policy> {
     let mut everywhere = Vec::new();
     let mut everybody = Vec::new();
-    for condition in &rule.when {
-        // A key that cannot be read refused the object; here it would make the rule wider.
-        let attribute = Attribute::parse(&condition.key).ok()?;
+    for (attribute, condition) in conditions {
         if let (true, Some(unseen)) = (attribute.is_of_requests(), around.unseen()) {
             if unseen {
                 continue;
@@ -43,9 +58,9 @@ pub(super) fn compile(rule: &Rule, around: Around<'_>) -> Option<Policy> {
         }
         match attribute {
             Attribute::DestinationIp | Attribute::DestinationPort | Attribute::Sni => {
-                everywhere.extend(permissions::condition(&attribute, condition, around)?);
+                everywhere.extend(permissions::condition(attribute, condition, around)?);
             }
-            _ => everybody.extend(principals::condition(&attribute, condition, around)),
+            _ => everybody.extend(principals::condition(attribute, condition, around)),
         }
     }
     let permissions =

@@ -2,30 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use sidegate_xds::envoy::config::listener::v3::filter;
 use sidegate_xds::envoy::config::rbac::v3::{Permission, Principal, permission, principal};
 use sidegate_xds::envoy::config::route::v3::HeaderMatcher;
 use sidegate_xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
-use sidegate_xds::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
-use sidegate_xds::envoy::extensions::filters::http::jwt_authn::v3::jwt_provider::JwksSourceSpecifier;
 use sidegate_xds::envoy::extensions::filters::http::rbac::v3::Rbac;
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use sidegate_xds::envoy::r#type::matcher::v3::{StringMatcher, path_matcher, string_matcher::MatchPattern};
 use sidegate_xds::resource::from_any;
 
-use super::fixture::{GATEWAY, SERVICES, Shown, gateway, sidecar};
+use super::fixture::{GATEWAY, SERVICES, Shown, gateway, secure_sidecar, sidecar};
 
-const POD: &str = "---\nkind: Pod\nmetadata: {name: web-1, namespace: shop, labels: {app: web}, annotations: {sidegate.dev/inbound: '8080:15006,9090:15007'}}\n\
+pub(super) const POD: &str = "---\nkind: Pod\nmetadata: {name: web-1, namespace: shop, labels: {app: web}, annotations: {sidegate.dev/inbound: '8080:15006,9090:15007'}}\n\
     spec: {containers: []}\nstatus: {podIP: 10.0.0.1}\n\
     ---\nkind: Service\nmetadata: {name: front, namespace: shop}\nspec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}\n";
 
-fn policy(namespace: &str, name: &str, spec: &str) -> String {
+pub(super) fn policy(namespace: &str, name: &str, spec: &str) -> String {
     format!(
         "---\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
     )
 }
 
-fn at_pod(policies: &str) -> Shown {
+pub(super) fn at_pod(policies: &str) -> Shown {
     sidecar(&(POD.to_owned() + policies), "shop", "web-1")
 }
 
@@ -39,7 +38,7 @@ fn filters(manager: &HttpConnectionManager) -> BTreeMap<String, Rbac> {
 }
 
 /// Each rule at the app's port as text: `action name: permissions | principals`.
-fn rules(shown: &Shown, sidecar_port: u16) -> Vec<String> {
+pub(super) fn rules(shown: &Shown, sidecar_port: u16) -> Vec<String> {
     let manager = shown.manager(&format!("inbound|{sidecar_port}||"));
     let mut lines = Vec::new();
     for (action, filter) in filters(&manager) {
@@ -119,6 +118,9 @@ fn principal(principal: &Principal) -> String {
 }
 
 fn header(matcher: &HeaderMatcher) -> String {
+    if let Some(HeaderMatchSpecifier::PresentMatch(true)) = &matcher.header_match_specifier {
+        return format!("{} is there", matcher.name);
+    }
     let Some(HeaderMatchSpecifier::StringMatch(value)) = &matcher.header_match_specifier else {
         panic!("{matcher:?}")
     };
@@ -161,7 +163,7 @@ fn every_field_of_a_rule_becomes_a_term() {
         ),
         (
             "{from: [{source: {requestPrincipals: ['https://i/x/me']}}]}",
-            "any | (payload.iss & payload.sub)".to_owned(),
+            format!("any | [{}]", ["(payload.iss & payload.sub)"; 4].join(" ")),
         ),
         (
             "{to: [{operation: {methods: [GET], notPaths: [/a, '/b*', '/c/{*}']}}]}",
@@ -170,6 +172,11 @@ fn every_field_of_a_rule_becomes_a_term() {
         (
             "{to: [{operation: {hosts: ['*.example']}}]}",
             ":authority /(?i).*\\.example\\.?(:[0-9]+)?/ | any".to_owned(),
+        ),
+        (
+            "{to: [{operation: {hosts: [a.b, 'c*']}}]}",
+            "[[:authority a.b :authority a.b:… :authority a.b.:… :authority a.b.] :authority c…] | any"
+                .to_owned(),
         ),
         (
             "{to: [{operation: {ports: ['8080']}}], when: [{key: connection.sni, values: [x]}]}",
@@ -183,6 +190,37 @@ fn every_field_of_a_rule_becomes_a_term() {
     ] {
         let shown = at_pod(&policy("shop", "p", &format!("{{rules: [{spec}]}}")));
         assert_eq!(rules(&shown, 15006), [format!("allow shop/p/rule/0: {expected}")], "{spec}");
+    }
+}
+
+#[test]
+fn only_gateways_are_believed_about_clients() {
+    let rule = "{from: [{source: {remoteIpBlocks: [10.0.0.0/8], notRemoteIpBlocks: ['10.1.0.1']}}]}";
+    let at = |gateways: &str, action: &str| {
+        let policy = policy("shop", "p", &format!("{{action: {action}, rules: [{rule}]}}"));
+        let shown = secure_sidecar(&(POD.to_owned() + "---\n" + gateways + &policy), "shop", "web-1");
+        let listener = shown.listener("inbound|15006||");
+        let chain = listener.filter_chains.iter().find(|chain| chain.name == "plaintext").unwrap();
+        let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!() };
+        let rules = filters(&from_any(any).unwrap()).into_values().next().unwrap().rules.unwrap();
+        rules.policies["shop/p/rule/0"].principals.iter().map(principal).collect::<Vec<_>>().join(" ")
+    };
+    let gateway = "spiffe://mesh.test/ns/edge/sa/public";
+    let (client, itself) = ("client 10.0.0.0", "10.0.0.0/8");
+    let (except, except_itself) = ("client 10.1.0.1", "10.1.0.1/32");
+    assert_eq!(
+        at(GATEWAY, "DENY"),
+        format!("([{client} ({itself} & !{gateway})] & !({except} & [{except_itself} {gateway}]))")
+    );
+    assert_eq!(
+        at(GATEWAY, "ALLOW"),
+        format!("(({client} & [{itself} {gateway}]) & ![{except} ({except_itself} & !{gateway})])")
+    );
+    // Of another's Gateways nobody knows whom they believe.
+    let foreign = GATEWAY.replace("sidegate.dev/gateway-controller", "other.example/controller");
+    for gateways in ["", foreign.as_str()] {
+        assert_eq!(at(gateways, "DENY"), format!("([{client} {itself}] & !({except} & {except_itself}))"));
+        assert_eq!(at(gateways, "ALLOW"), format!("(({client} & {itself}) & ![{except} {except_itself}])"));
     }
 }
 
@@ -258,32 +296,4 @@ fn a_gateway_has_its_own_and_its_namespaces() {
 fn a_dry_run_is_evaluated_and_not_enforced() {
     let dry = "---\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop, annotations: {sidegate.dev/dry-run: 'true'}}\nspec: {action: DENY, rules: [{}]}\n";
     assert_eq!(rules(&at_pod(dry), 15006), ["dry deny shop/p/rule/0: any | any"]);
-}
-
-#[test]
-fn tokens_are_verified_before_policies_and_without_keys_none_is_valid() {
-    let jwt = "---\nkind: JWTPolicy\nmetadata: {name: t, namespace: shop}\nspec: {jwtRules: [{issuer: i, jwksUri: 'https://i/keys'}, {issuer: j, jwks: '{\"keys\":[1]}'}]}\n";
-    let shown = at_pod(
-        &(jwt.to_owned() + &policy("shop", "p", "{rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}")),
-    );
-    let manager = shown.manager("inbound|15006||");
-    assert_eq!(manager.http_filters[0].name, "envoy.filters.http.jwt_authn");
-    let Some(ConfigType::TypedConfig(any)) = &manager.http_filters[0].config_type else {
-        panic!("no config")
-    };
-    let config: JwtAuthentication = from_any(any).unwrap();
-    let keys = |name: &str| match config.providers[name].jwks_source_specifier.clone() {
-        Some(JwksSourceSpecifier::LocalJwks(source)) => format!("{:?}", source.specifier.unwrap()),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(keys("shop/t/0"), r#"InlineString("{\"keys\":[]}")"#);
-    assert_eq!(keys("shop/t/1"), r#"InlineString("{\"keys\":[1]}")"#);
-    assert_eq!(shown.said("JWTPolicy shop/t"), ["Accepted=false Pending"]);
-    assert!(shown.message("Pending").contains("https://i/keys"));
-}
-
-#[test]
-fn a_target_that_is_not_there_is_named() {
-    let shown = at_pod(&policy("shop", "p", "{targetRefs: [{group: '', kind: Service, name: nobody}]}"));
-    assert_eq!(shown.said("AuthorizationPolicy shop/p"), ["Accepted=false TargetNotFound"]);
 }

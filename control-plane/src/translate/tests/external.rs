@@ -108,7 +108,9 @@ fn bytes_that_are_no_requests_do_not_pass_unasked() {
     let opaque = "---\nkind: Service\nmetadata: {name: raw, namespace: shop}\nspec: {selector: {app: web}, ports: [{name: tcp-raw, port: 81, targetPort: 8080}]}\n";
     for (open, filters) in [(false, 2), (true, 1)] {
         let spec = format!("protocol: GRPC, {REFERENCE}, failOpen: {open}");
-        let shown = at_pod(&(opaque.to_owned() + GRANT + &policy("shop", &spec)));
+        // No Service says that it is HTTP.
+        let pod = POD.replace("name: http, ", "");
+        let shown = sidecar(&(pod + AUTHZ + opaque + GRANT + &policy("shop", &spec)), "shop", "web-1");
         let chain = shown.listener("inbound|15006||").default_filter_chain.unwrap();
         assert_eq!(chain.filters.len(), filters, "{open}");
         let Some(filter::ConfigType::TypedConfig(any)) = &chain.filters[0].config_type else { panic!() };

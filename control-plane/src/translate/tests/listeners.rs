@@ -292,3 +292,11 @@ fn what_is_wrong_with_a_route_is_said_even_where_it_is_not_in_force() {
     assert_eq!(good.said("HTTPRoute shop/web")[1], "ResolvedRefs=true ResolvedRefs");
     assert!(good.0.resources.clusters.is_empty());
 }
+
+#[test]
+fn a_gateway_drops_headers_that_are_spelled_with_underscores() {
+    let manager = gateway(&(GATEWAY.to_owned() + SERVICES)).manager("edge/public/80");
+    let options = manager.common_http_protocol_options.unwrap_or_default();
+    // DROP_HEADER
+    assert_eq!(options.headers_with_underscores_action, 2);
+}

@@ -10,6 +10,7 @@ use sidegate_xds::envoy::extensions::path::r#match::uri_template::v3::UriTemplat
 use sidegate_xds::envoy::extensions::rbac::principals::mtls_authenticated::v3 as mtls;
 use sidegate_xds::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use sidegate_xds::envoy::r#type::matcher::v3 as matcher;
+use sidegate_xds::path_template::PathTemplate;
 use wire::permission::Rule as Permitted;
 use wire::principal::Identifier;
 
@@ -212,8 +213,10 @@ fn template(wire: &core::TypedExtensionConfig, budget: &Budget) -> Result<Rule, 
         return not_supported(wire);
     };
     let config: UriTemplateMatchConfig = decode(any)?;
-    match Template::parse(&config.path_template) {
-        Ok(template) => Ok(Rule::Path(Box::new(PathTest::Template(template)))),
+    match PathTemplate::parse(&config.path_template) {
+        Ok(PathTemplate { segments, rest }) => {
+            Ok(Rule::Path(Box::new(PathTest::Template(Template::new(segments, rest)))))
+        }
         Err(error) => fail(format!("{:?} {error}", config.path_template)).at("path_template"),
     }
 }

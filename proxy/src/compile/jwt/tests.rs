@@ -122,3 +122,14 @@ fn refusals_say_what_and_where() {
         assert!(refused.contains(wanted), "{refused}");
     }
 }
+
+#[test]
+fn key_sets_have_as_many_keys_as_control_planes_are_told_of() {
+    use sidegate_xds::bounds::MOST_KEYS;
+    let keys = |count: usize| {
+        let keys = vec![r#"{\"kty\":\"RSA\"}"#; count].join(",");
+        read(&format!("providers: {{p: {{local_jwks: {{inline_string: \"{{\\\"keys\\\":[{keys}]}}\"}}}}}}"))
+    };
+    keys(MOST_KEYS).unwrap();
+    assert!(keys(MOST_KEYS + 1).unwrap_err().contains("more than 100 keys"));
+}
