@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::files;
 use crate::authn::Authenticator;
 use crate::authn::leaf::{self, Anchors, AnchorsError};
 use crate::authn::refusal::Refusals;
@@ -57,6 +58,8 @@ pub(super) struct Security {
     pub(super) refusals: Refusals,
     authenticator: Authenticator,
     anchors: watch::Receiver<Arc<Anchors>>,
+    /// How many the process may open.
+    files: usize,
     shown: watch::Receiver<Arc<ca::Serving>>,
 }
 
@@ -75,7 +78,8 @@ impl Security {
         let shown = authority.serving(ServerNames { dns: Vec::new(), addresses }).await?;
         let refusals = Refusals::default();
         let authenticator = Authenticator::new(tokens, reviewer, anchors.clone(), refusals.clone());
-        Ok(Self { authority, listener, refusals, authenticator, anchors, shown })
+        let files = files::raise_limit();
+        Ok(Self { authority, listener, refusals, authenticator, anchors, files, shown })
     }
 
     /// Serves both services on the port, for as long as it is polled.
@@ -85,9 +89,10 @@ impl Security {
         views: watch::Receiver<Arc<View>>,
         ending: watch::Receiver<bool>,
     ) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
-        let discovery = discovery.secured(self.authenticator.clone(), views);
-        let certificates = CertificateService::new(self.authenticator, Arc::new(self.authority));
-        let door = Door::new(self.shown, self.anchors, self.refusals);
+        let discovery = discovery.secured(self.authenticator.clone(), views.clone());
+        let certificates =
+            CertificateService::new(self.authenticator, Arc::new(self.authority)).renewing(views);
+        let door = Door::new(self.shown, self.anchors, self.refusals).within(self.files);
         secure::serve(self.listener, door, discovery, certificates, ending)
     }
 }
