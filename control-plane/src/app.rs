@@ -1,5 +1,6 @@
 //! `sidegate serve`: creates every task of the control plane and hands each its ends; the only room that knows all.
 
+mod files;
 mod findings;
 mod security;
 

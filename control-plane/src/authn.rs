@@ -7,6 +7,8 @@ pub mod leaf;
 pub mod refusal;
 pub mod review;
 mod session;
+pub(crate) mod shares;
+mod standing;
 mod subject;
 pub mod tokens;
 #[cfg(test)]
@@ -14,7 +16,6 @@ pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use http::HeaderMap;
@@ -23,8 +24,10 @@ use tokio::sync::watch;
 
 use leaf::{Anchors, Chain};
 use refusal::{Reason, Refusal, Refusals};
-use review::Reviewer;
+use review::{Asker, Reviewer};
 pub use session::{Caller, Proof, Session, TOKEN_GRACE, WallClock};
+use standing::Seats;
+pub use standing::Standing;
 pub use subject::Subject;
 use tokens::{ISSUER, Proven, TokenKey};
 
@@ -35,8 +38,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The certificates that it showed, verified at the handshake.
     pub chain: Option<Chain>,
-    /// Whether it has proven on this connection who it is; a connection of nobody is not kept.
-    pub known: Arc<AtomicBool>,
+    /// What it has shown on this connection; a connection of nobody is not kept.
+    pub standing: Arc<Standing>,
 }
 
 /// Finds out who calls. Clones share everything.
@@ -51,6 +54,7 @@ struct Parts {
     anchors: watch::Receiver<Arc<Anchors>>,
     refusals: Refusals,
     clock: WallClock,
+    seats: Seats,
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -79,7 +83,9 @@ impl Authenticator {
         refusals: Refusals,
         clock: WallClock,
     ) -> Self {
-        Self { parts: Arc::new(Parts { tokens, reviewer, anchors, refusals, clock }) }
+        Self {
+            parts: Arc::new(Parts { tokens, reviewer, anchors, refusals, clock, seats: Seats::default() }),
+        }
     }
 
     /// Where refusals are counted and logged.
@@ -98,15 +104,21 @@ impl Authenticator {
         what: &str,
     ) -> Result<Session, Refusal> {
         let address = peer.map(|peer| peer.address);
-        let caller = self.identify(headers, peer).await.inspect_err(|refusal| {
+        self.open(headers, peer).await.inspect_err(|refusal| {
             self.parts.refusals.note(refusal, address, what);
-        })?;
-        if let Some(peer) = peer {
-            peer.known.store(true, Ordering::Relaxed);
-        }
-        let chain = caller.leaf().and_then(|_| peer.and_then(|peer| peer.chain.clone()));
-        let anchors = self.parts.anchors.clone();
-        Ok(Session::new(caller, chain, address, anchors, Arc::clone(&self.parts.clock)))
+        })
+    }
+
+    async fn open(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Session, Refusal> {
+        let caller = self.identify(headers, peer).await?;
+        let session = |caller: Caller| {
+            let chain = caller.leaf().and_then(|_| peer.and_then(|peer| peer.chain.clone()));
+            let (anchors, clock) = (self.parts.anchors.clone(), Arc::clone(&self.parts.clock));
+            Session::new(caller, chain, peer.map(|peer| peer.address), anchors, clock)
+        };
+        let Some(peer) = peer else { return Ok(session(caller)) };
+        self.parts.seats.take(&peer.standing, session(caller.clone()), peer.address.ip())?;
+        Ok(session(caller).on(peer.standing.call()))
     }
 
     async fn identify(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Caller, Refusal> {
@@ -118,15 +130,15 @@ impl Authenticator {
             None => None,
         };
         let proven = match token {
-            Some(token) => self.prove(token, now).await.map(Some),
+            Some(token) => self.prove(token, now, peer, leaf.is_some()).await.map(Some),
             None => Ok(None),
         };
         let caller = match (leaf, proven) {
             (None, Ok(None)) => return Err(no_proof()),
-            (Some(leaf), Ok(None)) => Caller { identity: leaf.identity.clone(), proof: Proof::Leaf(leaf) },
+            (Some(leaf), Ok(None)) => Caller::by_leaf(leaf, false),
             // A certificate is enough by itself, and whoever has it could leave the old token out: it adds nothing, and takes nothing.
             (Some(leaf), Err(refusal)) if refusal.reason == Reason::TokenExpired => {
-                Caller { identity: leaf.identity.clone(), proof: Proof::Leaf(leaf) }
+                Caller::by_leaf(leaf, false)
             }
             (_, Err(refusal)) => return Err(refusal),
             (leaf, Ok(Some(proven))) => {
@@ -135,10 +147,10 @@ impl Authenticator {
                     Some(leaf) if leaf.identity != identity => {
                         return Err(disagreement(&leaf.identity, &identity));
                     }
-                    Some(leaf) => Caller { identity, proof: Proof::Leaf(leaf) },
+                    Some(leaf) => Caller::by_leaf(leaf, true),
                     None => {
                         let proof = Proof::Token { expires: proven.expires, pod: proven.subject.pod };
-                        Caller { identity, proof }
+                        Caller { identity, proof, token: true }
                     }
                 }
             }
@@ -148,13 +160,22 @@ impl Authenticator {
     }
 
     /// Our tokens are ours to judge and nobody else sees them; all others are the API server's.
-    async fn prove(&self, token: &str, now: SystemTime) -> Result<Proven, Refusal> {
+    async fn prove(
+        &self,
+        token: &str,
+        now: SystemTime,
+        peer: Option<&Peer>,
+        known: bool,
+    ) -> Result<Proven, Refusal> {
         let claim = bearer::peek(token)?;
         if claim.iss == ISSUER {
             return self.parts.tokens.verify(token, now);
         }
         match &self.parts.reviewer {
-            Some(reviewer) => reviewer.review(token, claim.exp, now).await,
+            Some(reviewer) => {
+                let asker = Asker::new(peer, known);
+                reviewer.review(token, claim.exp, now, &asker).await
+            }
             None => Err(Refusal::new(
                 Reason::TokenIssuer,
                 "the token is not this control plane's own, and it knows no Kubernetes API server to ask: make one with `sidegate token`, or start `sidegate serve` with --token-review",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::files;
 use crate::authn::Authenticator;
 use crate::authn::leaf::{self, Anchors, AnchorsError};
 use crate::authn::refusal::Refusals;
@@ -60,6 +61,8 @@ pub(super) struct Security {
     authenticator: Authenticator,
     streams_per_identity: usize,
     anchors: watch::Receiver<Arc<Anchors>>,
+    /// How many the process may open.
+    files: usize,
     shown: secure::Shown,
 }
 
@@ -84,7 +87,8 @@ impl Security {
         };
         let refusals = Refusals::default();
         let authenticator = Authenticator::new(tokens, reviewer, anchors.clone(), refusals.clone());
-        Ok(Self { certifier, listener, refusals, authenticator, streams_per_identity, anchors, shown })
+        let files = files::raise_limit();
+        Ok(Self { certifier, listener, refusals, authenticator, streams_per_identity, anchors, files, shown })
     }
 
     /// Serves both services on the port, for as long as it is polled.
@@ -94,13 +98,14 @@ impl Security {
         views: watch::Receiver<Arc<View>>,
         ending: watch::Receiver<bool>,
     ) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
-        let discovery = discovery.secured(self.authenticator.clone(), views, self.streams_per_identity);
+        let discovery =
+            discovery.secured(self.authenticator.clone(), views.clone(), self.streams_per_identity);
         let authority: Arc<dyn issue::Authority> = match self.certifier {
             Certifier::Own(authority) => Arc::new(authority),
             Certifier::External(external) => Arc::new(external),
         };
-        let certificates = CertificateService::new(self.authenticator, authority);
-        let door = Door::new(self.shown, self.anchors, self.refusals);
+        let certificates = CertificateService::new(self.authenticator, authority).renewing(views);
+        let door = Door::new(self.shown, self.anchors, self.refusals).within(self.files);
         secure::serve(self.listener, door, discovery, certificates, ending)
     }
 }

@@ -72,6 +72,8 @@ pub enum Reason {
     RequestForbidden,
     /// Too many certificates of one identity.
     CertificateLimit,
+    /// A certificate was to be renewed by itself alone, and nothing runs as its account.
+    AccountUnused,
     /// The authority cannot sign now.
     AuthorityUnavailable,
     /// The handshake was not finished in time.
@@ -130,6 +132,7 @@ impl Reason {
             Self::Request => "request",
             Self::RequestForbidden => "request-forbidden",
             Self::CertificateLimit => "certificate-limit",
+            Self::AccountUnused => "account-unused",
             Self::AuthorityUnavailable => "authority-unavailable",
             Self::HandshakeTimeout => "handshake-timeout",
             Self::HandshakeFailed => "handshake-failed",
@@ -165,6 +168,7 @@ impl Reason {
             | Self::NodeChanged
             | Self::ForeignSecret
             | Self::Impersonation
+            | Self::AccountUnused
             | Self::RequestForbidden => Class::PermissionDenied,
             Self::Request => Class::InvalidArgument,
             // A stream that outlived its proof is to come back with the next one, which is the same caller's.

@@ -2,6 +2,7 @@
 //!
 //! Whatever goes wrong on the way, nobody is let in by it.
 
+mod budget;
 mod cache;
 mod client;
 #[cfg(test)]
@@ -11,12 +12,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::refusal::{Reason, Refusal};
 use super::subject::Subject;
 use super::tokens::{self, AUDIENCE, Proven};
+pub(super) use budget::Asker;
+use budget::Budget;
 use cache::Cache;
 use client::Client;
 pub use client::ReviewerError;
@@ -37,7 +39,7 @@ pub struct ReviewSettings {
 pub struct Reviewer {
     client: Client,
     cache: Cache,
-    places: Semaphore,
+    budget: Budget,
 }
 
 #[derive(Serialize)]
@@ -65,6 +67,7 @@ struct Review {
 #[serde(default)]
 struct Status {
     authenticated: bool,
+    error: Option<String>,
     audiences: Vec<String>,
     user: User,
 }
@@ -90,7 +93,7 @@ impl Reviewer {
     /// What is wrong with them.
     pub fn new(settings: &ReviewSettings) -> Result<Self, ReviewerError> {
         let client = Client::new(settings)?;
-        Ok(Self { client, cache: Cache::default(), places: Semaphore::new(AT_ONCE) })
+        Ok(Self { client, cache: Cache::default(), budget: Budget::default() })
     }
 
     /// Who a token speaks for; `expires` is what the token says of its end.
@@ -102,29 +105,34 @@ impl Reviewer {
         token: &str,
         expires: Option<u64>,
         now: SystemTime,
+        asker: &Asker<'_>,
     ) -> Result<Proven, Refusal> {
         // Every token of a workload ends; one that says it does not is nothing that Kubernetes would give to a Pod.
-        let expires = UNIX_EPOCH + Duration::from_secs(expires.ok_or_else(tokens::malformed)?);
+        // The number is anybody's, so that it may be no time at all.
+        let expires = expires.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        let expires = expires.ok_or_else(tokens::malformed)?;
         let Ok(left) = expires.duration_since(now) else { return Err(tokens::expired()) };
         let proven = |subject| Proven { subject, expires };
         if let Some(known) = self.cache.find(token, Instant::now()) {
             return known.map(proven);
         }
-        let answer = timeout(LIMIT, self.ask(token))
+        let answer = timeout(LIMIT, self.ask(token, asker))
             .await
             .unwrap_or_else(|_| Err(unavailable(format!("no answer within {} seconds", LIMIT.as_secs()))));
         match &answer {
             // That nobody could answer says nothing about the token.
-            Err(refusal) if refusal.reason == Reason::ReviewUnavailable => {}
-            Err(_) => self.cache.keep(token, answer.clone(), Instant::now() + NEGATIVE_LIFE),
+            Err(refusal) if matches!(refusal.reason, Reason::ReviewUnavailable | Reason::Overload) => {}
+            Err(_) => {
+                asker.doubt();
+                self.cache.keep(token, answer.clone(), Instant::now() + NEGATIVE_LIFE);
+            }
             Ok(_) => self.cache.keep(token, answer.clone(), Instant::now() + POSITIVE_LIFE.min(left)),
         }
         answer.map(proven)
     }
 
-    async fn ask(&self, token: &str) -> Result<Subject, Refusal> {
-        // The semaphore is never closed.
-        let _place = self.places.acquire().await.map_err(|error| unavailable(error.to_string()))?;
+    async fn ask(&self, token: &str, asker: &Asker<'_>) -> Result<Subject, Refusal> {
+        let _place = self.budget.place(asker).await?;
         let question = Question {
             api_version: "authentication.k8s.io/v1",
             kind: "TokenReview",
@@ -140,7 +148,8 @@ impl Reviewer {
 }
 
 fn judge(status: Status) -> Result<Subject, Refusal> {
-    if !status.authenticated {
+    // Who says both yes and no has not said yes.
+    if !status.authenticated || status.error.is_some_and(|error| !error.is_empty()) {
         return Err(Refusal::new(
             Reason::TokenRejected,
             format!(
@@ -168,9 +177,6 @@ const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 /// How long the API server may take, all in all.
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// How many questions may be under way.
-const AT_ONCE: usize = 16;
 
 /// How long an answer is used again: a token that was revoked is good for so long at most (battery G5).
 const POSITIVE_LIFE: Duration = Duration::from_secs(60);

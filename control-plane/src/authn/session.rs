@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::leaf::{Anchors, Chain, Leaf};
 use super::refusal::{Reason, Refusal};
+use super::standing::Call;
 
 /// The wall clock. Certificates and tokens end by it, whatever the machine did meanwhile.
 pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -21,6 +22,8 @@ pub struct Caller {
     pub identity: SpiffeId,
     /// By what.
     pub proof: Proof,
+    /// Whether a token was shown that is good today, alone or beside a certificate.
+    pub token: bool,
 }
 
 /// What an identity was proven by.
@@ -38,6 +41,11 @@ pub enum Proof {
 }
 
 impl Caller {
+    /// The holder of a certificate, which `token` vouches for too or does not.
+    pub(crate) fn by_leaf(leaf: Leaf, token: bool) -> Self {
+        Self { identity: leaf.identity.clone(), proof: Proof::Leaf(leaf), token }
+    }
+
     /// The certificate that it showed.
     pub fn leaf(&self) -> Option<&Leaf> {
         match &self.proof {
@@ -55,6 +63,8 @@ pub struct Session {
     peer: Option<SocketAddr>,
     anchors: watch::Receiver<Arc<Anchors>>,
     clock: WallClock,
+    /// Counts on the connection for as long as the call goes on.
+    _call: Option<Call>,
 }
 
 impl std::fmt::Debug for Session {
@@ -71,7 +81,12 @@ impl Session {
         anchors: watch::Receiver<Arc<Anchors>>,
         clock: WallClock,
     ) -> Self {
-        Self { caller, chain, peer, anchors, clock }
+        Self { caller, chain, peer, anchors, clock, _call: None }
+    }
+
+    /// The same, for as long as a call goes on.
+    pub(super) fn on(self, call: Call) -> Self {
+        Self { _call: Some(call), ..self }
     }
 
     #[cfg(test)]
@@ -87,6 +102,19 @@ impl Session {
     /// Where it calls from.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
+    }
+
+    /// Whether the caller is still who it was, between two calls.
+    pub(super) fn holds(&mut self) -> bool {
+        let now = (self.clock)();
+        if self.left(now).is_none() {
+            return false;
+        }
+        if !self.anchors.has_changed().unwrap_or(false) {
+            return true;
+        }
+        let anchors = Arc::clone(&self.anchors.borrow_and_update());
+        self.judge(&anchors, now).is_ok()
     }
 
     /// Resolves when the caller is no longer who it was: with the reason. May be dropped and asked again at any time.
@@ -114,7 +142,7 @@ impl Session {
     fn left(&self, now: SystemTime) -> Option<Duration> {
         let end = match &self.caller.proof {
             Proof::Leaf(leaf) => leaf.not_after,
-            Proof::Token { expires, .. } => *expires + TOKEN_GRACE,
+            Proof::Token { expires, .. } => expires.checked_add(TOKEN_GRACE)?,
         };
         end.duration_since(now).ok().filter(|left| !left.is_zero())
     }

@@ -48,7 +48,7 @@ impl Setting {
         Peer {
             address: "192.0.2.1:4000".parse().unwrap(),
             chain: says.map(|says| self.root.chain(says)),
-            known: Arc::default(),
+            standing: Arc::default(),
         }
     }
 
@@ -73,7 +73,7 @@ async fn a_token_or_a_certificate_or_both_of_one_identity() {
     let by_token = setting.call(Some(&token), &stranger).await.unwrap();
     assert_eq!(by_token.caller().identity.as_str(), WEB);
     assert_eq!(by_token.caller().proof, Proof::Token { expires: at(NOW + 600), pod: None });
-    assert!(stranger.known.load(Ordering::Relaxed), "its connection is somebody's now");
+    assert!(stranger.standing.is_known(), "its connection is somebody's now");
     let by_leaf = setting.call(None, &setting.peer(Some(&says))).await.unwrap();
     assert_eq!(by_leaf.caller().identity.as_str(), WEB);
     assert_eq!(by_leaf.caller().leaf().unwrap().not_after, at(NOW + 3600));
@@ -96,7 +96,7 @@ async fn g5_whoever_proves_nothing_is_refused_and_counted() {
     // {"iss":"kubernetes","exp":4000000000}: nobody is there to ask.
     let foreign = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIiwiZXhwIjo0MDAwMDAwMDAwfQ.x";
     assert_eq!(reason(setting.call(Some(foreign), &stranger).await), Reason::TokenIssuer);
-    assert!(!stranger.known.load(Ordering::Relaxed));
+    assert!(!stranger.standing.is_known());
     for counted in [Reason::NoProof, Reason::TokenMalformed, Reason::TwoTokens, Reason::TokenIssuer] {
         assert_eq!(setting.authenticator.refusals().count(counted), 1, "{counted:?}");
     }

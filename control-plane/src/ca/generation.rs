@@ -125,7 +125,7 @@ impl Generation {
     }
 }
 
-/// When the issuing key has ended while nobody looked, the root can make another one.
+/// When the issuing key has ended while nobody looked, or has not begun, the root can make another one.
 impl Generation {
     /// Whether the root's key is in the folder and its certificate still holds, while the issuing one does not.
     pub(super) fn may_renew(directory: &Directory, fingerprint: &str, at: &Moment<'_>) -> bool {
@@ -134,7 +134,9 @@ impl Generation {
         let (root, issuing) = (text(&root), text(&issuing));
         let facts = |text: &str| certificate::only(text).and_then(|der| Facts::read(&der));
         let valid = facts(&root).is_ok_and(|facts| facts.check_authority("the root", at.now).is_ok());
-        valid && certificate::key(&root).is_ok() && facts(&issuing).is_ok_and(|facts| facts.until <= at.now)
+        // Made while the clock was ahead, it begins in the future: that is no reason to stand still until then.
+        let over = |facts: Facts| facts.until <= at.now || at.now < facts.from;
+        valid && certificate::key(&root).is_ok() && facts(&issuing).is_ok_and(over)
     }
 
     /// Makes and keeps a new issuing key.
@@ -149,7 +151,12 @@ impl Files {
     /// Keeps both; the generation counts only when `authority.json` names it.
     pub(super) fn save(&self, directory: &Directory, fingerprint: &str) -> Result<(), CaError> {
         let (root, issuing) = names(fingerprint);
-        directory.write(&root, &self.root)?;
+        // The same root given by flags comes without its key, which is nowhere else than here.
+        let has_key = |text: &str| text.contains("PRIVATE KEY");
+        let kept = directory.read(&root)?;
+        if !kept.is_some_and(|kept| has_key(&kept) && !has_key(&self.root)) {
+            directory.write(&root, &self.root)?;
+        }
         directory.write(&issuing, &self.issuing)
     }
 

@@ -229,6 +229,6 @@ const BACKDATED: u64 = 60;
 /// How short a leaf may be; a shorter one would expire between two clocks.
 const SHORTEST: Duration = Duration::from_secs(60);
 
-/// How many live leaves there may be, and one identity may have.
+/// How many live leaves there may be, and one identity may have: so few that it takes many who ask without end to use all up.
 const LEAF_LIMIT: usize = 200_000;
-const IDENTITY_LIMIT: usize = 20_000;
+const IDENTITY_LIMIT: usize = 2_500;

@@ -30,10 +30,22 @@ pub(super) struct Journal {
     torn: bool,
 }
 
-/// Reads what lives, and begins a file with nothing else in it.
-pub(super) fn open(directory: &Directory, now: u64, grace: u64) -> Result<(Ledger, Journal), CaError> {
+/// Reads what lives, and begins a file with nothing else in it. Only a folder that has given out nothing may have none.
+pub(super) fn open(
+    directory: &Directory,
+    now: u64,
+    grace: u64,
+    may_be_missing: bool,
+) -> Result<(Ledger, Journal), CaError> {
     let mut ledger = Ledger::default();
-    if let Some(text) = directory.read(NAME)? {
+    let text = directory.read(NAME)?;
+    if text.is_none() && !may_be_missing {
+        return Err(CaError::content(
+            &directory.file(NAME),
+            "the ledger of leaves is missing: bring it back from a backup. If it is lost, make an empty one with mode 0600, and begin no rotation of the root before every certificate that was given out has expired (--leaf-ttl): it would not wait for those",
+        ));
+    }
+    if let Some(text) = text {
         // A line without an end was being written when the process died; its leaf was never given out.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for (index, line) in whole.lines().enumerate() {

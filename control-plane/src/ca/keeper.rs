@@ -1,6 +1,6 @@
 //! What the rotation and the user's files ask for, done: on the disk first, then in memory, then for everybody to see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -66,8 +66,13 @@ impl Inner {
         let mut problems = self.look_at_files(&mut keeper);
         problems.extend(self.renew_issuing(&mut keeper, now));
         problems.extend(self.forget_revoked(&mut keeper, now));
-        let leaves = self.expire(now, keeper.rotation.phase);
-        let world = World { witnesses, leaves: &leaves };
+        let mut leaves = self.expire(now, keeper.rotation.phase);
+        // Nobody accepts the denied, whatever they trust or show: they hold up nothing.
+        let denied: BTreeSet<&str> = keeper.extra.denied.iter().map(String::as_str).collect();
+        leaves.retain(|leaf| !denied.contains(leaf.identity.as_str()));
+        let accepted = witnesses.iter().filter(|witness| !denied.contains(witness.identity.as_str()));
+        let witnesses: Vec<Witness> = accepted.cloned().collect();
+        let world = World { witnesses: &witnesses, leaves: &leaves };
         let before = keeper.rotation.clone();
         let actions = keeper.rotation.look(now, &world, &self.options.rotation);
         let due = now.saturating_sub(keeper.kept_at) >= KEEP_PACE || now < keeper.kept_at;

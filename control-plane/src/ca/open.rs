@@ -40,10 +40,12 @@ pub(super) fn open(mut options: Options) -> Result<Inner, CaError> {
     keeper.extra = extra;
     keeper::write_roots(&directory, &keeper.roots())?;
     keeper.revocations = Revocations::open(&directory)?;
-    let (mut ledger, journal) = journal::open(&directory, now, options.rotation.grace)?;
+    let begun = directory.read(BEGUN)?.is_some();
+    let (mut ledger, journal) = journal::open(&directory, now, options.rotation.grace, begun)?;
     for revoked in keeper.revocations.all() {
         ledger.revoke(&revoked.serial, revoked.at);
     }
+    directory.remove(BEGUN)?;
     let of = |root: &str| {
         let missing = || CaError::content(&directory.file(NAME), "it names no root that signs");
         keeper.generations.get(root).cloned().ok_or_else(missing)
@@ -132,8 +134,19 @@ fn first(directory: &Directory, options: &Options, at: &Moment<'_>) -> Result<Ke
             ),
         ));
     }
-    // A run that died before it wrote `authority.json` has given out nothing.
-    for name in names.iter().filter(|name| id_of(name).is_some()) {
+    let keys: Vec<&str> = names.iter().map(String::as_str).filter(|name| id_of(name).is_some()).collect();
+    // A run that died before it wrote `authority.json` has given out nothing, and has left its mark. Other keys are somebody's.
+    if directory.read(BEGUN)?.is_none() && !keys.is_empty() {
+        return Err(CaError::content(
+            directory.path(),
+            format!(
+                "it has keys ({}), but no {NAME} that says what they are for: bring that back from the same backup, or give an empty folder with --ca-dir. Nothing was changed",
+                keys.join(", ")
+            ),
+        ));
+    }
+    directory.write(BEGUN, "the first start is not over yet\n")?;
+    for name in keys {
         directory.remove(name)?;
     }
     let (generation, files) = match &options.given {
@@ -223,4 +236,7 @@ fn keeper_of(
 }
 
 /// What may be in a folder before its first authority: the lock is ours, people write the lists, and `sidegate token` may come first.
-const FIRST: &[&str] = &["lock", "denied", "crl.pem", "token-key.pem", "tokens"];
+const FIRST: &[&str] = &["lock", "denied", "crl.pem", "token-key.pem", "tokens", BEGUN];
+
+/// Stands in the folder while it gets its first authority: what is made meanwhile is nobody's yet.
+const BEGUN: &str = "first-start";

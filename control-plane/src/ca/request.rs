@@ -34,6 +34,7 @@ pub(super) fn check(pem: &str, identity: &str) -> Result<SubjectPublicKeyInfo, I
     // The key before its signature: no work for a key that is not wanted.
     let key = check_key(info.subject_pki.raw)?;
     check_strength(&info.subject_pki)?;
+    check_form(&info.subject_pki)?;
     request.verify_signature().map_err(|_| {
         malformed("its signature does not verify: it was not made with the key that it shows")
     })?;
@@ -87,6 +88,15 @@ fn check_strength(key: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> Result<(
         return Ok(());
     }
     Err(forbidden("the exponent of its RSA key is even, too large, or less than 65537"))
+}
+
+/// A point has two forms, and keys are told apart by their bytes: there is one form, so that a key is one key.
+fn check_form(key: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> Result<(), IssueError> {
+    let Ok(PublicKey::EC(point)) = key.parsed() else { return Ok(()) };
+    if point.data().first() == Some(&UNCOMPRESSED) {
+        return Ok(());
+    }
+    Err(forbidden("its key is a compressed point: send it uncompressed"))
 }
 
 fn significant_bits(number: &[u8]) -> usize {
@@ -155,6 +165,9 @@ fn forbidden(what: &str) -> IssueError {
 
 /// How long a request may be; one with an RSA key of 4,096 bits has 2 KiB.
 const REQUEST_LIMIT: usize = 16 * 1024;
+
+/// Begins an elliptic curve's point with both coordinates (SEC 1, 2.3.3).
+const UNCOMPRESSED: u8 = 4;
 
 #[cfg(test)]
 mod tests;

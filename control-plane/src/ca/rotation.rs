@@ -92,6 +92,9 @@ pub struct Rotation {
     /// Until when proxies may exist that there was no room to remember.
     #[serde(default)]
     overlooked_until: u64,
+    /// The same of single identities, which had too many.
+    #[serde(default)]
+    overlooked: BTreeMap<String, u64>,
     /// Leaves from up to then are counted against the proxies that are known.
     #[serde(default)]
     baseline: u64,
@@ -151,6 +154,7 @@ impl Rotation {
             since: now,
             seen: BTreeMap::new(),
             overlooked_until: 0,
+            overlooked: BTreeMap::new(),
             baseline: now,
             clear_since: None,
         }
@@ -161,6 +165,13 @@ impl Rotation {
     pub fn resumed(mut self, now: u64) -> Self {
         self.baseline = now;
         self.clear_since = None;
+        // An earlier version remembered a proxy by its node id alone.
+        let seen = std::mem::take(&mut self.seen).into_iter();
+        let whole = |(name, seen): (String, Seen)| {
+            let name = if name.contains(SEPARATOR) { name } else { key(&seen.identity, &seen.title, &name) };
+            (name, seen)
+        };
+        self.seen = seen.map(whole).collect();
         self
     }
 
@@ -291,28 +302,52 @@ impl Rotation {
     }
 
     fn remember(&mut self, now: u64, world: &World<'_>, settings: &Settings) {
-        self.seen.retain(|_, seen| seen.last.saturating_add(settings.leaf_life + SKEW) > now);
+        let life = settings.leaf_life + SKEW;
+        self.seen.retain(|_, seen| seen.last.saturating_add(life) > now);
+        self.overlooked.retain(|_, until| *until > now);
+        let mut of_identity: BTreeMap<String, usize> = BTreeMap::new();
+        for seen in self.seen.values() {
+            *of_identity.entry(seen.identity.clone()).or_default() += 1;
+        }
+        let mut unconfirmed: BTreeSet<String> = BTreeSet::new();
         for witness in world.witnesses {
+            let key = witness.key();
+            if !self.seen.contains_key(&key) {
+                let many = of_identity.entry(witness.identity.clone()).or_default();
+                if *many >= SEEN_OF_ONE {
+                    self.overlooked.insert(witness.identity.clone(), now + life);
+                    continue;
+                }
+                if self.seen.len() >= SEEN_LIMIT {
+                    self.overlooked_until = now + life;
+                    continue;
+                }
+                *many += 1;
+            }
             let confirmed = match (&witness.roots, &self.next) {
                 (Roots::Confirmed(roots), Some(next)) => roots.contains(next),
                 _ => false,
             };
-            if !self.seen.contains_key(&witness.proxy) && self.seen.len() >= SEEN_LIMIT {
-                self.overlooked_until = now + settings.leaf_life + SKEW;
-                continue;
+            if !confirmed {
+                unconfirmed.insert(key.clone());
             }
-            let seen = self.seen.entry(witness.proxy.clone()).or_insert_with(|| Seen {
-                title: witness.title.clone(),
-                identity: witness.identity.clone(),
-                last: now,
-                confirmed: false,
-            });
-            // A node's id may come back with another account.
-            seen.identity.clone_from(&witness.identity);
-            seen.last = now;
-            seen.confirmed = confirmed;
+            // Of two streams of one proxy both have to confirm.
+            let confirmed = !unconfirmed.contains(&key);
+            let (title, identity) = (witness.title.clone(), witness.identity.clone());
+            self.seen.insert(key, Seen { title, identity, last: now, confirmed });
         }
     }
+}
+
+impl Witness {
+    /// What it is remembered by. A node's id is free text, and another's can be taken; who it is and what it serves was proven.
+    fn key(&self) -> String {
+        key(&self.identity, &self.title, &self.proxy)
+    }
+}
+
+fn key(identity: &str, title: &str, node: &str) -> String {
+    format!("{identity}{SEPARATOR}{title}{SEPARATOR}{node}")
 }
 
 /// What is seen of the world at one moment.
@@ -324,8 +359,12 @@ pub struct World<'a> {
     pub leaves: &'a [LiveLeaf],
 }
 
-/// How many proxies are remembered.
+/// How many proxies are remembered, and of one identity.
 const SEEN_LIMIT: usize = 50_000;
+const SEEN_OF_ONE: usize = 10_000;
+
+/// Stands in no identity, no title and no node's id.
+const SEPARATOR: char = '\n';
 
 #[cfg(test)]
 mod tests;

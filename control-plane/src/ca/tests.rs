@@ -49,6 +49,10 @@ impl Scene {
     pub(super) fn pass(&self, seconds: u64) {
         self.now.fetch_add(seconds, Ordering::Relaxed);
     }
+
+    pub(super) fn back(&self, seconds: u64) {
+        self.now.fetch_sub(seconds, Ordering::Relaxed);
+    }
 }
 
 /// November 2026.

@@ -36,12 +36,14 @@ pub(super) struct Files {
     denied: PathBuf,
     /// Of each file the last good form.
     good: BTreeMap<PathBuf, Vec<String>>,
+    /// What would hold less than before, until it is seen a second time: the file may be in the middle of being written.
+    doubtful: BTreeMap<PathBuf, Vec<String>>,
 }
 
 impl Files {
     pub(super) fn new(directory: &Path, bundles: Vec<(String, PathBuf)>) -> Self {
         let (revocation, denied) = (directory.join(REVOCATION), directory.join(DENIED));
-        Self { bundles, revocation, denied, good: BTreeMap::new() }
+        Self { bundles, revocation, denied, good: BTreeMap::new(), doubtful: BTreeMap::new() }
     }
 
     /// Reads every file; gives what holds now and what is wrong.
@@ -71,6 +73,7 @@ impl Files {
             Err(error) => Err(error),
         };
         match read {
+            Ok(items) if !required => self.settle(path, items),
             Ok(items) => {
                 self.good.insert(path.to_owned(), items.clone());
                 items
@@ -80,6 +83,23 @@ impl Files {
                 self.good.get(path).cloned().unwrap_or_default()
             }
         }
+    }
+}
+
+impl Files {
+    /// What is added to a list holds at once; what is taken from it, when the list says so twice.
+    fn settle(&mut self, path: &Path, items: Vec<String>) -> Vec<String> {
+        let good = self.good.get(path).cloned().unwrap_or_default();
+        let mut all = items.clone();
+        all.extend(good.into_iter().filter(|item| !items.contains(item)));
+        if all.len() > items.len() && self.doubtful.get(path) != Some(&items) {
+            self.doubtful.insert(path.to_owned(), items);
+        } else {
+            self.doubtful.remove(path);
+            all = items;
+        }
+        self.good.insert(path.to_owned(), all.clone());
+        all
     }
 }
 

@@ -81,13 +81,14 @@ mod tests {
         let root = root("a");
         let anchors = Anchors::new(&trust(&[&root])).unwrap();
         let leaf = anchors.identify(&root.chain(&Says::default()), at(NOW)).unwrap();
-        let by_leaf = Caller { identity: WEB.parse().unwrap(), proof: Proof::Leaf(leaf) };
+        let by_leaf = Caller::by_leaf(leaf, false);
         let renewed = order(&by_leaf, "csr", Some(Duration::from_secs(60)));
         assert_eq!(renewed.proof, ca::Proof::Certificate("4711".to_owned()));
         assert_eq!(renewed.supersedes.as_deref(), Some("4711"));
         assert_eq!((renewed.identity.as_str(), renewed.ttl), (WEB, Some(Duration::from_secs(60))));
         let token = Proof::Token { expires: at(NOW), pod: None };
-        let first = order(&Caller { identity: WEB.parse().unwrap(), proof: token }, "csr", None);
+        let first = Caller { identity: WEB.parse().unwrap(), proof: token, token: true };
+        let first = order(&first, "csr", None);
         assert_eq!(first.proof, ca::Proof::Token("system:serviceaccount:shop:web".to_owned()));
         assert_eq!(first.supersedes, None);
     }

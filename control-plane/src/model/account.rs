@@ -36,6 +36,15 @@ pub fn of_scope(view: &View, scope: &Scope) -> Option<String> {
     }
 }
 
+/// Whether a Pod or a Gateway of the namespace speaks as this account.
+pub fn is_used(view: &View, namespace: &str, account: &str) -> bool {
+    let pods = view.pods.iter().filter(|(name, _)| name.namespace == namespace);
+    let gateways = view.gateways.iter().filter(|(name, _)| name.namespace == namespace);
+    pods.map(|(_, pod)| of_pod(pod))
+        .chain(gateways.map(|(_, gateway)| of_gateway(gateway)))
+        .any(|one| one == account)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -71,5 +80,7 @@ mod tests {
         assert_eq!(of_scope(&view, &scope), None);
         view.pods.insert(name, Arc::new(pod(json!({"containers": [], "serviceAccountName": "web"}))));
         assert_eq!(of_scope(&view, &scope).as_deref(), Some("web"));
+        assert!(is_used(&view, "shop", "web"));
+        assert!(!is_used(&view, "bank", "web") && !is_used(&view, "shop", "db"));
     }
 }

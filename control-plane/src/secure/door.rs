@@ -41,6 +41,8 @@ pub(super) struct Limits {
     pub(super) handshake: Duration,
     /// How long somebody may stay without having proven an identity.
     pub(super) stranger: Duration,
+    /// How often it is looked whether somebody who has is still who it was.
+    pub(super) look: Duration,
 }
 
 impl Default for Limits {
@@ -50,6 +52,7 @@ impl Default for Limits {
             connections: 10_000,
             handshake: Duration::from_secs(10),
             stranger: Duration::from_secs(30),
+            look: Duration::from_secs(5),
         }
     }
 }
@@ -61,6 +64,15 @@ impl Door {
     /// A door that shows this certificate and believes certificates under these anchors.
     pub fn new(shown: Shown, anchors: watch::Receiver<Arc<Anchors>>, refusals: Refusals) -> Self {
         Self { shown, anchors, refusals, limits: Limits::default() }
+    }
+
+    /// The same, with so few connections that files are left for everything else when the process may open so many.
+    #[must_use]
+    pub fn within(mut self, files: usize) -> Self {
+        let room = files.saturating_sub(RESERVE.min(files / 2));
+        self.limits.connections = self.limits.connections.min(room);
+        self.limits.strangers = self.limits.strangers.min(room / 4);
+        self
     }
 
     #[cfg(test)]
@@ -170,7 +182,7 @@ impl Arrival {
         };
         let refusal = match done {
             Ok(Ok(stream)) => {
-                let guest = Guest::new(stream, self.address, self.evicted, self.limits.stranger, self.place);
+                let guest = Guest::new(stream, self.address, self.evicted, &self.limits, self.place);
                 // The server may have ended meanwhile.
                 let _ = guests.send(Ok(guest)).await;
                 return;
@@ -190,5 +202,29 @@ impl Arrival {
     }
 }
 
+/// Files for everything else: the lists of the denied and the revoked, manifests, the ledger, the other ports.
+const RESERVE: usize = 512;
+
 /// How long to wait after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authn::tests::fixture::{root, trust};
+
+    #[test]
+    fn h3_connections_leave_files_for_the_list_of_the_denied() {
+        let root = root("a");
+        let anchors = Arc::new(Anchors::new(&trust(&[&root])).unwrap());
+        let serving = crate::secure::tests::shown(&root);
+        let limits = |files| {
+            let shown = watch::channel(serving.clone()).1;
+            let anchors = watch::channel(Arc::clone(&anchors)).1;
+            Door::new(shown, anchors, Refusals::default()).within(files).limits
+        };
+        assert_eq!((limits(1 << 20).connections, limits(1 << 20).strangers), (10_000, 512));
+        assert_eq!((limits(1024).connections, limits(1024).strangers), (512, 128));
+        assert_eq!(limits(256).connections, 128);
+    }
+}

@@ -1,20 +1,21 @@
-//! A connection after its handshake. It stays for as long as it wants once a call has proven an identity, and not for long before.
+//! A connection after its handshake. It stays once a call has proven an identity, for as long as that holds or a call is under way;
+//! and not for long before.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::door::Limits;
 use crate::authn::Peer;
 
 /// One connection of the TLS port.
@@ -22,15 +23,13 @@ use crate::authn::Peer;
 pub(super) struct Guest {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    /// What ends the stay of a stranger; none once it has proven who it is.
-    stay: Option<Stay>,
+    /// Ends the stay of a stranger to whom another is preferred; none once it has proven who it is.
+    evicted: Option<oneshot::Receiver<()>>,
+    /// When it is looked at next.
+    look: Pin<Box<Sleep>>,
+    /// How often it is looked at then.
+    pace: Duration,
     _place: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-struct Stay {
-    evicted: oneshot::Receiver<()>,
-    over: Pin<Box<Sleep>>,
 }
 
 impl Guest {
@@ -38,31 +37,43 @@ impl Guest {
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
         evicted: oneshot::Receiver<()>,
-        stay: Duration,
+        limits: &Limits,
         place: OwnedSemaphorePermit,
     ) -> Self {
         let (_, session) = stream.get_ref();
         let chain = session
             .peer_certificates()
             .map(|chain| chain.iter().cloned().map(|one| one.into_owned()).collect());
-        let peer = Peer { address, chain, known: Arc::new(AtomicBool::new(false)) };
-        let stay = Some(Stay { evicted, over: Box::pin(sleep(stay)) });
-        Self { stream, peer, stay, _place: place }
+        let peer = Peer { address, chain, standing: Arc::default() };
+        let look = Box::pin(sleep(limits.stranger));
+        Self { stream, peer, evicted: Some(evicted), look, pace: limits.look, _place: place }
     }
 
     /// Whether it may stay for now.
     fn poll_stay(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some(stay) = &mut self.stay else { return Ok(()) };
-        if self.peer.known.load(Ordering::Relaxed) {
-            self.stay = None;
-            return Ok(());
+        if self.evicted.is_some() && self.peer.standing.is_known() {
+            self.evicted = None;
+            self.look.as_mut().reset(Instant::now() + self.pace);
         }
-        let evicted = Pin::new(&mut stay.evicted).poll(context).is_ready();
-        if evicted || stay.over.as_mut().poll(context).is_ready() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the caller has not proven who it is"));
+        let evicted = self.evicted.as_mut();
+        if evicted.is_some_and(|evicted| Pin::new(evicted).poll(context).is_ready()) {
+            return Err(over("the caller has not proven who it is"));
+        }
+        while self.look.as_mut().poll(context).is_ready() {
+            if self.evicted.is_some() {
+                return Err(over("the caller has not proven who it is"));
+            }
+            if !self.peer.standing.holds() {
+                return Err(over("the caller is no longer who it was, and nothing is under way"));
+            }
+            self.look.as_mut().reset(Instant::now() + self.pace);
         }
         Ok(())
     }
+}
+
+fn over(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
 impl Connected for Guest {

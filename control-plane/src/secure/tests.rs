@@ -83,7 +83,7 @@ fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn shown(root: &Root) -> Option<Arc<Serving>> {
+pub(super) fn shown(root: &Root) -> Option<Arc<Serving>> {
     let now = seconds();
     let (der, key) = root.leaf(&Says {
         uris: &["spiffe://cluster.local/ns/sidegate-system/sa/sidegate"],
@@ -142,8 +142,8 @@ impl Port {
         let (snapshots, streams) = (Snapshots::default(), Streams::default());
         let discovery =
             xds::Service::new(snapshots.clone(), streams.clone(), Metrics::default(), end.clone());
-        let discovery = discovery.secured(authenticator.clone(), seen, share);
-        let certificates = CertificateService::new(authenticator, Arc::new(Echo));
+        let discovery = discovery.secured(authenticator.clone(), seen.clone(), share);
+        let certificates = CertificateService::new(authenticator, Arc::new(Echo)).renewing(seen);
         let door = Door::new(showing, anchors, refusals.clone()).with_limits(limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -217,6 +217,30 @@ impl Port {
         endpoint.connect_with_connector(Once(Some(TokioIo::new(connection)))).await.unwrap()
     }
 
+    /// A channel, and what resolves when the other end closes its connection.
+    async fn watched(
+        &self,
+        leaf: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> (Channel, tokio::sync::oneshot::Receiver<()>) {
+        let mut connection = self.connect(leaf).await;
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let (closes, closed) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let _closes = closes;
+            let (mut incoming, mut outgoing) = tokio::io::split(&mut connection);
+            let (mut from, mut to) = tokio::io::split(&mut far);
+            tokio::select! {
+                _ = tokio::io::copy(&mut incoming, &mut to) => {}
+                _ = async {
+                    let _ = tokio::io::copy(&mut from, &mut outgoing).await;
+                    std::future::pending::<()>().await
+                } => {}
+            }
+        });
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        (endpoint.connect_with_connector(Once(Some(TokioIo::new(near)))).await.unwrap(), closed)
+    }
+
     /// Opens a stream as this node and gives the first answer.
     async fn stream(&self, channel: Channel, token: Option<&str>, node: Node) -> Result<Open, Status> {
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
@@ -248,10 +272,10 @@ impl Port {
 }
 
 /// A connection that is there already.
-struct Once(Option<TokioIo<TlsStream<TcpStream>>>);
+struct Once<C>(Option<TokioIo<C>>);
 
-impl tonic::codegen::Service<Uri> for Once {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+impl<C> tonic::codegen::Service<Uri> for Once<C> {
+    type Response = TokioIo<C>;
     type Error = std::io::Error;
     type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
 
@@ -301,6 +325,17 @@ fn pod(namespace: &str, name: &str) -> Node {
 
 fn sidecar(name: &str) -> Scope {
     Scope::Sidecar { pod: Name::new("shop", name), foreign: false, secure: true }
+}
+
+/// Begins a call for a certificate and says nothing.
+async fn mute(channel: Channel, token: String) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let mut request = Request::new(tokio_stream::pending::<CertificateRequest>());
+    request.metadata_mut().insert("authorization", bearer(&token));
+    let codec: ProstCodec<CertificateRequest, CertificateResponse> = ProstCodec::default();
+    let path = http::uri::PathAndQuery::from_static(CREATE_CERTIFICATE);
+    client.client_streaming(request, path, codec).await.map(drop)
 }
 
 /// Asks for a certificate.

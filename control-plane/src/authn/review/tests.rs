@@ -66,8 +66,12 @@ fn reviewer(url: &str, credential: Option<PathBuf>) -> Reviewer {
     Reviewer::new(&ReviewSettings { url: url.to_owned(), roots: None, credential }).unwrap()
 }
 
+fn nobody() -> Asker<'static> {
+    Asker::new(None, false)
+}
+
 async fn ask(reviewer: &Reviewer, token: &str) -> Result<Proven, Refusal> {
-    reviewer.review(token, Some(NOW + 600), UNIX_EPOCH + Duration::from_secs(NOW)).await
+    reviewer.review(token, Some(NOW + 600), UNIX_EPOCH + Duration::from_secs(NOW), &nobody()).await
 }
 
 #[tokio::test]
@@ -115,6 +119,7 @@ async fn g5_whom_the_api_server_does_not_vouch_for_is_refused() {
             Reason::TokenRejected,
         ),
         (without("authenticated"), Reason::TokenRejected),
+        (with("error", json!("the Pod is gone")), Reason::TokenRejected),
         (without("audiences"), Reason::TokenAudience),
         (with("audiences", json!(["istio-ca"])), Reason::TokenAudience),
         (without("user"), Reason::TokenSubject),
@@ -172,13 +177,22 @@ async fn a_token_that_has_ended_is_refused_without_a_question() {
     let server = api_server(good(web())).await;
     let reviewer = reviewer(&server.url, None);
     let now = UNIX_EPOCH + Duration::from_secs(NOW);
-    assert_eq!(reviewer.review("a.b.c", Some(NOW - 1), now).await.unwrap_err().reason, Reason::TokenExpired);
-    assert_eq!(reviewer.review("a.b.c", None, now).await.unwrap_err().reason, Reason::TokenMalformed);
+    assert_eq!(
+        reviewer.review("a.b.c", Some(NOW - 1), now, &nobody()).await.unwrap_err().reason,
+        Reason::TokenExpired
+    );
+    assert_eq!(
+        reviewer.review("a.b.c", None, now, &nobody()).await.unwrap_err().reason,
+        Reason::TokenMalformed
+    );
+    // Past the end of time: it is read before anybody is believed, so it must not be counted with.
+    let never = reviewer.review("a.b.c", Some(u64::MAX), now, &nobody()).await;
+    assert_eq!(never.unwrap_err().reason, Reason::TokenMalformed);
     // Nor is an answer used beyond the token's own end.
-    assert!(reviewer.review("a.b.c", Some(NOW + 1), now).await.is_ok());
+    assert!(reviewer.review("a.b.c", Some(NOW + 1), now, &nobody()).await.is_ok());
     let later = now + Duration::from_secs(2);
     assert_eq!(
-        reviewer.review("a.b.c", Some(NOW + 1), later).await.unwrap_err().reason,
+        reviewer.review("a.b.c", Some(NOW + 1), later, &nobody()).await.unwrap_err().reason,
         Reason::TokenExpired
     );
     assert_eq!(server.asked.load(Ordering::SeqCst), 1);

@@ -214,6 +214,22 @@ fn g4_only_one_section_of_bounded_size_is_read() {
     }
 }
 
+#[test]
+fn l1_one_key_has_one_form() {
+    let refused = check(COMPRESSED, WEB).unwrap_err();
+    assert!(matches!(&refused, IssueError::Forbidden(text) if text.contains("compressed")), "{refused}");
+}
+
+/// A P-256 key as a compressed point.
+const COMPRESSED: &str = "\
+-----BEGIN CERTIFICATE REQUEST-----
+MIGaMEICAQAwADA5MBMGByqGSM49AgEGCCqGSM49AwEHAyIAA1Qtg9PWJ64v5Vuo
+2lI7Y0V8XZHfmeS3S3L3fM3CGzkmoAAwCgYIKoZIzj0EAwIDSAAwRQIhAMFVub7i
+EX78equjtRYVPNsesfCwedwwAJQOH+lZQ8HyAiBbVZvWT1rd1WLy5Gv57mJFb/ho
+sq10JlGiD9yCweYNjg==
+-----END CERTIFICATE REQUEST-----
+";
+
 const RSA_1024: &str = "\
 -----BEGIN CERTIFICATE REQUEST-----
 MIIBPzCBqQIBADAAMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC5s/1I95xd

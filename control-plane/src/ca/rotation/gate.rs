@@ -52,6 +52,7 @@ impl Rotation {
         if settings.wait_for_absent {
             waiting.extend(self.absent(world, settings));
             waiting.extend(self.unknown(world));
+            waiting.extend(self.too_many(now, world));
             if now < self.overlooked_until {
                 waiting.push(Waiting {
                     who: "more proxies than can be remembered".to_owned(),
@@ -67,12 +68,11 @@ impl Rotation {
 
     /// Proxies that went away without a word on the new root, while their leaves may live.
     fn absent<'a>(&'a self, world: &World<'a>, settings: &'a Settings) -> impl Iterator<Item = Waiting> + 'a {
-        let connected: BTreeSet<&str> =
-            world.witnesses.iter().map(|witness| witness.proxy.as_str()).collect();
+        let connected: BTreeSet<String> = world.witnesses.iter().map(Witness::key).collect();
         // Somebody of whose identity no leaf lives cannot take part in a handshake.
         let live: BTreeSet<&str> = in_use(world.leaves).map(|leaf| leaf.identity.as_str()).collect();
         let absent = self.seen.iter().filter(move |(proxy, seen)| {
-            !seen.confirmed && !connected.contains(proxy.as_str()) && live.contains(seen.identity.as_str())
+            !seen.confirmed && !connected.contains(*proxy) && live.contains(seen.identity.as_str())
         });
         absent.map(|(_, seen)| Waiting {
             who: seen.title.clone(),
@@ -83,17 +83,31 @@ impl Rotation {
         })
     }
 
+    /// Identities that have shown more proxies than are remembered of one: deny those that made them up.
+    fn too_many<'a>(&'a self, now: u64, world: &World<'a>) -> impl Iterator<Item = Waiting> + 'a {
+        let live: BTreeSet<&str> = in_use(world.leaves).map(|leaf| leaf.identity.as_str()).collect();
+        let many = self.overlooked.iter();
+        let many = many.filter(move |(identity, until)| now < **until && live.contains(identity.as_str()));
+        many.map(|(identity, until)| Waiting {
+            who: format!("more proxies of {identity} than can be remembered"),
+            identity: Some(identity.clone()),
+            what: "to come back, or their certificates to expire".to_owned(),
+            last_seen: None,
+            until: Some(*until),
+        })
+    }
+
     /// Holders of leaves of whom no proxy is known: after a restart of ours, or who use the certificate service alone. Each proxy has
     /// one leaf in use, so an identity with more leaves than proxies has such a holder; it is waited for until no leaf of the
     /// identity is from before the rotation, or from before the restart.
     fn unknown(&self, world: &World<'_>) -> Vec<Waiting> {
-        let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for Witness { identity, proxy, .. } in world.witnesses {
-            known.entry(identity).or_default().insert(proxy);
+        let mut known: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for witness in world.witnesses {
+            known.entry(&witness.identity).or_default().insert(witness.key());
         }
         // One that confirmed and went may be dead; its leaf is not to stand for somebody else's.
         for (proxy, seen) in self.seen.iter().filter(|(_, seen)| !seen.confirmed) {
-            known.entry(&seen.identity).or_default().insert(proxy);
+            known.entry(&seen.identity).or_default().insert(proxy.clone());
         }
         let all = by_identity(in_use(world.leaves));
         let early = by_identity(in_use(world.leaves).filter(|leaf| leaf.issued <= self.baseline));

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::ca::ledger::Ledger;
 
+mod names;
+
 /// Short, so that random events reach every gate.
 const SETTINGS: Settings = Settings { hold: 10, grace: 60, wait_for_absent: true, leaf_life: 600 };
 

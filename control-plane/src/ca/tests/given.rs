@@ -205,3 +205,21 @@ async fn a_given_root_is_rotated_to_a_given_root_and_does_not_come_back() {
     let again = Authority::open(options(&scene, old)).unwrap();
     assert_eq!(again.report().rotation.current, issued.root);
 }
+
+#[tokio::test]
+async fn h6_our_own_root_given_back_by_flags_keeps_its_key() {
+    let scene = Scene::new();
+    let authority = scene.open();
+    let root = authority.report().roots[0].fingerprint.clone();
+    drop(authority);
+    let file = |end: &str| scene.path().join(format!("{}{end}", &root[..16]));
+    let issuing = scene.folder.path().join("issuing.pem");
+    fs::copy(file(".issuing.pem"), &issuing).unwrap();
+    let given =
+        Given { certificate: issuing.clone(), key: issuing, root: Some(scene.path().join("root-cert.pem")) };
+    let before = text(&file(".root.pem"));
+    let authority = Authority::open(options(&scene, given)).unwrap();
+    assert_eq!(text(&file(".root.pem")), before, "the root's key is nowhere else");
+    assert!(authority.report().roots[0].own);
+    authority.issue(order("web")).await.unwrap();
+}

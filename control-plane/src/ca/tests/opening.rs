@@ -154,6 +154,13 @@ fn a_death_during_the_first_start_or_a_write_leaves_nothing_behind() {
     for name in ["authority.json", "leaves.jsonl", "admin.secret", "root-cert.pem"] {
         fs::remove_file(folder.join(name)).unwrap();
     }
+    private(&folder.join("first-start"), "");
+    let made = scene.open();
+    assert!(!folder.join("first-start").exists());
+    // It died after `authority.json`, and before the ledger was begun.
+    drop(made);
+    fs::remove_file(folder.join("leaves.jsonl")).unwrap();
+    private(&folder.join("first-start"), "");
     let made = scene.open();
     let root = root_of(&made);
     drop(made);
@@ -165,6 +172,49 @@ fn a_death_during_the_first_start_or_a_write_leaves_nothing_behind() {
     assert_eq!(root_of(&scene.open()), root);
     assert!(!folder.join("authority.json.draft").exists());
     assert!(!folder.join("0123456789abcdef.root.pem").exists());
+}
+
+#[test]
+fn h6_keys_without_the_file_that_names_them_are_left_alone() {
+    let scene = Scene::new();
+    drop(scene.open());
+    let folder = scene.path();
+    let (root, issuing) = (file_with(&folder, ".root.pem"), file_with(&folder, ".issuing.pem"));
+    let before = (fs::read(&root).unwrap(), fs::read(&issuing).unwrap());
+    // What is left of a backup that was brought back by halves.
+    let aside = scene.folder.path().join("aside");
+    fs::rename(folder.join("authority.json"), &aside).unwrap();
+    for name in ["leaves.jsonl", "admin.secret", "root-cert.pem"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    let text = refusal(&scene);
+    assert!(text.contains("authority.json") && text.contains(".root.pem"), "{text}");
+    assert_eq!((fs::read(&root).unwrap(), fs::read(&issuing).unwrap()), before);
+    // With that file the ledger is what is missed.
+    fs::rename(&aside, folder.join("authority.json")).unwrap();
+    let text = refusal(&scene);
+    assert!(text.contains("leaves.jsonl") && text.contains("rotation"), "{text}");
+    private(&folder.join("leaves.jsonl"), "");
+    scene.open();
+    assert_eq!((fs::read(&root).unwrap(), fs::read(&issuing).unwrap()), before);
+}
+
+#[tokio::test]
+async fn l2_a_start_with_a_clock_that_was_ahead_does_no_harm() {
+    let scene = Scene::new();
+    let root = root_of(&scene.open());
+    scene.pass(300 * 86_400);
+    let authority = scene.open();
+    authority.inner.look(&[]);
+    drop(authority);
+    scene.back(300 * 86_400);
+    let authority = scene.open();
+    assert_eq!(authority.issue(order("web")).await.unwrap().root, root);
+}
+
+fn private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 #[test]

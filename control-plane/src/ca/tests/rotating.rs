@@ -197,3 +197,22 @@ async fn the_admin_port_takes_commands_only_from_who_can_read_the_folder() {
     assert!(!authority.admits(&format!("eyJhbGciOiJub25lIn0.{}.{}", parts[1], parts[2])));
     assert!(pass(&scene.folder.path().join("nowhere")).is_err());
 }
+
+#[tokio::test]
+async fn m3_who_is_denied_holds_up_no_rotation() {
+    let scene = Scene::new();
+    let authority = scene.open();
+    authority.issue(order("web")).await.unwrap();
+    authority.rotate(None).await.unwrap();
+    let stubborn = [witness(&authority, false)];
+    authority.inner.look(&stubborn);
+    scene.pass(100);
+    assert_eq!(authority.inner.look(&[]), Phase::Distributing, "it is waited for");
+    std::fs::write(scene.path().join("denied"), id("web").as_str()).unwrap();
+    let mut phases = Vec::new();
+    for _ in 0..10 {
+        scene.pass(10);
+        phases.push(authority.inner.look(&stubborn));
+    }
+    assert_eq!(phases.last(), Some(&Phase::Stable), "{phases:?}: {:?}", authority.report().rotation.waiting);
+}

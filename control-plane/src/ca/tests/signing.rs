@@ -169,3 +169,27 @@ async fn the_control_plane_serves_under_its_names_and_renews_by_itself() {
     assert!(serving.has_changed().unwrap(), "half of it is over");
     assert!(authority.leaf(&first.serial).unwrap().superseded.is_some());
 }
+
+#[tokio::test]
+async fn l5_one_identity_does_not_use_up_everybodys_leaves() {
+    let scene = Scene::new();
+    let authority = scene.open();
+    for index in 0..2_500 {
+        let leaf = LiveLeaf {
+            serial: format!("{index:032x}"),
+            identity: id("web").to_string(),
+            root: String::new(),
+            key: index.to_string(),
+            issued: scene.now(),
+            until: scene.now() + 3600,
+            proof: String::new(),
+            superseded: None,
+            revoked: None,
+            issuer: String::new(),
+            own: false,
+        };
+        authority.inner.state().ledger.insert(leaf);
+    }
+    assert_eq!(authority.issue(order("web")).await.unwrap_err().cause(), "full");
+    authority.issue(order("pay")).await.unwrap();
+}

@@ -77,3 +77,22 @@ fn a_file_keeps_its_last_good_form_and_its_problem_is_told() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(files.read().0, extra, "a bundle that is gone is a mistake, too");
 }
+
+#[test]
+fn l7_a_list_that_is_being_written_sets_nobody_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(DENIED);
+    let (web, db) = ("spiffe://td/web", "spiffe://td/db");
+    let mut files = Files::new(folder.path(), Vec::new());
+    let mut write = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        files.read().0.denied
+    };
+    assert_eq!(write(web), [web], "the first look is taken as it is");
+    assert_eq!(write(""), [web], "it may be in the middle of being written");
+    assert_eq!(write(db), [db, web], "what comes holds at once");
+    assert_eq!(write(db), [db], "and what goes, when it is seen twice");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(files.read().0.denied, [db]);
+    assert_eq!(files.read().0.denied, Vec::<String>::new());
+}

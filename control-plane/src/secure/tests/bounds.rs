@@ -42,6 +42,68 @@ async fn g7_who_proves_nothing_does_not_stay() {
 }
 
 #[tokio::test]
+async fn h1_calls_without_a_message_keep_nobody_from_being_signed_for() {
+    let port = Port::start().await;
+    let token = port.token("web");
+    let mut silent = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let channel = port.channel(None).await;
+        for _ in 0..STREAMS_PER_CONNECTION {
+            silent.spawn(mute(channel.clone(), token.clone()));
+        }
+    }
+    let (web, db) = (port.channel(None).await, port.channel(None).await);
+    let asked = CertificateRequest::default;
+    for _ in 0..5 {
+        assert!(certificate(web.clone(), Some(&token), asked()).await.is_ok());
+        assert!(certificate(db.clone(), Some(&port.token("db")), asked()).await.is_ok());
+    }
+    while let Some(ended) = timeout(LIMIT, silent.join_next()).await.expect("an end") {
+        assert_eq!(ended.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+        assert!(certificate(web.clone(), Some(&token), asked()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn m1_a_certificate_alone_does_not_outlive_its_account() {
+    let port = Port::start().await;
+    let leaf = port.leaf("gone", 3600);
+    let by_leaf = port.channel(Some(leaf)).await;
+    let status = certificate(by_leaf.clone(), None, CertificateRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert_eq!(port.refusals.count(Reason::AccountUnused), 1);
+    // Somebody vouches for it today.
+    let token = port.token("gone");
+    assert!(certificate(by_leaf, Some(&token), CertificateRequest::default()).await.is_ok());
+    let used = port.channel(Some(port.leaf("web", 3600))).await;
+    assert!(certificate(used.clone(), None, CertificateRequest::default()).await.is_ok());
+    port.views.send_replace(view(2, "another"));
+    assert!(certificate(used, None, CertificateRequest::default()).await.is_err(), "the Pod has gone");
+}
+
+#[tokio::test]
+async fn h3_a_connection_ends_with_its_caller_when_nothing_is_under_way() {
+    let limits = Limits { look: Duration::from_millis(20), ..Limits::default() };
+    let port = Port::with_limits(limits).await;
+    port.publish(&sidecar("db-1"));
+    let (web, mut idle) = port.watched(Some(port.leaf("web", 3600))).await;
+    assert!(certificate(web.clone(), None, CertificateRequest::default()).await.is_ok());
+    let (db, mut busy) = port.watched(None).await;
+    let mut open = port.stream(db.clone(), Some(&port.token("db")), pod("shop", "db-1")).await.unwrap();
+    open.hear().await.unwrap();
+    assert!(timeout(Duration::from_millis(200), &mut idle).await.is_err(), "who is known stays");
+    let mut denying = trust(&[&port.root]);
+    denying.denied.push("spiffe://cluster.local/ns/shop/sa/web".to_owned());
+    port.trust.send_replace(Arc::new(denying.clone()));
+    assert!(timeout(LIMIT, idle).await.is_ok(), "its caller is nobody any more");
+    assert!(timeout(Duration::from_millis(200), &mut busy).await.is_err());
+    denying.denied.push("spiffe://cluster.local/ns/shop/sa/db".to_owned());
+    port.trust.send_replace(Arc::new(denying));
+    assert_eq!(open.refused().await.code(), Code::PermissionDenied);
+    assert!(timeout(LIMIT, busy).await.is_ok(), "the call went first, then the connection");
+}
+
+#[tokio::test]
 async fn g7_strangers_who_hold_their_places_keep_nobody_out() {
     let port = Port::with_limits(Limits { strangers: 4, ..Limits::default() }).await;
     port.publish(&sidecar("web-1"));
