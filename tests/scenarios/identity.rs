@@ -13,6 +13,7 @@ use sidegate_tests::secure::Client;
 use sidegate_tests::wait;
 
 mod agent;
+mod floods;
 mod grpc;
 mod mesh;
 mod plane;

@@ -12,7 +12,6 @@ use sidegate_xds::google::protobuf::value::Kind;
 use sidegate_xds::google::protobuf::{Struct, Value};
 use sidegate_xds::google::rpc;
 use sidegate_xds::resource::ResourceType::{self, Cluster, Listener};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tonic::Code;

@@ -47,7 +47,7 @@ impl Handshakes {
                 let client = client.alpn(&["istio", "http/1.1"]);
                 match client.get(server, "app.shop", "/").await {
                     Ok(answer) if answer.contains(" 200 ") && answer.contains("app") => {
-                        drop(counted.fetch_add(1, Ordering::Relaxed))
+                        counted.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(answer) => failures.push(answer),
                     Err(error) => failures.push(error.to_string()),
