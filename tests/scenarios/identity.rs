@@ -14,6 +14,7 @@ use sidegate_tests::wait;
 
 mod agent;
 mod external;
+mod floods;
 mod grpc;
 mod mesh;
 mod meshed;

@@ -74,6 +74,11 @@ impl SecuredPlane {
         plane
     }
 
+    /// Its TLS port.
+    pub fn secure(&self) -> SocketAddr {
+        self.secure
+    }
+
     /// `/status`, if it answers.
     pub async fn status(&self) -> Option<Value> {
         serde_json::from_str(&page(self.admin, "/status").await?).ok()

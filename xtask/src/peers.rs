@@ -163,8 +163,8 @@ pub(crate) fn httpwg() -> anyhow::Result<Option<PathBuf>> {
 
 /// Where tests look for packages of Python.
 pub(crate) const PYTHON_VARIABLE: &str = "SIDEGATE_TEST_PYTHON";
-/// gRPC's C core, a scanner of TLS, and an implementation of TLS that can be told to break it.
-const PYTHON_PACKAGES: [&str; 3] = ["grpcio==1.85.3", "sslyze==6.3.1", "tlslite-ng==0.8.2"];
+/// gRPC's C core, and a scanner of TLS.
+const PYTHON_PACKAGES: [&str; 2] = ["grpcio==1.85.3", "sslyze==6.3.1"];
 /// Where tests look for the gRPC peer.
 pub(crate) const GRPC_VARIABLE: &str = "SIDEGATE_TEST_GRPC";
 /// Where tests look for httpwg.

@@ -91,8 +91,8 @@ const SCANS: [&str; 16] = [
     "--ems",
 ];
 
-/// Keys of one handshake.
-const CHANGING: [&str; 2] = ["public_bytes", "ephemeral_key"];
+/// Keys of one handshake, and a name that sslyze takes from either of its two OpenSSLs.
+const CHANGING: [&str; 3] = ["public_bytes", "ephemeral_key", "openssl_name"];
 
 /// Where we differ from rustls as it is: we give TLS 1.2 sessions to the client, as tickets, instead of keeping them here. sslyze takes a
 /// ticket for resumed when it comes back unchanged, and rustls gives a new one each time (`openssl s_client -reconnect` says `Reused`).
