@@ -96,11 +96,7 @@ async fn accept(
         let next = tokio::select! {
             biased;
             next = timer::within(patience, connection.accept()) => next,
-            cut = streams.guard.tripped() => {
-                tracing::warn!(client = %downstream.connection.peer, "an HTTP/2 connection is cut: {cut}");
-                calm(&mut connection).await;
-                return Err(Reason::DownstreamFlood);
-            }
+            cut = streams.guard.tripped() => return Err(calm(&mut connection, &downstream, cut).await),
             // The idle bound runs from here.
             () = streams.changed.notified(), if busy => continue,
             () = asked_to_end(&downstream, busy, aged.as_mut()), if leaving.is_none() => {
@@ -163,11 +159,13 @@ async fn asked_to_end(downstream: &Downstream, busy: bool, aged: Pin<&mut impl F
 }
 
 /// Ends a connection that floods us.
-async fn calm(connection: &mut Transport) {
+async fn calm(connection: &mut Transport, downstream: &Downstream, cut: Cut) -> Reason {
+    tracing::warn!(client = %downstream.connection.peer, "an HTTP/2 connection is cut: {cut}");
     connection.abrupt_shutdown(H2Reason::ENHANCE_YOUR_CALM);
     // Only the farewell has yet to leave.
     let closed = poll_fn(|context| connection.poll_closed(context));
     let _ = timer::within(Some(LINGER), closed).await;
+    Reason::DownstreamFlood
 }
 
 /// Takes what is still coming, for a moment: closing over unread bytes resets the connection, and the client would not learn why.

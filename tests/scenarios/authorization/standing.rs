@@ -1,6 +1,5 @@
 //! What stands when rules change: connections, handshakes, tunnels and relays that were let in by others.
 
-use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 
 use sidegate_tests::ads::Ads;
@@ -11,6 +10,7 @@ use sidegate_tests::process::{Process, program};
 use sidegate_tests::sandbox::address;
 use sidegate_tests::secure;
 use sidegate_tests::switch::Switch;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
@@ -148,6 +148,36 @@ async fn f11_what_is_on_its_way_when_a_chain_goes_is_judged_by_what_takes_its_pl
 }
 
 #[tokio::test]
+async fn f11_who_need_not_show_a_certificate_before_must_now() {
+    let (_gate, origin) = held().await;
+    let authority = Authority::new("mesh");
+    let pair = authority.issue(&Leaf::dns(&["edge.test"]));
+    let with = |required: bool| {
+        let mut socket = tls(&pair, &authority);
+        socket["typed_config"]["require_client_certificate"] = json!(required);
+        socket
+    };
+    let stage =
+        Stage::start(Gateway::to(&[origin.address()]).chain(json!({"transport_socket": with(false)}))).await;
+    let own = authority.issue(&Leaf::uri("spiffe://td/client"));
+    let mut nobody = secure::Client::new(&authority, None).connect(stage.at, "edge.test").await.unwrap();
+    let mut known = secure::Client::new(&authority, Some(&own)).connect(stage.at, "edge.test").await.unwrap();
+    for connection in [&mut nobody, &mut known] {
+        connection.stream.write_all(b"GET / HTTP/1.1\r\nhost: edge.test\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"app") {
+            assert_ne!(connection.stream.read_buf(&mut answer).await.unwrap(), 0);
+        }
+    }
+    stage.change(|chain| chain["transport_socket"] = with(true)).await;
+    let answers = (nobody.get("edge.test", "/").await, known.get("edge.test", "/").await);
+    assert!(answers.0.is_err() || answers.0.as_ref().is_ok_and(|text| text.contains(" 421 ")), "{answers:?}");
+    // What this one has shown is still enough; unless it was too late to say so.
+    assert!(answers.1.as_ref().is_ok_and(|text| text.contains(" 200 ")) || answers.1.is_err(), "{answers:?}");
+    assert!(origin.count() <= 3);
+}
+
+#[tokio::test]
 async fn f11_tunnels_and_relays_end_some_time_after_their_chain() {
     let origin = Switch::agreeing().await;
     let http = Gateway::to(&[origin.address()]).http("{upgrade_configs: [{upgrade_type: websocket}]}");
@@ -217,8 +247,9 @@ impl Slow {
         let mut text = String::new();
         let asked = self.0.complete_io(&mut self.1).and_then(|_| {
             let mut stream = rustls::Stream::new(&mut self.0, &mut self.1);
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: edge.test\r\nconnection: close\r\n\r\n")?;
-            stream.read_to_string(&mut text)
+            let ask = b"GET / HTTP/1.1\r\nhost: edge.test\r\nconnection: close\r\n\r\n";
+            std::io::Write::write_all(&mut stream, ask)?;
+            std::io::Read::read_to_string(&mut stream, &mut text)
         });
         drop(asked);
         text
