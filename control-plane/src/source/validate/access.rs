@@ -124,7 +124,16 @@ fn request_principal(value: &Node<'_>, report: &mut Report) {
     if value.text().is_some_and(|text| !text.contains(['/', '*'])) {
         report.refuse(value, "is no ISSUER/SUBJECT");
     }
+    if value.text().is_some_and(|text| text.matches('/').count() > MOST_SLASHES) {
+        report.refuse(
+            value,
+            format!("has more than {MOST_SLASHES} slashes: it is looked at from each of them"),
+        );
+    }
 }
+
+/// Where a request principal may be parted.
+const MOST_SLASHES: usize = 32;
 
 fn namespace(value: &Node<'_>, report: &mut Report) {
     wildcards(value, report);

@@ -112,18 +112,25 @@ fn direct_address(value: &str) -> Principal {
 /// and it allows nothing by itself.
 fn of_clients(values: &[String], not_values: &[String], around: Around<'_>) -> Vec<Principal> {
     let denies = around.action != Action::Allow;
-    let mut all = terms(values, &[], |value| remote_address(value, around, denies), any, not);
-    all.extend(terms(&[], not_values, |value| remote_address(value, around, !denies), any, not));
+    let mut all = Vec::new();
+    if !values.is_empty() {
+        all.push(client_in(values, around, denies));
+    }
+    if !not_values.is_empty() {
+        all.push(not(client_in(not_values, around, !denies)));
+    }
     all
 }
 
-/// Whether the client is in a block; `easily`: one of two that say so will do, where it is not certain who is right.
-fn remote_address(value: &str, around: Around<'_>, easily: bool) -> Principal {
-    let Some(block) = range(value) else { return never() };
-    let told = id(Identifier::RemoteIp(block.clone()));
+/// Whether the client is in one of the blocks; `easily`: one of two that say so will do, where it is not certain who is right.
+fn client_in(blocks: &[String], around: Around<'_>, easily: bool) -> Principal {
+    let one_of = |make: fn(CidrRange) -> Identifier| {
+        any(blocks.iter().map(|block| range(block).map_or_else(never, |range| id(make(range)))).collect())
+    };
+    let told = one_of(Identifier::RemoteIp);
     let (Place::Pod { .. }, Some(gateways)) = (around.place, around.mesh.gateways) else { return told };
     let believed = || any(gateways.iter().map(|gateway| authenticated(wire::exactly(gateway))).collect());
-    let itself = id(Identifier::DirectRemoteIp(block));
+    let itself = one_of(Identifier::DirectRemoteIp);
     let both = |ids| id(Identifier::AndIds(Set { ids }));
     match (gateways.is_empty(), easily) {
         (true, true) => any(vec![told, itself]),

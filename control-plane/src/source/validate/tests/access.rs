@@ -61,6 +61,14 @@ fn access_policies() {
     ] {
         refuses(Kind::AuthorizationPolicy, &format!("{{spec: {{{spec}}}}}"), field);
     }
+    let slashes = |count| {
+        format!(
+            "{{spec: {{rules: [{{from: [{{source: {{requestPrincipals: ['a{}']}}}}]}}]}}}}",
+            "/".repeat(count)
+        )
+    };
+    accepts(Kind::AuthorizationPolicy, &slashes(32));
+    refuses(Kind::AuthorizationPolicy, &slashes(33), "spec.rules[0].from[0].source.requestPrincipals[0]");
     for spec in [
         "",
         "rules: [{}]",
