@@ -1,6 +1,8 @@
 //! What is applied where: the report behind `/status`, and the page that serves it with metrics and health.
 
 mod certificate;
+mod judging;
+mod origin;
 mod rotate;
 mod server;
 #[cfg(test)]
@@ -21,6 +23,8 @@ use crate::model::{Finding, Scope, Verdict, View};
 use crate::xds::stream::{TypeReport, TypeState};
 use crate::xds::{Metrics, StreamReport, Streams};
 pub use certificate::Certificate;
+use judging::Bench;
+pub use judging::Wanted;
 pub use rotate::{Command, NewRoot};
 pub use server::serve;
 
@@ -123,8 +127,8 @@ impl State {
     }
 }
 
-/// Answers a question about a request, JSON to JSON; the error says what is wrong with the question.
-pub type Judge = dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync;
+/// Answers a question about a request, JSON to JSON, for as long as that is wanted; the error says what is wrong with the question.
+pub type Judge = dyn Fn(&[u8], &Wanted) -> Result<Vec<u8>, String> + Send + Sync;
 
 /// Gathers reports from those who know. Reads only.
 pub struct Reporter {
@@ -135,6 +139,7 @@ pub struct Reporter {
     registry: Registry,
     gauges: Gauges,
     judge: Option<Box<Judge>>,
+    bench: Bench,
 }
 
 #[derive(Debug, Default)]
@@ -172,7 +177,7 @@ impl Reporter {
             "When the certificate in use expires that is the first to; 0 when there is none",
             gauges.certificate_expiry.clone(),
         );
-        Self { views, verdicts, streams, authority, registry, gauges, judge: None }
+        Self { views, verdicts, streams, authority, registry, gauges, judge: None, bench: Bench::default() }
     }
 
     /// Lets others name their counters on the page.
@@ -186,9 +191,13 @@ impl Reporter {
         self
     }
 
-    fn judge(&self, question: &[u8]) -> Result<Vec<u8>, String> {
+    fn judge(&self, question: &[u8], wanted: &Wanted) -> Result<Vec<u8>, String> {
         let judge = self.judge.as_ref().ok_or("nobody here answers that")?;
-        judge(question)
+        judge(question, wanted)
+    }
+
+    fn bench(&self) -> &Bench {
+        &self.bench
     }
 
     /// Everything, now.
