@@ -157,11 +157,11 @@ fn judge(
     views: watch::Receiver<Arc<View>>,
     trust: watch::Receiver<Option<Arc<Trust>>>,
 ) -> Box<status::Judge> {
-    Box::new(move |question| {
+    Box::new(move |question, wanted| {
         let question = serde_json::from_slice(question)
             .map_err(|error| format!("the question is not understood: {error}"))?;
         let (view, trust) = (views.borrow().clone(), trust.borrow().clone());
-        let answers = check::answer(&view, trust.as_deref(), &question)?;
+        let answers = check::answer(&view, trust.as_deref(), &question, &|| wanted.is_over())?;
         serde_json::to_vec(&answers).map_err(|error| error.to_string())
     })
 }

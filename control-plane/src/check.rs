@@ -55,11 +55,16 @@ pub struct Answer {
     pub explanation: Value,
 }
 
-/// Asks every Pod behind the Service.
+/// Asks every Pod behind the Service, until `is_over` says that nobody waits for it any more.
 ///
 /// # Errors
 /// Says what is wrong with the question, or why it cannot be answered.
-pub fn answer(view: &View, trust: Option<&Trust>, question: &Question) -> Result<Vec<Answer>, String> {
+pub fn answer(
+    view: &View,
+    trust: Option<&Trust>,
+    question: &Question,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Vec<Answer>, String> {
     let (service, port) = service(&question.to)?;
     if let Some(from) = &question.from {
         let wrong = |error: IdError| format!("{from:?}: {error}, e.g. spiffe://cluster.local/ns/shop/sa/web");
@@ -72,6 +77,9 @@ pub fn answer(view: &View, trust: Option<&Trust>, question: &Question) -> Result
     }
     let mut answers = Vec::new();
     for translate::Behind { pod, sidecar } in behind {
+        if is_over() {
+            return Err("nobody waits for the answer".to_owned());
+        }
         let Some(sidecar) = sidecar else {
             answers.push(Answer {
                 pod: pod.to_string(),

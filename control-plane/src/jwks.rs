@@ -3,7 +3,7 @@
 //! The last good set stays in force while its URL does not answer. A set that has never come leaves its issuer without keys, by which
 //! no token is valid: nothing stands in for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub use guard::{Block, Guard};
 
 /// Passes views on, with the key sets that have come. Ends with the views.
 pub async fn run(mut views: watch::Receiver<Arc<View>>, keyed: watch::Sender<Arc<View>>, guard: Guard) {
-    let mut keeper = Keeper { guard: Arc::new(guard), sets: BTreeMap::new(), running: JoinSet::new() };
+    let mut keeper = Keeper::new(guard);
     views.mark_changed();
     loop {
         let due = keeper.next_due();
@@ -30,7 +30,7 @@ pub async fn run(mut views: watch::Receiver<Arc<View>>, keyed: watch::Sender<Arc
                 if changed.is_err() {
                     return;
                 }
-                keeper.follow(&wanted(&views.borrow()), Instant::now());
+                keeper.follow(named(&views.borrow()), Instant::now());
             }
             Some(done) = keeper.running.join_next() => match done {
                 Ok((url, result)) => {
@@ -61,14 +61,43 @@ async fn wait(due: Option<Instant>) {
     }
 }
 
-/// The URLs that policies name, the first of them when there are too many.
-fn wanted(view: &View) -> BTreeSet<String> {
-    let rules = view.jwt_policies.values().flat_map(|policy| &policy.spec.jwt_rules);
-    let all: BTreeSet<String> = rules.filter_map(|rule| rule.jwks_uri.clone()).collect();
-    if all.len() > MOST_SETS {
-        tracing::warn!(urls = all.len(), "more than {MOST_SETS} key sets are named; the rest is not fetched");
+/// The URLs that policies name, each with the namespaces that do.
+type Named = BTreeMap<String, BTreeSet<String>>;
+
+fn named(view: &View) -> Named {
+    let mut named = Named::new();
+    for (name, policy) in &view.jwt_policies {
+        for url in policy.spec.jwt_rules.iter().filter_map(|rule| rule.jwks_uri.clone()) {
+            named.entry(url).or_default().insert(name.namespace.clone());
+        }
     }
-    all.into_iter().take(MOST_SETS).collect()
+    named
+}
+
+/// The URLs whose sets are kept: what has been fetched stays; then each namespace in turn has one more, until there is no room.
+fn choose(named: Named, fetched: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    if named.len() <= MOST_SETS {
+        return named.into_keys().collect();
+    }
+    tracing::warn!(urls = named.len(), "more than {MOST_SETS} key sets are named; the rest is not fetched");
+    let mut chosen: BTreeSet<String> = named.keys().filter(|url| fetched(url)).cloned().collect();
+    let mut shares: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
+    for (url, namespaces) in named {
+        for namespace in namespaces {
+            shares.entry(namespace).or_default().push_back(url.clone());
+        }
+    }
+    while chosen.len() < MOST_SETS && !shares.is_empty() {
+        shares.retain(|_, urls| {
+            while let Some(url) = urls.pop_front() {
+                if chosen.len() < MOST_SETS && chosen.insert(url) {
+                    return true;
+                }
+            }
+            false
+        });
+    }
+    chosen
 }
 
 /// All key sets. This task alone has it.
@@ -76,6 +105,8 @@ struct Keeper {
     guard: Arc<Guard>,
     sets: BTreeMap<String, Set>,
     running: JoinSet<(String, Result<Arc<str>, String>)>,
+    /// The hosts that are being asked.
+    asked: BTreeSet<String>,
 }
 
 struct Set {
@@ -86,38 +117,50 @@ struct Set {
 }
 
 impl Keeper {
-    fn follow(&mut self, wanted: &BTreeSet<String>, now: Instant) {
+    fn new(guard: Guard) -> Self {
+        let (sets, running) = (BTreeMap::new(), JoinSet::new());
+        Self { guard: Arc::new(guard), sets, running, asked: BTreeSet::new() }
+    }
+
+    fn follow(&mut self, named: Named, now: Instant) {
+        let wanted = choose(named, |url| self.sets.get(url).is_some_and(|set| set.keys.is_some()));
         self.sets.retain(|url, _| wanted.contains(url));
         for url in wanted {
             let fresh = || Set { keys: None, due: Some(now), failures: 0 };
-            self.sets.entry(url.clone()).or_insert_with(fresh);
+            self.sets.entry(url).or_insert_with(fresh);
         }
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let room = self.running.len() < AT_ONCE;
-        self.sets.values().filter_map(|set| set.due).min().filter(|_| room)
+        let room = self.asked.len() < AT_ONCE;
+        self.ready().filter_map(|(_, set)| set.due).min().filter(|_| room)
     }
 
-    /// Begins what is due.
+    /// The sets whose host is not being asked.
+    fn ready(&self) -> impl Iterator<Item = (&String, &Set)> {
+        self.sets.iter().filter(|(url, _)| !self.asked.contains(&host(url)))
+    }
+
+    /// Begins what is due: what has waited for longest first, and one at a time of each host, so that a slow one holds up itself.
     fn fetch(&mut self, now: Instant) {
-        for (url, set) in &mut self.sets {
-            if self.running.len() >= AT_ONCE {
-                return;
-            }
-            if set.due.is_some_and(|due| due <= now) {
+        while self.asked.len() < AT_ONCE {
+            let due = self.ready().filter_map(|(url, set)| Some((set.due.filter(|due| *due <= now)?, url)));
+            let Some((_, url)) = due.min() else { return };
+            let (url, guard) = (url.clone(), Arc::clone(&self.guard));
+            self.asked.insert(host(&url));
+            if let Some(set) = self.sets.get_mut(&url) {
                 set.due = None;
-                let (url, guard) = (url.clone(), Arc::clone(&self.guard));
-                self.running.spawn(async move {
-                    let result = fetch::key_set(&url, &guard).await;
-                    (url, result)
-                });
             }
+            self.running.spawn(async move {
+                let result = fetch::key_set(&url, &guard).await;
+                (url, result)
+            });
         }
     }
 
     /// Notes how a fetch ended; true when the keys are others than before.
     fn take(&mut self, url: &str, result: Result<Arc<str>, String>, now: Instant) -> bool {
+        self.asked.remove(&host(url));
         let Some(set) = self.sets.get_mut(url) else { return false };
         match result {
             Ok(keys) => {
@@ -150,6 +193,12 @@ impl Keeper {
     }
 }
 
+/// Whom a URL asks. One that cannot be read asks nobody, and fails at once.
+fn host(url: &str) -> String {
+    let uri = url.parse::<http::Uri>().ok();
+    uri.and_then(|uri| Some(uri.authority()?.as_str().to_ascii_lowercase())).unwrap_or_else(|| url.to_owned())
+}
+
 /// Between nine tenths and the whole, so that many control planes do not ask at once.
 fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(rand::rng().random_range(0.9..1.0))
@@ -157,7 +206,7 @@ fn jittered(duration: Duration) -> Duration {
 
 /// How many sets are kept, and fetched at once.
 const MOST_SETS: usize = 256;
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// How long a set is used before it is fetched again.
 const REFRESH: Duration = Duration::from_secs(20 * 60);

@@ -49,6 +49,22 @@ impl fmt::Display for Name {
     }
 }
 
+/// Whether Kubernetes allows this as a name: a DNS subdomain.
+pub fn is_name(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let label = |part: &str| !part.is_empty() && part.bytes().all(inside);
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+/// What somebody else has written, no longer than this many bytes and a sign that more was there.
+pub fn shorten(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit));
+        text.push('…');
+    }
+    text
+}
+
 /// The kinds that Sidegate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "each variant is the Kubernetes kind of the same name")]

@@ -2,6 +2,8 @@
 
 mod certificate;
 mod guard;
+mod judging;
+mod origin;
 mod revoke;
 mod rotate;
 mod server;
@@ -23,6 +25,8 @@ use crate::model::{Finding, Scope, Verdict, View};
 use crate::xds::stream::{TypeReport, TypeState};
 use crate::xds::{Metrics, StreamReport, Streams};
 pub use certificate::Certificate;
+use judging::Bench;
+pub use judging::Wanted;
 pub use revoke::Revoke;
 pub use rotate::{Command, NewRoot};
 pub use server::serve;
@@ -129,8 +133,8 @@ impl State {
     }
 }
 
-/// Answers a question about a request, JSON to JSON; the error says what is wrong with the question.
-pub type Judge = dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync;
+/// Answers a question about a request, JSON to JSON, for as long as that is wanted; the error says what is wrong with the question.
+pub type Judge = dyn Fn(&[u8], &Wanted) -> Result<Vec<u8>, String> + Send + Sync;
 
 /// Gathers reports from those who know. Reads only.
 pub struct Reporter {
@@ -141,6 +145,7 @@ pub struct Reporter {
     registry: Registry,
     gauges: Gauges,
     judge: Option<Box<Judge>>,
+    bench: Bench,
 }
 
 #[derive(Debug, Default)]
@@ -178,7 +183,7 @@ impl Reporter {
             "When the certificate in use expires that is the first to; 0 when there is none",
             gauges.certificate_expiry.clone(),
         );
-        Self { views, verdicts, streams, certifier, registry, gauges, judge: None }
+        Self { views, verdicts, streams, certifier, registry, gauges, judge: None, bench: Bench::default() }
     }
 
     /// Lets others name their counters on the page.
@@ -192,9 +197,13 @@ impl Reporter {
         self
     }
 
-    fn judge(&self, question: &[u8]) -> Result<Vec<u8>, String> {
+    fn judge(&self, question: &[u8], wanted: &Wanted) -> Result<Vec<u8>, String> {
         let judge = self.judge.as_ref().ok_or("nobody here answers that")?;
-        judge(question)
+        judge(question, wanted)
+    }
+
+    fn bench(&self) -> &Bench {
+        &self.bench
     }
 
     /// Everything, now.

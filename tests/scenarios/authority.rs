@@ -56,7 +56,9 @@ impl Plane {
     /// The authority's part of `/status`, until it gives something.
     async fn until<T>(&self, what: &str, look: impl Fn(&Value) -> Option<T>) -> T {
         wait::until(what, async || {
-            let response = client::try_call(self.admin, &Call::get("/status")).await.ok()?;
+            let response = client::try_call(self.admin, &Call::get("/status").host(&self.admin.to_string()))
+                .await
+                .ok()?;
             let status: Value = serde_json::from_slice(&response.body).ok()?;
             look(&status["ca"])
         })

@@ -154,6 +154,6 @@ fn flags(folder: &str, xds: SocketAddr, admin: SocketAddr) -> Vec<String> {
 }
 
 async fn fetch(admin: SocketAddr) -> Option<Value> {
-    let response = client::try_call(admin, &Call::get("/status")).await.ok()?;
+    let response = client::try_call(admin, &Call::get("/status").host(&admin.to_string())).await.ok()?;
     serde_json::from_slice(&response.body).ok()
 }

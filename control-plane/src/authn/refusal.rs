@@ -11,6 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
+use crate::model::shorten;
+
 /// Why somebody was refused. Each is one label of one counter, so the list is what bounds the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -191,7 +193,8 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(reason: Reason, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into() }
+        // What callers send may stand in it.
+        Self { reason, text: shorten(text.into(), LONGEST) }
     }
 }
 
@@ -287,6 +290,9 @@ impl Refusals {
     }
 }
 
+/// How long a text may be, in bytes.
+const LONGEST: usize = 512;
+
 /// How many refusals are logged within how long.
 const LOG_LINES: u32 = 50;
 const LOG_PERIOD: Duration = Duration::from_secs(5);
@@ -306,6 +312,14 @@ mod tests {
         let refusal = Refusal::new(Reason::Denied, "text");
         (0..100).for_each(|_| refusals.note(&refusal, None, "a stream"));
         assert_eq!(refusals.count(Reason::Denied), 100);
+    }
+
+    #[test]
+    fn m4_nobody_is_quoted_at_length() {
+        let refusal = Refusal::new(Reason::NodeIdentity, "ä".repeat(1 << 20));
+        assert!(refusal.text.len() <= LONGEST + 3 && refusal.text.ends_with("ä…"), "{}", refusal.text.len());
+        assert!(tonic::Status::from(&refusal).message().len() <= LONGEST + 3);
+        assert_eq!(Refusal::new(Reason::NodeIdentity, "short").text, "short");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::refusal::{Reason, Refusal};
+use crate::model::is_name;
 
 /// Kubernetes' name of a service account, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +34,6 @@ impl Subject {
         })?;
         Ok(Self { namespace: namespace.to_owned(), account: account.to_owned(), pod })
     }
-}
-
-/// Whether Kubernetes allows this as a name: a DNS subdomain.
-fn is_name(text: &str) -> bool {
-    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let label = |part: &str| !part.is_empty() && part.bytes().all(inside);
-    text.len() <= 253 && text.split('.').all(label)
 }
 
 impl fmt::Display for Subject {

@@ -32,7 +32,7 @@ fn ask(from: Option<&str>, to: &str, method: &str) -> Vec<(bool, String)> {
         path: "/".to_owned(),
         ..Question::default()
     };
-    let answers = answer(&shop(), Some(&trust()), &question).unwrap();
+    let answers = answer(&shop(), Some(&trust()), &question, &|| false).unwrap();
     answers.into_iter().map(|answer| (answer.allowed, answer.because)).collect()
 }
 
@@ -46,6 +46,13 @@ async fn each_app_is_called_by_one_other() {
     assert_eq!(ask(Some("catalog"), "shop/reviews-v2", "POST"), std::slice::from_ref(&denied));
     assert_eq!(ask(Some("web"), "shop/reviews-v2", "GET"), std::slice::from_ref(&denied));
     assert_eq!(ask(Some("catalog"), "shop/web", "GET"), [denied]);
+}
+
+#[tokio::test]
+async fn m7_an_answer_that_nobody_waits_for_is_not_made() {
+    let question = Question { to: "shop/web".to_owned(), method: "GET".to_owned(), ..Question::default() };
+    let refused = answer(&shop(), Some(&trust()), &question, &|| true).unwrap_err();
+    assert!(refused.contains("nobody waits"), "{refused}");
 }
 
 #[tokio::test]
@@ -63,7 +70,7 @@ async fn a_question_that_leads_nowhere_is_answered_in_words() {
             path: "/".to_owned(),
             ..Question::default()
         };
-        answer(&shop(), Some(&trust()), &question).unwrap_err()
+        answer(&shop(), Some(&trust()), &question, &|| false).unwrap_err()
     };
     assert_eq!(ask("shop/nobody"), "there is no Service shop/nobody");
     assert_eq!(ask("shop/reviews"), "no Pod stands behind Service shop/reviews: nobody would answer");
@@ -93,6 +100,6 @@ async fn an_issuer_without_keys_is_no_reason_to_refuse_the_listener() {
         path: "/".to_owned(),
         ..Question::default()
     };
-    let answers = answer(&view, Some(&trust()), &question).unwrap();
+    let answers = answer(&view, Some(&trust()), &question, &|| false).unwrap();
     assert!(answers[0].allowed, "{answers:?}");
 }

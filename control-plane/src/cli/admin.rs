@@ -1,7 +1,7 @@
 //! Requests to the control plane's admin page.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -36,6 +36,8 @@ impl<'a> Call<'a> {
         let host = uri.host().ok_or("the address has no host")?;
         let authority = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(DEFAULT_PORT));
         let connection = TcpStream::connect(authority).await.map_err(|error| error.to_string())?;
+        // The page answers to addresses only: a name could be anybody's.
+        let peer = connection.peer_addr().map_err(|error| error.to_string())?;
         let text = |error: hyper::Error| error.to_string();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(text)?;
@@ -43,7 +45,8 @@ impl<'a> Call<'a> {
         let mut request = Request::builder()
             .method(self.method)
             .uri(self.path)
-            .header(HOST, uri.authority().map_or(host, |authority| authority.as_str()));
+            .header(HOST, peer.to_string())
+            .header(CONTENT_TYPE, "application/json");
         if let Some(token) = self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }

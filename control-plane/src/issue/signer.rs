@@ -19,7 +19,7 @@ impl Authority for ca::Authority {
             let order = order(caller, request, validity);
             match ca::Authority::issue(self, order).await {
                 Ok(issued) => Ok(issued.chain),
-                Err(error) => Err(Refusal { reason: reason(&error), text: error.to_string() }),
+                Err(error) => Err(Refusal::new(reason(&error), error.to_string())),
             }
         })
     }

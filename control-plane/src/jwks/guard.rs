@@ -84,21 +84,33 @@ fn is_elsewhere_v4(address: Ipv4Addr) -> bool {
 
 fn is_elsewhere_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
-    // What embeds an IPv4 address leads to it: NAT64, 6to4, the compatible form.
-    let low = || Ipv4Addr::from_bits((u32::from(segments[6]) << 16) | u32::from(segments[7]));
-    let embedded = match segments {
-        [0x64, 0xff9b, ..] | [0, 0, 0, 0, 0, 0, ..] => Some(low()),
-        [0x2002, high, middle, ..] => Some(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(middle))),
-        _ => None,
-    };
     // Some clouds serve their metadata at fd00:ec2::254.
     let metadata = segments[..2] == [0xfd00, 0x0ec2];
+    // A network's own NAT64 (RFC 8215): where in it the IPv4 address stands, the network alone knows.
+    let translated = segments[..3] == [0x64, 0xff9b, 1];
     !(address.is_loopback()
         || address.is_unspecified()
         || address.is_multicast()
         || address.is_unicast_link_local()
         || metadata
-        || embedded.is_some_and(|embedded| !is_elsewhere_v4(embedded)))
+        || translated
+        || embedded(segments).into_iter().flatten().any(|embedded| !is_elsewhere_v4(embedded)))
+}
+
+/// What embeds IPv4 addresses leads to them.
+fn embedded(segments: [u16; 8]) -> [Option<Ipv4Addr>; 2] {
+    let address = |high: u16, low: u16| Some(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)));
+    match segments {
+        // NAT64; the compatible form; the translated one, `::ffff:0:a.b.c.d` (RFC 2765).
+        [0x64, 0xff9b, .., high, low]
+        | [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low] => [address(high, low), None],
+        // 6to4.
+        [0x2002, high, low, ..] => [address(high, low), None],
+        // Teredo: the server, and the client with all its bits turned (RFC 4380, 4).
+        [0x2001, 0, high, low, .., end_high, end_low] => [address(high, low), address(!end_high, !end_low)],
+        _ => [None, None],
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +140,12 @@ mod tests {
             "64:ff9b::7f00:1",
             "2002:7f00:1::",
             "::7f00:1",
+            "64:ff9b:1:7f00:0:100::",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1::7f00:1",
+            "::ffff:0:127.0.0.1",
+            "2001:0:7f00:1::",
+            "2001:0:808:808:0:0:80ff:fffe",
         ] {
             assert!(!guard.permits(address.parse().unwrap()), "{address}");
         }
@@ -139,6 +157,7 @@ mod tests {
             "2001:4860::8888",
             "fd12::1",
             "64:ff9b::808:808",
+            "2001:0:808:808::f7f7:f7f7",
         ] {
             assert!(guard.permits(address.parse().unwrap()), "{address}");
         }

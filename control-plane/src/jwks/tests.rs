@@ -140,9 +140,9 @@ async fn views_pass_at_once_and_get_their_keys_when_these_have_come() {
 
 #[tokio::test]
 async fn the_last_good_set_stays_while_its_url_fails() {
-    let mut keeper = Keeper { guard: Arc::new(allowing()), sets: BTreeMap::new(), running: JoinSet::new() };
+    let mut keeper = Keeper::new(allowing());
     let now = Instant::now();
-    keeper.follow(&["u".to_owned()].into(), now);
+    keeper.follow(of(&[("shop", "u")]), now);
     assert!(keeper.take("u", Ok(KEYS.into()), now));
     assert!(!keeper.take("u", Ok(KEYS.into()), now), "equal keys change nothing");
     let mut pauses = Vec::new();
@@ -155,4 +155,45 @@ async fn the_last_good_set_stays_while_its_url_fails() {
         pauses[0] <= SHORTEST_PAUSE && pauses[19] <= LONGEST_PAUSE && pauses[19] > LONGEST_PAUSE / 2,
         "{pauses:?}"
     );
+}
+
+/// What policies of these namespaces name.
+fn of(pairs: &[(&str, &str)]) -> Named {
+    let mut named = Named::new();
+    for (namespace, url) in pairs {
+        named.entry((*url).to_owned()).or_default().insert((*namespace).to_owned());
+    }
+    named
+}
+
+#[tokio::test]
+async fn m5_one_namespace_does_not_crowd_out_the_others() {
+    let mut keeper = Keeper::new(allowing());
+    let now = Instant::now();
+    keeper.follow(of(&[("shop", "https://z.example/shop")]), now);
+    assert!(keeper.take("https://z.example/shop", Ok(KEYS.into()), now));
+    let mut named = of(&[("shop", "https://z.example/shop"), ("bank", "https://z.example/bank")]);
+    named.extend((0..1000).map(|n| (format!("https://a.example/{n}"), BTreeSet::from(["crowd".to_owned()]))));
+    keeper.follow(named, now);
+    assert_eq!(keeper.sets.len(), MOST_SETS);
+    assert!(keeper.sets["https://z.example/shop"].keys.is_some(), "what has come stays");
+    assert!(keeper.sets.contains_key("https://z.example/bank"), "and each has a share");
+}
+
+#[tokio::test]
+async fn m5_a_slow_host_holds_up_itself_alone() {
+    let mut keeper = Keeper::new(allowing());
+    let now = Instant::now();
+    let mut named = of(&[("shop", "https://z.invalid/keys")]);
+    named.extend((0..20).map(|n| (format!("https://a.invalid/{n}"), BTreeSet::from(["crowd".to_owned()]))));
+    keeper.follow(named, now);
+    keeper.fetch(now);
+    assert_eq!(keeper.asked, ["a.invalid", "z.invalid"].map(str::to_owned).into());
+    assert_eq!(keeper.sets["https://z.invalid/keys"].due, None, "it is being asked");
+    assert_eq!(keeper.next_due(), None, "the others wait for their host");
+    keeper.take("https://a.invalid/0", Err("slow".to_owned()), now);
+    // It comes back at the end of its own, and after those that have not been asked yet.
+    keeper.fetch(now + LONGEST_PAUSE);
+    assert_eq!(keeper.sets["https://a.invalid/1"].due, None);
+    assert!(keeper.sets["https://a.invalid/0"].due.is_some());
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Reporter, revoke, rotate};
+use super::{Reporter, judging, origin, revoke, rotate};
 
 /// Serves the admin page for as long as it is polled.
 pub async fn serve(listener: TcpListener, reporter: Arc<Reporter>) {
@@ -37,13 +37,17 @@ pub async fn serve(listener: TcpListener, reporter: Arc<Reporter>) {
 }
 
 async fn serve_connection(connection: TcpStream, reporter: Arc<Reporter>, _place: OwnedSemaphorePermit) {
+    let local = connection.local_addr().ok();
     let service = service_fn(move |request: Request<Incoming>| {
         let reporter = Arc::clone(&reporter);
         async move {
+            if !origin::is_fine(&request, local) {
+                return Ok(plain(StatusCode::FORBIDDEN, FOREIGN));
+            }
             Ok::<_, Infallible>(match request.uri().path() {
                 "/rotate-root" => rotate::answer(request, reporter.certifier()).await,
                 "/revoke" => revoke::answer(request, reporter.certifier()).await,
-                "/authz/check" => judge(request, &reporter).await,
+                "/authz/check" => judging::answer(request, &reporter).await,
                 _ => answer(&request, &reporter),
             })
         }
@@ -54,25 +58,6 @@ async fn serve_connection(connection: TcpStream, reporter: Arc<Reporter>, _place
         .serve_connection(TokioIo::new(connection), service);
     if let Ok(Err(error)) = timeout(CONNECTION_LIFE, served).await {
         tracing::debug!(%error, "an admin connection failed");
-    }
-}
-
-/// Asks the judgement that the reporter was given.
-async fn judge(request: Request<Incoming>, reporter: &Arc<Reporter>) -> Response<Full<Bytes>> {
-    if *request.method() != Method::POST {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
-        response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("POST"));
-        return response;
-    }
-    let Ok(body) = Limited::new(request.into_body(), QUESTION_LIMIT).collect().await else {
-        return plain(StatusCode::BAD_REQUEST, "the question broke off, or is too long\n");
-    };
-    let (reporter, body) = (Arc::clone(reporter), body.to_bytes());
-    // Translation is computation; it must not hold up the streams that share this thread.
-    match tokio::task::spawn_blocking(move || reporter.judge(&body)).await {
-        Ok(Ok(answer)) => respond(StatusCode::OK, "application/json", answer),
-        Ok(Err(reason)) => plain(StatusCode::BAD_REQUEST, &format!("{reason}\n")),
-        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
     }
 }
 
@@ -123,8 +108,8 @@ pub(super) fn respond(
 /// How many connections at once.
 const CONNECTION_LIMIT: usize = 64;
 
-/// How long a question about a request may be, in bytes.
-const QUESTION_LIMIT: usize = 64 * 1024;
+/// What a page of anybody's is told.
+const FOREIGN: &str = "ask by an address or as localhost, and not from a web page\n";
 
 /// How long a request's head may take, and a connection may live.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);

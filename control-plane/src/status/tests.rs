@@ -37,7 +37,7 @@ async fn get(address: SocketAddr, method: &str, path: &str) -> (StatusCode, Stri
     let connection = TcpStream::connect(address).await.unwrap();
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.unwrap();
     tokio::spawn(driver);
-    let request = Request::builder().method(method).uri(path).header("host", "x");
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
     let response = sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -107,11 +107,63 @@ async fn the_root_is_rotated_only_for_who_can_read_the_folder() {
     assert!(get(address, "GET", "/metrics").await.1.contains("sidegate_ca_rotation_phase 0"));
 }
 
+/// Asks for a judgement over a connection that the caller may drop.
+async fn question(address: SocketAddr, kind: &str) -> tokio::task::JoinHandle<StatusCode> {
+    let connection = TcpStream::connect(address).await.unwrap();
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.unwrap();
+    let request = Request::builder().method("POST").uri("/authz/check").header("host", "localhost");
+    let request = request.header("content-type", kind).body(Empty::<bytes::Bytes>::new()).unwrap();
+    tokio::spawn(async move {
+        tokio::select! {
+            response = sender.send_request(request) => response.unwrap().status(),
+            _ = driver => panic!("the connection ended"),
+        }
+    })
+}
+
+#[tokio::test]
+async fn m7_questions_are_judged_one_at_a_time_and_for_somebody() {
+    let (_views, receiver) = watch::channel(Arc::default());
+    let (_, verdicts) = watch::channel(Arc::default());
+    let reporter = Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default(), None);
+    let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    // A judgement that takes for ever, unless nobody waits.
+    let judge = move |_: &[u8], wanted: &Wanted| {
+        begun.send(()).unwrap();
+        while !wanted.is_over() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Err("nobody waits".to_owned())
+    };
+    let address = page(Arc::new(reporter.asking(Box::new(judge)))).await;
+    assert_eq!(question(address, "text/plain").await.await.unwrap(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let json = "application/json; charset=utf-8";
+    let first = question(address, json).await;
+    begins.recv().await.unwrap();
+    let mut crowd = Vec::new();
+    for _ in 0..20 {
+        crowd.push(question(address, json).await);
+    }
+    // Those beyond the queue are told so at once; the others wait.
+    let mut refused = 0;
+    while refused < 13 {
+        let (status, index, _) = futures_util::future::select_all(&mut crowd).await;
+        assert_eq!(status.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(crowd.remove(index));
+        refused += 1;
+    }
+    assert!(begins.try_recv().is_err(), "one at a time");
+    first.abort();
+    begins.recv().await.expect("the next one's turn");
+    crowd.iter().for_each(tokio::task::JoinHandle::abort);
+    assert_eq!(get(address, "GET", "/status").await.0, StatusCode::OK);
+}
+
 async fn ask(address: SocketAddr, method: &str, headers: &[&str], body: &str) -> (StatusCode, String) {
     let connection = TcpStream::connect(address).await.unwrap();
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.unwrap();
     tokio::spawn(driver);
-    let mut request = Request::builder().method(method).uri("/rotate-root").header("host", "x");
+    let mut request = Request::builder().method(method).uri("/rotate-root").header("host", "localhost");
     for header in headers {
         request = request.header("authorization", *header);
     }

@@ -22,6 +22,7 @@ use super::node;
 use super::places::Place;
 use super::stream::{Push, Request, Stream};
 use super::streams::{Streams, Ticket};
+use crate::model::shorten;
 use crate::snapshot::{Snapshot, SnapshotReader, Snapshots};
 
 /// Where a stream's responses go.
@@ -203,7 +204,7 @@ impl Conversation {
             );
             return Ok(());
         };
-        let error = request.error_detail.map(|status| status.message);
+        let error = request.error_detail.map(|status| shorten(status.message, LONGEST_REJECTION));
         let request = Request {
             kind,
             subscribe: request.resource_names_subscribe,
@@ -295,6 +296,9 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Without any deadline, the next look at the clock.
 const IDLE_WAKE: Duration = Duration::from_secs(3600);
+
+/// How much of a proxy's words on what it refuses is kept and logged, in bytes.
+const LONGEST_REJECTION: usize = 4096;
 
 /// How many generations wait for their convergence to be measured.
 const UNAPPLIED_LIMIT: usize = 64;

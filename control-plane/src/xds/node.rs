@@ -4,12 +4,12 @@ use sidegate_xds::envoy::config::core::v3::Node;
 use sidegate_xds::google::protobuf::value::Kind;
 use tonic::Status;
 
-use crate::model::{Name, Scope};
+use crate::model::{Name, Scope, is_name};
 
 /// A proxy, as it introduced itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProxyNode {
-    /// `node.id`: free text, unique for each process.
+    /// `node.id`: free text of one line, unique for each process.
     pub id: String,
     /// What it is served.
     pub scope: Scope,
@@ -41,7 +41,10 @@ pub(super) fn identify(node: Option<&Node>, secure: bool) -> Result<ProxyNode, S
     let node = node.filter(|node| !node.id.is_empty()).ok_or_else(|| {
         invalid("the first request of a stream must carry `node` with an `id`: set node.id and node.metadata in the proxy's bootstrap")
     })?;
-    let text = |key: &str| metadata_text(node, key);
+    if node.id.len() > LONGEST_ID || node.id.chars().any(char::is_control) {
+        return Err(invalid(&format!("node.id is longer than {LONGEST_ID} bytes, or not one line of text")));
+    }
+    let text = |key: &str| name(node, key);
     let namespace = text("NAMESPACE")?.ok_or_else(|| {
         invalid("node.metadata.NAMESPACE is missing: set it to the namespace of the Gateway or Pod that this proxy serves")
     })?;
@@ -63,6 +66,17 @@ pub(super) fn identify(node: Option<&Node>, secure: bool) -> Result<ProxyNode, S
     Ok(ProxyNode { id: node.id.clone(), scope })
 }
 
+/// The name of an object. What cannot be one is not looked for, and not repeated either.
+fn name(node: &Node, key: &str) -> Result<Option<String>, Status> {
+    let text = metadata_text(node, key)?;
+    if key != "SIDEGATE" && text.as_deref().is_some_and(|text| !is_name(text)) {
+        return Err(invalid(&format!(
+            "node.metadata.{key} is not a name: at most 253 of a-z, 0-9, '-' and '.'"
+        )));
+    }
+    Ok(text)
+}
+
 fn metadata_text(node: &Node, key: &str) -> Result<Option<String>, Status> {
     let value = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(key));
     match value.and_then(|value| value.kind.as_ref()) {
@@ -76,6 +90,9 @@ fn metadata_text(node: &Node, key: &str) -> Result<Option<String>, Status> {
 fn invalid(text: &str) -> Status {
     Status::invalid_argument(format!("{text} (`sidegate bootstrap` prints a bootstrap that fits)"))
 }
+
+/// How long a node's id may be.
+const LONGEST_ID: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -111,6 +128,24 @@ mod tests {
             Scope::Sidecar { pod: Name::new("shop", "web-1"), foreign: true, secure: false }
         );
         assert!(sidecar.is_foreign());
+    }
+
+    #[test]
+    fn m4_what_is_no_name_is_refused_and_not_repeated() {
+        let long = "x".repeat(1 << 20);
+        for wrong in [long.as_str(), "web\n2026-12-01 ERROR forged", "Web", "..", "a/b"] {
+            for key in ["NAMESPACE", "POD_NAME"] {
+                let other = if key == "NAMESPACE" { "POD_NAME" } else { "NAMESPACE" };
+                let node = node("n", &[(key, wrong), (other, "shop")]);
+                let status = identify(Some(&node), false).unwrap_err();
+                assert!(status.message().contains(key), "{}", status.message());
+                assert!(status.message().len() < 300 && !status.message().contains(wrong));
+            }
+        }
+        for id in [long.as_str(), "a\nb"] {
+            let node = node(id, &[("NAMESPACE", "shop"), ("GATEWAY", "web")]);
+            assert!(identify(Some(&node), true).unwrap_err().message().contains("node.id"));
+        }
     }
 
     #[test]

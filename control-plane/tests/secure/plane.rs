@@ -204,7 +204,7 @@ impl Plane {
     pub(crate) fn page(&self, path: &str) -> String {
         use std::io::{Read as _, Write as _};
         let mut connection = std::net::TcpStream::connect(self.admin).unwrap();
-        write!(connection, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        write!(connection, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         connection.read_to_string(&mut text).unwrap();
         text

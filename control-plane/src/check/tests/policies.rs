@@ -24,7 +24,7 @@ fn is_denied(view: &View, more: Question) -> bool {
         path: "/".to_owned(),
         ..more
     };
-    let answers = answer(view, Some(&trust()), &question).unwrap();
+    let answers = answer(view, Some(&trust()), &question, &|| false).unwrap();
     assert!(answers[0].allowed || answers[0].because.contains("shop/more"), "{answers:?}");
     !answers[0].allowed
 }
