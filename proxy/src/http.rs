@@ -1,5 +1,6 @@
 //! The server side of HTTP: which version a connection speaks, then that version's loop; one call per request into `exchange`.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +95,7 @@ async fn first_bytes(
     io: &Io,
     ahead: &mut BytesMut,
 ) -> Option<Protocol> {
-    let deciding = async {
+    let deciding = pin!(async {
         loop {
             match detect::classify(ahead) {
                 Protocol::Undecided => {}
@@ -106,7 +107,7 @@ async fn first_bytes(
                 return None;
             }
         }
-    };
+    });
     tokio::select! {
         biased;
         decided = timer::within(http.timeouts.headers, deciding) => decided.ok().flatten(),

@@ -1,6 +1,7 @@
 //! The server loop of one HTTP/1.1 connection: head → exchange → response, in order, until either side is done.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -120,7 +121,7 @@ impl Connection {
         if self.inbound.with_buffer(|buffer| buffer.is_empty()) {
             self.wait_for_request(http).await?;
         }
-        let reading = async {
+        let reading = pin!(async {
             loop {
                 if let Some(event) = self.parse(limits)? {
                     return Ok(event);
@@ -130,7 +131,7 @@ impl Connection {
                     return Err(NoHead::Nothing);
                 }
             }
-        };
+        });
         timer::within(http.timeouts.headers, reading).await.unwrap_or(Err(NoHead::Late))
     }
 
@@ -210,8 +211,10 @@ impl Connection {
         let body = if is_bodiless(&asked.method, head.status) { Body::Empty } else { body };
         let mut sending = Sending { chunked: framing == Framing::Chunked, sent: 0, grpc_status: None };
         let idle = served.bounds.idle.or(http.timeouts.stream_idle);
-        let sent = served.bounds.cover(self.send_body(body, &mut sending, idle, &served.ending)).await;
-        let cut = sent.unwrap_or_else(Some);
+        let cut = {
+            let sent = pin!(self.send_body(body, &mut sending, idle, &served.ending));
+            served.bounds.cover(sent).await.unwrap_or_else(Some)
+        };
         served.ending.finish(sending.sent, sending.grpc_status, cut);
         if cut.is_some() {
             // The client must not take what it has for complete.

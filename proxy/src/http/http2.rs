@@ -40,7 +40,7 @@ pub(super) async fn serve(
     let streams = Rc::new(Streams::new(Guard::new(budgets, true)));
     let guarded =
         Guarded::new(Gathered::new(io.clone(), ahead), streams.guard.clone(), http.timeouts.headers);
-    let handshake = settings(http).handshake(guarded);
+    let handshake = pin!(settings(http).handshake(guarded));
     let Ok(Ok(connection)) = timer::within(http.timeouts.headers, handshake).await else { return };
     let ended = accept(connection, worker.clone(), downstream.clone(), http, &streams).await;
     if let Err(reason) = ended {
@@ -95,7 +95,7 @@ async fn accept(
         let patience = if leaving { Some(FAREWELL) } else { http.timeouts.idle }.filter(|_| !busy);
         let next = tokio::select! {
             biased;
-            next = timer::within(patience, connection.accept()) => next,
+            next = timer::within(patience, poll_fn(|context| connection.poll_accept(context))) => next,
             cut = streams.guard.tripped() => {
                 tracing::warn!(client = %downstream.connection.peer, "an HTTP/2 connection is cut: {cut}");
                 calm(&mut connection).await;
@@ -169,7 +169,7 @@ async fn calm(connection: &mut Transport) {
 /// Takes what is still coming, for a moment: closing over unread bytes resets the connection, and the client would not learn why.
 async fn linger(io: &Io) {
     let mut left = MOST_LINGERED;
-    let draining = async {
+    let draining = pin!(async {
         let mut scrap = BytesMut::new();
         while left > 0 {
             scrap.clear();
@@ -179,7 +179,7 @@ async fn linger(io: &Io) {
                 _ => return,
             }
         }
-    };
+    });
     let _ = timer::within(Some(LINGER), draining).await;
 }
 
@@ -343,7 +343,11 @@ impl Stream {
             return;
         }
         let mut pump = Pump::new(body, stream);
-        let mut cut = match bounds.cover(send_body(&mut pump, idle, &ending)).await {
+        let sent = {
+            let sending = pin!(send_body(&mut pump, idle, &ending));
+            bounds.cover(sending).await
+        };
+        let mut cut = match sent {
             Ok(cut) => cut,
             Err(reason) => {
                 pump.reset();

@@ -68,6 +68,14 @@ impl Headers {
         self.fields.iter().map(|(name, value)| (self.name_bytes(name), self.value_bytes(value)))
     }
 
+    /// As [`Self::iter`], and whether a codec has read and so validated both.
+    pub(crate) fn iter_validated(&self) -> impl Iterator<Item = (&[u8], &[u8], bool)> {
+        self.fields.iter().map(|(name, value)| {
+            let validated = matches!((name, value), (Name::Span(..), Value::Span(..)));
+            (self.name_bytes(name), self.value_bytes(value), validated)
+        })
+    }
+
     /// The first value of a field; `name` in lower case.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         self.fields

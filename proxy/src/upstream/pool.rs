@@ -54,7 +54,7 @@ pub(super) struct Pool {
     /// Lives as long as some endpoint set has the endpoint; the identity's own count of requests.
     alive: Weak<AtomicU32>,
     /// Idle HTTP/1.1 connections, the most recently used last.
-    idle: RefCell<Vec<http1::Connection>>,
+    idle: RefCell<Vec<Box<http1::Connection>>>,
     /// HTTP/2 connections.
     pub(super) shared: RefCell<Vec<http2::Connection>>,
     /// A stream has ended on one of them.
@@ -134,7 +134,7 @@ impl Pools {
         destination: &Destination,
         repeatable: bool,
         fresh: bool,
-    ) -> Result<http1::Connection, SendError> {
+    ) -> Result<Box<http1::Connection>, SendError> {
         let pool = self.of(destination);
         let cluster = &destination.cluster;
         // Who waits was here before.
@@ -163,7 +163,7 @@ impl Pools {
         let connecting = Box::pin(connect(cluster, &destination.endpoint, want, &self.recorder));
         let opened = connecting.await?;
         destination.took(opened.session.as_ref());
-        Ok(http1::Connection::new(opened, place.opened(&self.recorder), count))
+        Ok(Box::new(http1::Connection::new(opened, place.opened(&self.recorder), count)))
     }
 
     /// Drops what was closed by the other end or idle for too long, and the pools of endpoints that are gone. Runs every second.
@@ -291,7 +291,7 @@ impl Pool {
     }
 
     /// The most recently used idle connection that is still good.
-    fn take_idle(&self, repeatable: bool) -> Option<http1::Connection> {
+    fn take_idle(&self, repeatable: bool) -> Option<Box<http1::Connection>> {
         let now = Instant::now();
         loop {
             let connection = self.idle.borrow_mut().pop()?;
@@ -320,7 +320,7 @@ impl Pool {
     }
 
     /// Puts a connection back after a complete exchange.
-    pub(super) fn put_idle(&self, mut connection: http1::Connection) {
+    pub(super) fn put_idle(&self, mut connection: Box<http1::Connection>) {
         if self.retired.get() {
             return;
         }
