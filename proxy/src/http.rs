@@ -53,7 +53,10 @@ pub(crate) async fn serve(
     let revoked = cut(&downstream);
     let serving = async {
         match protocol {
-            Protocol::Http2 => http2::serve(worker, downstream.clone(), &http, io.clone(), ahead).await,
+            // Boxed: connections of HTTP/1.1 have no room for it.
+            Protocol::Http2 => {
+                Box::pin(http2::serve(worker, downstream.clone(), &http, io.clone(), ahead)).await;
+            }
             Protocol::Http1 | Protocol::Undecided => {
                 http1::serve(worker, downstream.clone(), io.clone(), ahead).await;
             }

@@ -101,6 +101,7 @@ impl Worker {
         if self.overload.is(Action::Shrink) {
             self.pools.shrink();
             crate::io::drop_spare_buffers();
+            crate::message::drop_spare_fields();
         }
     }
 }

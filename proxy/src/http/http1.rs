@@ -82,6 +82,7 @@ struct Asked {
 }
 
 impl Connection {
+    /// What is rare is boxed, here and below: the connection's task has room for what is not.
     async fn serve_next(&mut self) -> Next {
         let Some(http) = self.downstream.http(&self.worker) else { return Next::Close };
         let limits = limits_of(&http);
@@ -89,13 +90,13 @@ impl Connection {
         let event = match self.read_head(&http, &limits).await {
             Ok(event) => event,
             Err(NoHead::Nothing) => return Next::Close,
-            Err(NoHead::Late) => return self.refuse(Reason::DownstreamTimeout, None).await,
+            Err(NoHead::Late) => return Box::pin(self.refuse(Reason::DownstreamTimeout, None)).await,
             Err(NoHead::Invalid(error)) => {
-                return self.refuse(error.reason(), Some(error.to_string())).await;
+                return Box::pin(self.refuse(error.reason(), Some(error.to_string()))).await;
             }
         };
         if let Some((reason, detail)) = not_served(&event, self.downstream.scheme) {
-            return self.refuse_request(event, reason, detail).await;
+            return Box::pin(self.refuse_request(event, reason, detail)).await;
         }
         self.served = self.served.saturating_add(1);
         let full = http.max_requests_per_connection.is_some_and(|most| self.served >= most);
@@ -179,8 +180,8 @@ impl Connection {
 
     /// Runs the exchange, unless the client leaves before it is done.
     async fn run_exchange(&self, request: &mut Request) -> Option<Served> {
-        // Boxed: an idle connection must not hold the room that an exchange needs.
-        let mut exchange = Box::pin(serve_exchange(&self.worker, &self.downstream, request));
+        // Not boxed: the connection's task is as large while it is idle, but one exchange after the other costs no allocation.
+        let mut exchange = pin!(serve_exchange(&self.worker, &self.downstream, request));
         poll_fn(|context| {
             if let Poll::Ready(served) = exchange.as_mut().poll(context) {
                 return Poll::Ready(Some(served));

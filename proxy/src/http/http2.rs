@@ -312,8 +312,8 @@ impl Stream {
 
     /// Runs the exchange, unless the client resets the stream before it is done.
     async fn run_exchange(&mut self, request: &mut Request) -> Option<Served> {
-        // Boxed: a response that takes long to send must not hold the room that an exchange needs.
-        let mut exchange = Box::pin(serve_exchange(&self.worker, &self.downstream, request));
+        // Not boxed: the stream's task is, and the room serves to send the response in afterwards.
+        let mut exchange = pin!(serve_exchange(&self.worker, &self.downstream, request));
         let respond = &mut self.respond;
         poll_fn(|context| {
             if let Poll::Ready(served) = exchange.as_mut().poll(context) {

@@ -74,7 +74,8 @@ pub(crate) async fn connect(
 
 async fn open(address: SocketAddr) -> Result<Io, (Reason, String)> {
     let connected = TcpStream::connect(address).await;
-    let prepared = connected.and_then(|stream| stream.set_nodelay(true).and_then(|()| Io::new(stream)));
+    let prepared =
+        connected.and_then(|stream| stream.set_nodelay(true).and_then(|()| Io::new(stream, address)));
     prepared.map_err(|error| (Reason::ConnectFailure, describe(address, &error)))
 }
 
