@@ -54,6 +54,7 @@ pub(super) struct Pool {
     /// Lives as long as some endpoint set has the endpoint; the identity's own count of requests.
     alive: Weak<AtomicU32>,
     /// Idle HTTP/1.1 connections, the most recently used last.
+    #[allow(clippy::vec_box, reason = "a connection keeps its box from one exchange to the next")]
     idle: RefCell<Vec<Box<http1::Connection>>>,
     /// HTTP/2 connections.
     pub(super) shared: RefCell<Vec<http2::Connection>>,
