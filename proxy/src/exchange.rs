@@ -5,7 +5,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -236,12 +235,12 @@ impl<'a> Exchange<'a> {
     ) -> Self {
         worker.recorder.exchange_started(&downstream.connection.stat_prefix);
         let mut record =
-            Record::new(&downstream.connection, &request.head, Instant::now(), SystemTime::now());
+            Box::new(Record::new(&downstream.connection, &request.head, Instant::now(), SystemTime::now()));
         record.grpc = crate::http2::is_grpc(&request.head.headers);
         let logs = http.map(|http| http.access_logs.clone()).unwrap_or_default();
         let ending = Ending {
             worker: worker.clone(),
-            record: Some(Box::new(record)),
+            record: Some(record),
             logs,
             received: None,
             grpc_status: None,
@@ -386,15 +385,14 @@ impl Ending {
     }
 
     /// Awaits a step of sending the response until nothing has moved for `idle`, in the request's direction neither.
-    pub(crate) async fn moving<F: Future>(
+    pub(crate) async fn moving<F: Future + Unpin>(
         &self,
         idle: Option<Duration>,
-        step: F,
+        mut step: F,
     ) -> Result<F::Output, Elapsed> {
-        let mut step = pin!(step);
         let mut wait = idle;
         loop {
-            let done = timer::within(wait, step.as_mut()).await;
+            let done = timer::within(wait, &mut step).await;
             let (Err(Elapsed), Some(idle), Some(last)) = (&done, idle, self.last_received()) else {
                 return done;
             };
@@ -407,16 +405,15 @@ impl Ending {
 
     /// As [`Self::moving`], for a step that waits for the client to take what is there: while memory is too scarce for new work, what
     /// is held for those who do not take it is the first to go. The error says why to cut.
-    pub(crate) async fn taken<F: Future>(
+    pub(crate) async fn taken<F: Future + Unpin>(
         &self,
         idle: Option<Duration>,
-        step: F,
+        mut step: F,
     ) -> Result<F::Output, Reason> {
-        let mut step = pin!(step);
         let wait = idle.map_or(MOMENT, |idle| idle.min(MOMENT));
         let mut begun = None;
         loop {
-            if let Ok(done) = timer::within(Some(wait), step.as_mut()).await {
+            if let Ok(done) = timer::within(Some(wait), &mut step).await {
                 return Ok(done);
             }
             let begun = *begun.get_or_insert_with(|| Instant::now() - wait);

@@ -1,5 +1,6 @@
 //! The server side of HTTP: which version a connection speaks, then that version's loop; one call per request into `exchange`.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,10 @@ pub(crate) async fn serve(
     let cut = cut(&downstream, worker.drain.patience());
     let serving = async {
         match protocol {
-            Protocol::Http2 => http2::serve(worker, downstream.clone(), &http, io.clone(), ahead).await,
+            // Boxed: connections of HTTP/1.1 have no room for it.
+            Protocol::Http2 => {
+                Box::pin(http2::serve(worker, downstream.clone(), &http, io.clone(), ahead)).await;
+            }
             Protocol::Http1 | Protocol::Undecided => {
                 http1::serve(worker, downstream.clone(), io.clone(), ahead).await;
             }
@@ -105,7 +109,7 @@ async fn first_bytes(
     io: &Io,
     ahead: &mut BytesMut,
 ) -> Option<Protocol> {
-    let deciding = async {
+    let deciding = pin!(async {
         loop {
             match detect::classify(ahead) {
                 Protocol::Undecided => {}
@@ -117,7 +121,7 @@ async fn first_bytes(
                 return None;
             }
         }
-    };
+    });
     tokio::select! {
         biased;
         decided = timer::within(http.timeouts.headers, deciding) => decided.ok().flatten(),

@@ -45,13 +45,13 @@ impl Stream {
 }
 
 impl Io {
-    /// Wraps a connected socket.
+    /// Wraps a socket that is connected to `peer`, as whoever accepted or connected it knows.
     ///
     /// # Errors
-    /// When the socket is already disconnected.
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+    /// When the socket has no address of its own.
+    pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
         // On a socket for both families an IPv4 client has a mapped address: it is the same client.
-        let (peer, local) = (canonical(stream.peer_addr()?), canonical(stream.local_addr()?));
+        let (peer, local) = (canonical(peer), canonical(stream.local_addr()?));
         Ok(Self { stream: RefCell::new(Stream::Plain(stream)), peer, local })
     }
 

@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// Stop accepting on the configured address.
     Stop(SocketAddr),
     /// Serve a connection that another worker accepted on the configured address.
-    Take(SocketAddr, std::net::TcpStream, Load),
+    Take(SocketAddr, (std::net::TcpStream, SocketAddr), Load),
 }
 
 /// Connections of every worker, and the ways to hand one over.
@@ -143,9 +143,9 @@ impl Acceptor {
             match command {
                 Some(Command::Accept(address, socket)) => self.start(address, socket),
                 Some(Command::Stop(address)) => drop(self.accepting.borrow_mut().remove(&address)),
-                Some(Command::Take(address, stream, load)) => {
+                Some(Command::Take(address, (stream, peer), load)) => {
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        self.serve(address, stream, load);
+                        self.serve(address, stream, peer, load);
                     }
                 }
                 None => return,
@@ -180,9 +180,9 @@ impl Acceptor {
                 accepted = socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
-                    self.place(address, stream);
+                    self.place(address, stream, peer);
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -195,24 +195,24 @@ impl Acceptor {
     }
 
     /// Serves the connection here, or hands it to a worker that has clearly fewer: long-lived ones must not pile up on one core.
-    fn place(self: &Rc<Self>, address: SocketAddr, stream: TcpStream) {
+    fn place(self: &Rc<Self>, address: SocketAddr, stream: TcpStream, peer: SocketAddr) {
         if let Some(lighter) = self.balance.lighter(self.index)
             && let Ok(permit) = self.balance.workers[lighter].try_reserve()
         {
             if let Ok(stream) = stream.into_std() {
                 // Counted there at once: a burst must not all go to the worker that was the lightest before it.
-                permit.send(Command::Take(address, stream, Load::new(&self.balance, lighter)));
+                permit.send(Command::Take(address, (stream, peer), Load::new(&self.balance, lighter)));
             }
             return;
         }
-        self.serve(address, stream, Load::new(&self.balance, self.index));
+        self.serve(address, stream, peer, Load::new(&self.balance, self.index));
     }
 
-    fn serve(self: &Rc<Self>, address: SocketAddr, stream: TcpStream, load: Load) {
+    fn serve(self: &Rc<Self>, address: SocketAddr, stream: TcpStream, peer: SocketAddr, load: Load) {
         let snapshot = self.worker.snapshots.load();
         // A listener that was removed a moment ago still has connections in its queue: they are closed.
         let Some(listener) = snapshot.by_address.bound(address) else { return };
-        let Ok(io) = Io::new(stream) else { return };
+        let Ok(io) = Io::new(stream, peer) else { return };
         if self.worker.overload.refuses_connections() {
             self.worker.recorder.downstream_overload(&listener.name);
             io.reset_on_close();
@@ -223,7 +223,8 @@ impl Acceptor {
             io.reset_on_close();
             return;
         }
-        tokio::task::spawn_local(serve_connection(self.worker.clone(), listener.clone(), io, load));
+        // Boxed: the runtime moves a task several times.
+        tokio::task::spawn_local(Box::pin(serve_connection(self.worker.clone(), listener.clone(), io, load)));
     }
 }
 

@@ -18,7 +18,7 @@ mod replay;
 mod websocket;
 
 pub(crate) use authority::{is_authority, parse_authority};
-pub(crate) use headers::{Headers, Name, Value};
+pub(crate) use headers::{Headers, Name, Value, drop_spare_fields};
 pub(crate) use path::{EscapedSlashes, PathError, PathOptions, normalize};
 pub(crate) use replay::Replay;
 pub(crate) use websocket::{accept_of, new_key};

@@ -165,7 +165,7 @@ fn choose_endpoint(
         return Some(worker.resolver.original(downstream.connection.local, port));
     }
     let set = cluster.endpoints.load_full();
-    pick(&cluster.policy, &set, tried, now_millis(), &mut || worker.roll())
+    pick(&cluster.policy, &set, tried, now_millis, &mut || worker.roll())
 }
 
 fn choose_cluster(worker: &Worker, tcp: &Tcp) -> Result<Arc<Cluster>, (Reason, String)> {

@@ -1,7 +1,7 @@
 //! Bounds of time that cost nothing when nothing waits, and little when something does.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,35 +16,44 @@ pub(crate) use queue::drive;
 pub(crate) struct Elapsed;
 
 /// Awaits a future for at most `limit`; for ever when that is `None`. The clock starts when the future first has to wait.
-pub(crate) async fn within<F: Future>(limit: Option<Duration>, future: F) -> Result<F::Output, Elapsed> {
-    let Some(limit) = limit else { return Ok(future.await) };
-    bounded(Alarm::after(limit), pin!(future)).await
+///
+/// The future is one that may be moved, so pin what is large where it stands: an `async fn` holds what it is given twice, and wrappers
+/// in each other would double it each time.
+pub(crate) fn within<F: Future + Unpin>(limit: Option<Duration>, future: F) -> Bounded<F> {
+    Bounded { future, alarm: limit.map(Alarm::after) }
 }
 
-/// Awaits a future until `deadline`; for ever when that is `None`.
-pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, Elapsed> {
-    let Some(deadline) = deadline else { return Ok(future.await) };
-    let alarm = Alarm { state: State::Own(Box::pin(tokio::time::sleep_until(deadline))) };
-    bounded(alarm, pin!(future)).await
+/// Awaits a future until `deadline`; for ever when that is `None`. See [`within`].
+pub(crate) fn until<F: Future + Unpin>(deadline: Option<Instant>, future: F) -> Bounded<F> {
+    let sleep = |deadline| Alarm { state: State::Own(Box::pin(tokio::time::sleep_until(deadline))) };
+    Bounded { future, alarm: deadline.map(sleep) }
 }
 
-/// Awaits a future until `deadline`, which is `length` after something that happened; see [`Alarm::at`].
-pub(crate) async fn before<F: Future>(
-    deadline: Instant,
-    length: Duration,
+/// Awaits a future until `deadline`, which is `length` after something that happened; see [`Alarm::at`] and [`within`].
+pub(crate) fn before<F: Future + Unpin>(deadline: Instant, length: Duration, future: F) -> Bounded<F> {
+    Bounded { future, alarm: Some(Alarm::at(deadline, length)) }
+}
+
+/// A future with a bound of time.
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct Bounded<F> {
     future: F,
-) -> Result<F::Output, Elapsed> {
-    bounded(Alarm::at(deadline, length), pin!(future)).await
+    /// `None`: nothing bounds it.
+    alarm: Option<Alarm>,
 }
 
-async fn bounded<F: Future>(mut alarm: Alarm, mut future: Pin<&mut F>) -> Result<F::Output, Elapsed> {
-    poll_fn(|context| {
-        if let Poll::Ready(output) = future.as_mut().poll(context) {
+impl<F: Future + Unpin> Future for Bounded<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(output) = Pin::new(&mut self.future).poll(context) {
             return Poll::Ready(Ok(output));
         }
-        alarm.poll(context).map(|()| Err(Elapsed))
-    })
-    .await
+        match &mut self.alarm {
+            Some(alarm) => alarm.poll(context).map(|()| Err(Elapsed)),
+            None => Poll::Pending,
+        }
+    }
 }
 
 /// Goes off once. Not registered anywhere before it is first polled.

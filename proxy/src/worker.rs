@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use bytes::{Bytes, BytesMut};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -36,6 +37,8 @@ pub(crate) struct Worker {
     /// What is given up or refused for want of memory.
     pub(crate) overload: overload::Watch,
     random: RefCell<SmallRng>,
+    /// Where short texts are written that outlive their requests' heads.
+    texts: RefCell<BytesMut>,
 }
 
 impl Worker {
@@ -58,6 +61,7 @@ impl Worker {
             drain,
             overload,
             random: RefCell::new(SmallRng::from_os_rng()),
+            texts: RefCell::default(),
         }
     }
 
@@ -69,6 +73,16 @@ impl Worker {
     /// A uniform `u64`.
     pub(crate) fn random(&self) -> u64 {
         self.random.borrow_mut().random()
+    }
+
+    /// A short text that can be shared: many of them share one piece of memory, which is given back with the last of them.
+    pub(crate) fn text(&self, text: &str) -> Bytes {
+        let mut texts = self.texts.borrow_mut();
+        if texts.capacity() < text.len() {
+            *texts = BytesMut::with_capacity(TEXTS.max(text.len()));
+        }
+        texts.extend_from_slice(text.as_bytes());
+        texts.split().freeze()
     }
 
     /// Whether connections should end after what they are doing.
@@ -87,6 +101,10 @@ impl Worker {
         if self.overload.is(Action::Shrink) {
             self.pools.shrink();
             crate::io::drop_spare_buffers();
+            crate::message::drop_spare_fields();
         }
     }
 }
+
+/// Bytes of texts that share a piece of memory.
+const TEXTS: usize = 4 * 1024;

@@ -17,16 +17,16 @@ pub(crate) enum Policy {
 }
 
 /// Picks an endpoint: not one in `tried` while there is another, and not one that could not be reached a moment ago (`now`, in
-/// milliseconds) while there is a better one. `roll` yields uniform `u32`s.
+/// milliseconds, asked for only where that ever happened) while there is a better one. `roll` yields uniform `u32`s.
 pub(crate) fn pick(
     policy: &Policy,
     set: &EndpointSet,
     tried: &[EndpointId],
-    now: u64,
+    now: impl Fn() -> u64,
     roll: &mut impl FnMut() -> u32,
 ) -> Option<Arc<Endpoint>> {
     let untried = |endpoint: &Endpoint| !tried.contains(&endpoint.id);
-    let good = |endpoint: &Endpoint| untried(endpoint) && !endpoint.is_suspect(now);
+    let good = |endpoint: &Endpoint| untried(endpoint) && !endpoint.is_suspect(&now);
     let mut first = pick_once(policy, set, roll)?;
     // Asking the policy again keeps its shares; a few times is enough unless most are bad.
     for _ in 0..REPICKS {
@@ -122,7 +122,7 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(7);
         let mut counts: HashMap<EndpointId, u32> = HashMap::new();
         for _ in 0..rounds {
-            let endpoint = pick(policy, set, &[], 0, &mut || rng.random()).unwrap();
+            let endpoint = pick(policy, set, &[], || 0, &mut || rng.random()).unwrap();
             *counts.entry(endpoint.id).or_default() += 1;
         }
         set.all.iter().map(|endpoint| counts.get(&endpoint.id).copied().unwrap_or_default()).collect()
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn nothing_to_pick_from() {
-        assert!(pick(&Policy::Random, &EndpointSet::default(), &[], 0, &mut || 0).is_none());
+        assert!(pick(&Policy::Random, &EndpointSet::default(), &[], || 0, &mut || 0).is_none());
     }
 
     #[test]
@@ -160,9 +160,9 @@ mod tests {
         set.all[2].in_flight.store(5, Ordering::Relaxed);
         set.all[0].suspect(1_000);
         let mut rng = SmallRng::seed_from_u64(7);
-        let mut picks_of_first = |now| {
-            let picked =
-                (0..300).map(|_| pick(&Policy::LeastRequest, &set, &[], now, &mut || rng.random()).unwrap());
+        let mut picks_of_first = |now: u64| {
+            let picked = (0..300)
+                .map(|_| pick(&Policy::LeastRequest, &set, &[], || now, &mut || rng.random()).unwrap());
             picked.filter(|endpoint| endpoint.id == set.all[0].id).count()
         };
         assert_eq!(picks_of_first(1_500), 0);
@@ -177,10 +177,10 @@ mod tests {
         let set = set(&[1, 1]);
         let tried = [set.all[0].id];
         for roll in [0, u32::MAX] {
-            let picked = pick(&Policy::Random, &set, &tried, 0, &mut || roll).unwrap();
+            let picked = pick(&Policy::Random, &set, &tried, || 0, &mut || roll).unwrap();
             assert_eq!(picked.id, set.all[1].id);
         }
         let tried = [set.all[0].id, set.all[1].id];
-        assert!(pick(&Policy::Random, &set, &tried, 0, &mut || 0).is_some());
+        assert!(pick(&Policy::Random, &set, &tried, || 0, &mut || 0).is_some());
     }
 }

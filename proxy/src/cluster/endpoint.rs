@@ -134,8 +134,9 @@ impl Endpoint {
     }
 
     /// Whether it could not be reached a moment ago.
-    pub(crate) fn is_suspect(&self, now: u64) -> bool {
-        self.suspect_until.load(Ordering::Relaxed) > now
+    pub(crate) fn is_suspect(&self, now: impl Fn() -> u64) -> bool {
+        let until = self.suspect_until.load(Ordering::Relaxed);
+        until != 0 && until > now()
     }
 
     /// What makes two endpoints the same across updates: address and pod.

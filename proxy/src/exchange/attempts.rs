@@ -40,6 +40,7 @@ struct Plan<'a> {
     body: Source,
     deadline: Deadline,
     tunnel: Option<Tunnel>,
+    /// Endpoints of attempts that were not enough.
     tried: Vec<EndpointId>,
     /// Retries that the route's policy made.
     retries: u32,
@@ -100,10 +101,14 @@ impl Exchange<'_> {
             Some(watch) => watch.as_mut().poll(context),
             None => Poll::Pending,
         });
-        let (response, lease) = tokio::select! {
-            biased;
-            done = self.attempt_until_done(&mut plan) => done?,
-            reason = stall => return Err(stalled(reason, &received)),
+        let (response, lease) = {
+            // Pinned here, as `select!` would move it.
+            let attempts = pin!(self.attempt_until_done(&mut plan));
+            tokio::select! {
+                biased;
+                done = attempts => done?,
+                reason = stall => return Err(stalled(reason, &received)),
+            }
         };
         drop(watch);
         self.tunnel = tunnel::outcome(plan.tunnel.as_ref(), plan.head.version, response.head.status)?;
@@ -167,6 +172,7 @@ impl Exchange<'_> {
             let outcome = self.attempt(plan, endpoint).await;
             match outcome {
                 Ok(response) if self.retry_response(plan, &response) => {
+                    plan.tried.push(lease.endpoint.id);
                     // A peer's proxy says that its app cannot be reached.
                     if response.head.headers.contains("x-sidegate-reason") {
                         lease.endpoint.suspect(now_millis());
@@ -175,6 +181,7 @@ impl Exchange<'_> {
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => {
                     self.note_failure(&lease.endpoint, &error);
+                    plan.tried.push(lease.endpoint.id);
                     drop(lease);
                     if !self.retry_error(plan, &error) {
                         return Err(final_reply(plan, error));
@@ -186,7 +193,7 @@ impl Exchange<'_> {
                 && let Some(policy) = plan.retry()
             {
                 let wait = retry::back_off(policy, plan.retries, self.worker.roll());
-                let slept = timer::until(plan.deadline.at, tokio::time::sleep(wait)).await;
+                let slept = timer::until(plan.deadline.at, pin!(tokio::time::sleep(wait))).await;
                 if slept.is_err() {
                     return Err(Reply::new(Reason::RequestTimeout));
                 }
@@ -208,7 +215,7 @@ impl Exchange<'_> {
         };
         let set = cluster.endpoints.load();
         let worker = self.worker;
-        pick(&cluster.policy, &set, avoid, now_millis(), &mut || worker.roll()).ok_or_else(|| {
+        pick(&cluster.policy, &set, avoid, now_millis, &mut || worker.roll()).ok_or_else(|| {
             let what = match (set.ready, set.all.is_empty()) {
                 (false, _) => "its endpoints have not arrived yet",
                 (true, true) => "it has no endpoints",
@@ -247,9 +254,8 @@ impl Exchange<'_> {
     async fn attempt(&mut self, plan: &mut Plan<'_>, endpoint: Arc<Endpoint>) -> Result<Response, SendError> {
         let started = Instant::now();
         self.note_attempt(plan, &endpoint);
-        plan.tried.push(endpoint.id);
         if self.attempt_count {
-            plan.head.headers.set("x-envoy-attempt-count", HeaderValue::from(plan.tried.len()));
+            plan.head.headers.set("x-envoy-attempt-count", HeaderValue::from(plan.tried.len() + 1));
         }
         if matches!(plan.forward.host_rewrite, HostRewrite::Auto)
             && let Some(host) = &endpoint.hostname
@@ -265,11 +271,13 @@ impl Exchange<'_> {
         let destination = Destination::new(plan.cluster.clone(), endpoint, plan.head);
         let attempt = Attempt { head: plan.head, body, fresh: plan.fresh, tunnel: plan.tunnel.as_ref() };
         let per_try = plan.asked.per_try.or(plan.retry().and_then(|policy| policy.per_try_timeout));
-        // Pinned here, once: each wrapper would otherwise carry a copy of it.
-        let sending = pin!(self.worker.pools.send(&destination, attempt));
         let per_try_idle = plan.retry().and_then(|policy| policy.per_try_idle);
-        let moving = self.ending.moving(per_try_idle, sending);
-        let sent = plan.deadline.bound(timer::within(per_try, moving)).await;
+        let sent = {
+            // Pinned here, once: each wrapper would otherwise carry a copy of it.
+            let sending = pin!(self.worker.pools.send(&destination, attempt));
+            let moving = pin!(self.ending.moving(per_try_idle, sending));
+            plan.deadline.bound(started, timer::within(per_try, moving)).await
+        };
         let late = |what| SendError {
             reason: Reason::RequestTimeout,
             processed: crate::upstream::Processed::Maybe,

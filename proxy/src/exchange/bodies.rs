@@ -1,7 +1,7 @@
 //! What is watched about a body on its way: how much came, when it ended, whether it is late.
 
 use std::cell::Cell;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -23,9 +23,17 @@ pub(super) struct Received {
     last: Cell<Option<Instant>>,
 }
 
+thread_local! {
+    /// What has come of every request that has no body: it never changes.
+    static NOTHING: Rc<Received> = Rc::new(Received { ended: Cell::new(true), ..Received::default() });
+}
+
 impl Received {
     /// Watches a body; one that is here already needs no watching.
     pub(super) fn watch(body: Body) -> (Body, Rc<Self>) {
+        if matches!(body, Body::Empty) {
+            return (body, NOTHING.with(Rc::clone));
+        }
         let received = Rc::new(Self::default());
         match body {
             Body::Stream(stream) => {
@@ -63,7 +71,7 @@ impl Received {
         let (idle, most) = (terms.idle, terms.request);
         let silent = timer::silence(idle, || self.last.get().unwrap_or(started));
         let late = async {
-            if most.is_none() || timer::until(most, self.ended()).await.is_ok() {
+            if most.is_none() || timer::until(most, pin!(self.ended())).await.is_ok() {
                 std::future::pending::<()>().await;
             }
         };

@@ -4,7 +4,7 @@
 //! Before the response's head, [`super::attempts`] keeps them; from then on the codec does, by [`Bounds::cover`].
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -119,9 +119,8 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     /// Awaits `sending` until a bound has passed; then why. Costs nothing where sending does not have to wait.
-    pub(crate) async fn cover<F: Future>(&self, sending: F) -> Result<F::Output, Reason> {
-        let mut sending = pin!(sending);
-        let first = poll_fn(|context| match sending.as_mut().poll(context) {
+    pub(crate) async fn cover<F: Future + Unpin>(&self, mut sending: F) -> Result<F::Output, Reason> {
+        let first = poll_fn(|context| match Pin::new(&mut sending).poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => Poll::Ready(None),
         });
@@ -130,7 +129,7 @@ impl Bounds {
         }
         tokio::select! {
             biased;
-            output = sending => Ok(output),
+            output = &mut sending => Ok(output),
             reason = self.passed() => Err(reason),
         }
     }
@@ -176,6 +175,8 @@ impl Bounds {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -228,7 +229,7 @@ mod tests {
             received.end();
             std::future::pending::<()>().await;
         };
-        assert_eq!(bounds.cover(upload).await, Err(Reason::RequestTimeout));
+        assert_eq!(bounds.cover(pin!(upload)).await, Err(Reason::RequestTimeout));
         assert_eq!(start.elapsed(), 7 * SECOND);
     }
 

@@ -89,7 +89,7 @@ async fn endpoint(
         Discovery::Static | Discovery::Eds(_) | Discovery::Dns(_) => {}
     }
     let set = cluster.endpoints.load();
-    pick(&cluster.policy, &set, &[], now_millis(), &mut || worker.roll())
+    pick(&cluster.policy, &set, &[], now_millis, &mut || worker.roll())
         .ok_or_else(|| "no endpoint is available".to_owned())
 }
 

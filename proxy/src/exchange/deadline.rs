@@ -21,11 +21,11 @@ impl Deadline {
         self.at = self.timeout.map(|timeout| Instant::now() + timeout);
     }
 
-    /// Awaits an attempt until the deadline; `None` when it has passed. The clock starts when the request has come to its end.
-    pub(super) async fn bound<F: Future>(&mut self, future: F) -> Option<F::Output> {
+    /// Awaits an attempt, made now, until the deadline; `None` when it has passed. The clock starts when the request has come to its end.
+    pub(super) async fn bound<F: Future + Unpin>(&mut self, now: Instant, future: F) -> Option<F::Output> {
         let Some(timeout) = self.timeout else { return Some(future.await) };
         if self.at.is_none() && self.received.has_ended() {
-            self.at = Some(Instant::now() + timeout);
+            self.at = Some(now + timeout);
         }
         if let Some(at) = self.at {
             return timer::before(at, timeout, future).await.ok();

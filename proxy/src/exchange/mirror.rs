@@ -44,7 +44,7 @@ async fn send(worker: Rc<Worker>, cluster: Arc<Cluster>, head: RequestHead, body
     // A mirror obeys the bounds of its cluster, and takes no more time than a bound of its own.
     let Some(_claim) = cluster.claim_request() else { return };
     let set = cluster.endpoints.load_full();
-    let Some(endpoint) = pick(&cluster.policy, &set, &[], now_millis(), &mut || worker.roll()) else {
+    let Some(endpoint) = pick(&cluster.policy, &set, &[], now_millis, &mut || worker.roll()) else {
         return;
     };
     worker.recorder.upstream_attempt(&cluster.metrics);

@@ -1,7 +1,7 @@
 //! Reads the start of a request's body, and leaves the body as if nobody had.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(super) async fn peek(body: &mut Body, rule: BodyRule, patience: &Patience) -
             whole = false;
             break;
         }
-        let frame = timer::until(patience.deadline, timer::within(patience.idle, source.frame())).await;
+        let frame = timer::until(patience.deadline, timer::within(patience.idle, pin!(source.frame()))).await;
         let Ok(Ok(frame)) = frame else { return Err(Trouble::Client(Reason::DownstreamTimeout)) };
         match frame.transpose().map_err(|error| Trouble::Client(reason(error)))? {
             None => break,

@@ -135,7 +135,7 @@ impl Exchange<'_> {
             Some(id) if !stranger || http.preserve_external_request_id => HeaderValue::from_bytes(id).ok(),
             _ if http.generate_request_id => {
                 let bits = (u128::from(self.worker.random()) << 64) | u128::from(self.worker.random());
-                let id = HeaderValue::from_str(&trace::request_id(bits)).ok();
+                let id = HeaderValue::from_maybe_shared(self.worker.text(&trace::request_id(bits))).ok();
                 if let Some(id) = &id {
                     head.headers.set(REQUEST_ID, id.clone());
                 }

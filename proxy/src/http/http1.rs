@@ -1,6 +1,7 @@
 //! The server loop of one HTTP/1.1 connection: head → exchange → response, in order, until either side is done.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -81,6 +82,7 @@ struct Asked {
 }
 
 impl Connection {
+    /// What is rare is boxed, here and below: the connection's task has room for what is not.
     async fn serve_next(&mut self) -> Next {
         let Some(http) = self.downstream.http(&self.worker) else { return Next::Close };
         let limits = limits_of(&http);
@@ -88,13 +90,13 @@ impl Connection {
         let event = match self.read_head(&http, &limits).await {
             Ok(event) => event,
             Err(NoHead::Nothing) => return Next::Close,
-            Err(NoHead::Late) => return self.refuse(Reason::DownstreamTimeout, None).await,
+            Err(NoHead::Late) => return Box::pin(self.refuse(Reason::DownstreamTimeout, None)).await,
             Err(NoHead::Invalid(error)) => {
-                return self.refuse(error.reason(), Some(error.to_string())).await;
+                return Box::pin(self.refuse(error.reason(), Some(error.to_string()))).await;
             }
         };
         if let Some((reason, detail)) = not_served(&event, self.downstream.scheme) {
-            return self.refuse_request(event, reason, detail).await;
+            return Box::pin(self.refuse_request(event, reason, detail)).await;
         }
         self.served = self.served.saturating_add(1);
         let full = http.max_requests_per_connection.is_some_and(|most| self.served >= most);
@@ -120,7 +122,7 @@ impl Connection {
         if self.inbound.with_buffer(|buffer| buffer.is_empty()) {
             self.wait_for_request(http).await?;
         }
-        let reading = async {
+        let reading = pin!(async {
             loop {
                 if let Some(event) = self.parse(limits)? {
                     return Ok(event);
@@ -130,7 +132,7 @@ impl Connection {
                     return Err(NoHead::Nothing);
                 }
             }
-        };
+        });
         timer::within(http.timeouts.headers, reading).await.unwrap_or(Err(NoHead::Late))
     }
 
@@ -178,8 +180,8 @@ impl Connection {
 
     /// Runs the exchange, unless the client leaves before it is done.
     async fn run_exchange(&self, request: &mut Request) -> Option<Served> {
-        // Boxed: an idle connection must not hold the room that an exchange needs.
-        let mut exchange = Box::pin(serve_exchange(&self.worker, &self.downstream, request));
+        // Not boxed: the connection's task is as large while it is idle, but one exchange after the other costs no allocation.
+        let mut exchange = pin!(serve_exchange(&self.worker, &self.downstream, request));
         poll_fn(|context| {
             if let Poll::Ready(served) = exchange.as_mut().poll(context) {
                 return Poll::Ready(Some(served));
@@ -210,8 +212,10 @@ impl Connection {
         let body = if is_bodiless(&asked.method, head.status) { Body::Empty } else { body };
         let mut sending = Sending { chunked: framing == Framing::Chunked, sent: 0, grpc_status: None };
         let idle = served.bounds.idle.or(http.timeouts.stream_idle);
-        let sent = served.bounds.cover(self.send_body(body, &mut sending, idle, &served.ending)).await;
-        let cut = sent.unwrap_or_else(Some);
+        let cut = {
+            let sent = pin!(self.send_body(body, &mut sending, idle, &served.ending));
+            served.bounds.cover(sent).await.unwrap_or_else(Some)
+        };
         served.ending.finish(sending.sent, sending.grpc_status, cut);
         if cut.is_some() {
             // The client must not take what it has for complete.

@@ -40,7 +40,7 @@ pub(super) async fn serve(
     let streams = Rc::new(Streams::new(Guard::new(budgets, true)));
     let guarded =
         Guarded::new(Gathered::new(io.clone(), ahead), streams.guard.clone(), http.timeouts.headers);
-    let handshake = settings(http).handshake(guarded);
+    let handshake = pin!(settings(http).handshake(guarded));
     let Ok(Ok(connection)) = timer::within(http.timeouts.headers, handshake).await else { return };
     let ended = accept(connection, worker.clone(), downstream.clone(), http, &streams).await;
     if let Err(reason) = ended {
@@ -95,7 +95,7 @@ async fn accept(
         let patience = if leaving.is_some() { Some(FAREWELL) } else { http.timeouts.idle }.filter(|_| !busy);
         let next = tokio::select! {
             biased;
-            next = timer::within(patience, connection.accept()) => next,
+            next = timer::within(patience, poll_fn(|context| connection.poll_accept(context))) => next,
             cut = streams.guard.tripped() => return Err(calm(&mut connection, &downstream, cut).await),
             // The idle bound runs from here.
             () = streams.changed.notified(), if busy => continue,
@@ -171,7 +171,7 @@ async fn calm(connection: &mut Transport, downstream: &Downstream, cut: Cut) -> 
 /// Takes what is still coming, for a moment: closing over unread bytes resets the connection, and the client would not learn why.
 async fn linger(io: &Io) {
     let mut left = MOST_LINGERED;
-    let draining = async {
+    let draining = pin!(async {
         let mut scrap = BytesMut::new();
         while left > 0 {
             scrap.clear();
@@ -181,7 +181,7 @@ async fn linger(io: &Io) {
                 _ => return,
             }
         }
-    };
+    });
     let _ = timer::within(Some(LINGER), draining).await;
 }
 
@@ -314,8 +314,8 @@ impl Stream {
 
     /// Runs the exchange, unless the client resets the stream before it is done.
     async fn run_exchange(&mut self, request: &mut Request) -> Option<Served> {
-        // Boxed: a response that takes long to send must not hold the room that an exchange needs.
-        let mut exchange = Box::pin(serve_exchange(&self.worker, &self.downstream, request));
+        // Not boxed: the stream's task is, and the room serves to send the response in afterwards.
+        let mut exchange = pin!(serve_exchange(&self.worker, &self.downstream, request));
         let respond = &mut self.respond;
         poll_fn(|context| {
             if let Poll::Ready(served) = exchange.as_mut().poll(context) {
@@ -345,7 +345,11 @@ impl Stream {
             return;
         }
         let mut pump = Pump::new(body, stream);
-        let mut cut = match bounds.cover(send_body(&mut pump, idle, &ending)).await {
+        let sent = {
+            let sending = pin!(send_body(&mut pump, idle, &ending));
+            bounds.cover(sending).await
+        };
+        let mut cut = match sent {
             Ok(cut) => cut,
             Err(reason) => {
                 pump.reset();

@@ -165,19 +165,23 @@ pub(crate) fn encode_last_chunk(trailers: Option<&Headers>, out: &mut BytesMut) 
 }
 
 fn put_headers(headers: &Headers, keep: impl Fn(Known) -> bool, out: &mut BytesMut) {
-    for (name, value) in headers.iter() {
-        if keep(field::classify(name)) {
-            put_field(name, value, out);
-        }
+    // A header list holds nothing else than what this codec or the `http` crate has validated, and what the program itself writes.
+    for (name, value) in headers.iter().filter(|(name, _)| keep(field::classify(name))) {
+        put_line(name, value, out);
     }
 }
 
 fn put_field(name: &[u8], value: &[u8], out: &mut BytesMut) {
-    // Heads were validated when they were read or built; this keeps a mistake elsewhere from becoming a second header line.
+    // What is built is validated then; this keeps a mistake elsewhere from becoming a second header line.
     if !field::is_token(name) || !field::is_content(value) {
         debug_assert!(false, "a header that no message may have");
         return;
     }
+    put_line(name, value, out);
+}
+
+fn put_line(name: &[u8], value: &[u8], out: &mut BytesMut) {
+    debug_assert!(field::is_token(name) && field::is_content(value));
     out.reserve(name.len() + value.len() + 4);
     out.put_slice(name);
     out.put_slice(b": ");

@@ -28,6 +28,8 @@ pub(crate) struct RequestParser {
     blank_lines: u8,
     line: Option<RequestLine>,
     section: Section,
+    /// The last `Host`: most connections name one only.
+    host: Option<Authority>,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl RequestParser {
         }
         let Some(line) = self.line.take() else { return Ok(None) };
         let head = buffer.split_to(self.section.lines.position()).freeze();
-        let event = finish(line, &self.section, head, limits)?;
+        let event = finish(line, &self.section, head, limits, &mut self.host)?;
         self.section.reset();
         self.blank_lines = 0;
         Ok(Some(event))
@@ -139,11 +141,17 @@ fn parse_line(line: &[u8], start: usize, limits: &Limits) -> Result<RequestLine,
     Ok(RequestLine { method, target, version })
 }
 
-fn finish(line: RequestLine, section: &Section, head: Bytes, limits: &Limits) -> Result<RequestEvent, Fault> {
+fn finish(
+    line: RequestLine,
+    section: &Section,
+    head: Bytes,
+    limits: &Limits,
+    last_host: &mut Option<Authority>,
+) -> Result<RequestEvent, Fault> {
     let RequestLine { method, target, version } = line;
     let facts = Facts::gather(section, &head, limits)?;
     let target = target::parse(&head, target, &method)?;
-    let host = host(&facts, &head, version)?;
+    let host = host(&facts, &head, version, last_host)?;
     if host.is_none() && target.authority.is_none() && version == Version::Http11 {
         return Err(Fault::HostMissing);
     }
@@ -174,16 +182,25 @@ fn finish(line: RequestLine, section: &Section, head: Bytes, limits: &Limits) ->
 }
 
 /// `Host` must be there once and be an authority. Empty, it is as good as none: right only beside a target that names one.
-fn host(facts: &Facts, head: &Bytes, version: Version) -> Result<Option<Authority>, Fault> {
+fn host(
+    facts: &Facts,
+    head: &[u8],
+    version: Version,
+    last: &mut Option<Authority>,
+) -> Result<Option<Authority>, Fault> {
     let Some(span) = facts.host else {
         return if version == Version::Http11 { Err(Fault::HostMissing) } else { Ok(None) };
     };
     if facts.hosts > 1 {
         return Err(Fault::HostRepeated);
     }
-    let range = span.range();
-    if range.is_empty() {
+    let text = span.of(head);
+    if text.is_empty() {
         return Ok(None);
     }
-    parse_authority(head.slice(range)).map(Some).ok_or(Fault::Host)
+    if last.as_ref().is_none_or(|last| last.as_str().as_bytes() != text) {
+        // A copy, so that it does not keep the whole head.
+        *last = Some(parse_authority(Bytes::copy_from_slice(text)).ok_or(Fault::Host)?);
+    }
+    Ok(last.clone())
 }

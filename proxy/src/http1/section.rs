@@ -108,13 +108,16 @@ impl Section {
 
     /// The fields for which `keep` holds, as spans of `head`.
     pub(super) fn headers(&self, head: &Bytes, mut keep: impl FnMut(&Field) -> bool) -> Headers {
-        let mut headers = Headers::with_buffer(head.clone(), self.fields.len());
+        let mut headers = Headers::with_buffer(head.clone(), self.fields.len() + ROOM);
         for field in self.fields.iter().filter(|field| keep(field)) {
             headers.push_span((field.name.start, field.name.len), (field.value.start, field.value.len));
         }
         headers
     }
 }
+
+/// Fields that the proxy adds to most heads.
+const ROOM: usize = 4;
 
 fn parse_field(line: &[u8], start: usize) -> Result<Field, Fault> {
     let Some(colon) = line.iter().position(|byte| !field::is_token_byte(*byte)) else {

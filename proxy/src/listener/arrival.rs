@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +138,7 @@ impl Arrival {
                 Inspection::Http => looks.http = true,
                 Inspection::OriginalDestination => self.restore_destination(),
                 Inspection::ProxyHeader(rule) => {
-                    let reading = self.read_proxy_header(rule);
+                    let reading = pin!(self.read_proxy_header(rule));
                     match timer::until(deadline, reading).await {
                         Ok(read) => read?,
                         // Nobody is behind the connection then but its other end.

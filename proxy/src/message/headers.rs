@@ -4,6 +4,8 @@
 //! Fields from HTTP/2 keep the `http` crate's types, so that passing them on to HTTP/2 costs neither.
 //! Lookup is linear: heads have about ten fields, and comparing lengths first settles most of them.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -44,7 +46,7 @@ impl Headers {
 
     /// An empty section whose spans will point into `buffer`.
     pub(crate) fn with_buffer(buffer: Bytes, capacity: usize) -> Self {
-        Self { buffer, fields: Vec::with_capacity(capacity) }
+        Self { buffer, fields: take_fields(capacity) }
     }
 
     /// Adds a field by spans into the buffer. The caller (the codec) has validated both.
@@ -145,7 +147,7 @@ impl Headers {
 
     /// Takes the fields of an HTTP/2 message, without copying them.
     pub(crate) fn from_map(map: HeaderMap) -> Self {
-        let mut fields: Vec<(Name, Value)> = Vec::with_capacity(map.len());
+        let mut fields = take_fields(map.len());
         let mut last = None;
         for (name, value) in map {
             // The map names a repeated field only once.
@@ -164,7 +166,7 @@ impl Headers {
     pub(crate) fn to_map(&self) -> HeaderMap {
         let mut map = self.new_map();
         for (name, value) in &self.fields {
-            if let (Some(name), Some(value)) = (self.name_of(name), self.value_of(value)) {
+            if let (Some(name), Some(value)) = (name_of(&self.buffer, name), value_of(&self.buffer, value)) {
                 map.append(name, value);
             }
         }
@@ -174,14 +176,14 @@ impl Headers {
     /// As [`Self::to_map`], and passes on what it can as it is.
     pub(crate) fn into_map(mut self) -> HeaderMap {
         let mut map = self.new_map();
-        for (name, value) in std::mem::take(&mut self.fields) {
+        for (name, value) in self.fields.drain(..) {
             let name = match name {
                 Name::Http(name) => Some(name),
-                written => self.name_of(&written),
+                written => name_of(&self.buffer, &written),
             };
             let value = match value {
                 Value::Http(value) => Some(value),
-                written => self.value_of(&written),
+                written => value_of(&self.buffer, &written),
             };
             if let (Some(name), Some(value)) = (name, value) {
                 map.append(name, value);
@@ -195,25 +197,6 @@ impl Headers {
         HeaderMap::with_capacity(self.fields.len() + 2)
     }
 
-    fn name_of(&self, name: &Name) -> Option<HeaderName> {
-        match name {
-            Name::Http(name) => Some(name.clone()),
-            Name::Static(text) => Some(HeaderName::from_static(text)),
-            Name::Span(..) => HeaderName::from_bytes(bytes_of_name(&self.buffer, name)).ok(),
-        }
-    }
-
-    fn value_of(&self, value: &Value) -> Option<HeaderValue> {
-        match value {
-            Value::Http(value) => Some(value.clone()),
-            Value::Static(text) => Some(HeaderValue::from_static(text)),
-            Value::Span(start, len) => {
-                let (start, len) = (*start as usize, *len as usize);
-                HeaderValue::from_maybe_shared(self.buffer.slice(start..start + len)).ok()
-            }
-        }
-    }
-
     fn name_is(&self, candidate: &Name, wanted: &str) -> bool {
         is(self.name_bytes(candidate), wanted)
     }
@@ -224,6 +207,65 @@ impl Headers {
 
     fn value_bytes<'a>(&'a self, value: &'a Value) -> &'a [u8] {
         bytes_of_value(&self.buffer, value)
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        give_fields(std::mem::take(&mut self.fields));
+    }
+}
+
+type Fields = Vec<(Name, Value)>;
+
+thread_local! {
+    /// Lists that no section uses: many requests at once would not all find memory in the allocator's cache.
+    static SPARE: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_fields(capacity: usize) -> Fields {
+    let mut fields = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default();
+    fields.reserve(capacity);
+    fields
+}
+
+fn give_fields(mut fields: Fields) {
+    fields.clear();
+    if (1..=SPARE_FIELDS).contains(&fields.capacity()) {
+        // Fails only while the thread ends.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_LISTS {
+                spare.push(fields);
+            }
+        });
+    }
+}
+
+/// Gives up the lists that no section of this thread uses.
+pub(crate) fn drop_spare_fields() {
+    SPARE.take();
+}
+
+const SPARE_LISTS: usize = 128;
+const SPARE_FIELDS: usize = 32;
+
+fn name_of(buffer: &Bytes, name: &Name) -> Option<HeaderName> {
+    match name {
+        Name::Http(name) => Some(name.clone()),
+        Name::Static(text) => Some(HeaderName::from_static(text)),
+        Name::Span(..) => HeaderName::from_bytes(bytes_of_name(buffer, name)).ok(),
+    }
+}
+
+fn value_of(buffer: &Bytes, value: &Value) -> Option<HeaderValue> {
+    match value {
+        Value::Http(value) => Some(value.clone()),
+        Value::Static(text) => Some(HeaderValue::from_static(text)),
+        Value::Span(start, len) => {
+            let (start, len) = (*start as usize, *len as usize);
+            HeaderValue::from_maybe_shared(buffer.slice(start..start + len)).ok()
+        }
     }
 }
 

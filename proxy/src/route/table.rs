@@ -77,6 +77,9 @@ impl Table {
 
     /// The virtual host for an authority as it came: any case, with or without port, perhaps with the root's trailing dot.
     pub(crate) fn virtual_host(&self, authority: &str) -> Option<&VirtualHost> {
+        if self.domains.are_all_alike() {
+            return self.hosts.get(self.domains.any?);
+        }
         let (host, port) = split_port(authority);
         let host = host.strip_suffix('.').unwrap_or(host);
         let port = if self.ignore_port { "" } else { port };
@@ -86,6 +89,11 @@ impl Table {
 }
 
 impl Domains {
+    /// Whether no host is told from another.
+    fn are_all_alike(&self) -> bool {
+        self.exact.is_empty() && self.suffix.is_empty() && self.prefix.is_empty()
+    }
+
     /// The best match for a host in lower case, as an index into `Table::hosts`.
     fn find(&self, host: &str) -> Option<usize> {
         if let Some(index) = self.exact.get(host) {

@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 
 use super::*;
@@ -34,10 +35,10 @@ async fn ends_what_waits_for_too_long() {
 #[tokio::test(start_paused = true)]
 async fn what_ends_in_time_is_not_touched() {
     both(|| async {
-        let sleep = tokio::time::sleep(SECOND);
+        let sleep = pin!(tokio::time::sleep(SECOND));
         assert_eq!(within(Some(2 * SECOND), sleep).await, Ok(()));
-        assert_eq!(within(Some(Duration::ZERO), async { 7 }).await, Ok(7));
-        assert_eq!(within(Some(Duration::MAX), tokio::time::sleep(SECOND)).await, Ok(()));
+        assert_eq!(within(Some(Duration::ZERO), std::future::ready(7)).await, Ok(7));
+        assert_eq!(within(Some(Duration::MAX), pin!(tokio::time::sleep(SECOND))).await, Ok(()));
     })
     .await;
 }

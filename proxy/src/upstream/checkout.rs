@@ -20,7 +20,7 @@ impl Pools {
         destination: &Destination,
         repeatable: bool,
         fresh: bool,
-    ) -> Result<http1::Connection, SendError> {
+    ) -> Result<Box<http1::Connection>, SendError> {
         loop {
             let pool = self.of(destination);
             let idle = if fresh { None } else { pool.take_idle(repeatable) };
@@ -44,7 +44,7 @@ impl Pools {
         destination: &Destination,
         pool: &Rc<Pool>,
         fresh: bool,
-    ) -> Result<Option<http1::Connection>, SendError> {
+    ) -> Result<Option<Box<http1::Connection>>, SendError> {
         let cluster = &destination.cluster;
         let mut turn = pool.line.join();
         let mut coming = self.see_to_attempt(destination, pool, fresh).is_some();
@@ -103,7 +103,8 @@ impl Pools {
             let pool = count.pool.clone();
             match made {
                 Ok(opened) => {
-                    pool.line.give(http1::Connection::new(opened, place.opened(&recorder), count));
+                    let connection = http1::Connection::new(opened, place.opened(&recorder), count);
+                    pool.line.give(Box::new(connection));
                 }
                 Err(error) => {
                     // Given back first: who fails may try again at once.

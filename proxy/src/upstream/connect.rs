@@ -112,7 +112,8 @@ impl Dial {
 
 async fn open(address: SocketAddr) -> Result<Io, Failure> {
     let connected = TcpStream::connect(address).await;
-    let prepared = connected.and_then(|stream| stream.set_nodelay(true).and_then(|()| Io::new(stream)));
+    let prepared =
+        connected.and_then(|stream| stream.set_nodelay(true).and_then(|()| Io::new(stream, address)));
     prepared.map_err(|error| (Reason::ConnectFailure, describe(address, &error)))
 }
 

@@ -24,13 +24,15 @@ use crate::io::{Io, Outbox, give_buffer};
 use crate::message::{Body, BodyError, BodyStream, Frame, RequestHead, Response};
 use crate::tls;
 
-/// A connection, idle or taken by one exchange.
+/// A connection, idle or taken by one exchange. Boxed for its life, as it is handed on twice for each exchange.
 pub(super) struct Connection {
     pub(super) io: Io,
     /// Its TLS session.
     pub(super) session: Option<Arc<tls::Security>>,
     /// Bytes received and not yet decoded.
     buffer: BytesMut,
+    /// Kept for its memory; between exchanges it is at a message's start.
+    parser: ResponseParser,
     /// What is encoded and not yet sent.
     out: Outbox,
     pub(super) idle_since: Instant,
@@ -69,6 +71,7 @@ impl Connection {
             io: opened.io,
             session: opened.session,
             buffer: BytesMut::new(),
+            parser: ResponseParser::new(),
             out: Outbox::default(),
             idle_since: Instant::now(),
             idle_limit: None,
@@ -83,9 +86,10 @@ impl Connection {
     pub(super) fn release_buffers(&mut self) {
         give_buffer(std::mem::take(&mut self.buffer));
         self.out = Outbox::default();
+        self.parser = ResponseParser::new();
     }
 
-    fn into_pool(mut self) {
+    fn into_pool(mut self: Box<Self>) {
         self.served = self.served.saturating_add(1);
         self.idle_since = Instant::now();
         let pool = Rc::clone(&self.count.pool);
@@ -106,8 +110,9 @@ impl Pools {
         let framing = framing_of(&method, &attempt.body);
         encode_request(attempt.head, &framing, &mut connection.out.head);
         let pump = Pump::new(attempt.body, framing);
-        let flight = Flight { connection, pump, parser: ResponseParser::new(), method, written: false };
-        flight.response().await
+        let mut flight = Flight { connection, pump, method, written: false };
+        let event = flight.head(None).await?;
+        Ok(flight.into_response(event))
     }
 
     /// Asks the endpoint for another protocol. Nothing but the head is sent before it has agreed.
@@ -123,12 +128,12 @@ impl Pools {
         encode_request_with(head, &Framing::None, &options, &mut connection.out.head);
         let pump = Pump::new(Body::Empty, Framing::None);
         let method = head.method.clone();
-        let mut flight = Flight { connection, pump, parser: ResponseParser::new(), method, written: false };
+        let mut flight = Flight { connection, pump, method, written: false };
         let event = flight.head(Some(protocol)).await?;
         if event.head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Upgraded::Answered(flight.into_response(event)));
         }
-        let Connection { io, session, buffer, claim, count, .. } = flight.connection;
+        let Connection { io, session, buffer, claim, count, .. } = *flight.connection;
         let response = Response { head: event.head, body: Body::Empty };
         Ok(Upgraded::Switched(response, Switched { io, session, buffer, held: (claim, count) }))
     }
@@ -145,20 +150,14 @@ fn framing_of(method: &Method, body: &Body) -> Framing {
 
 /// An exchange up to its response head.
 struct Flight {
-    connection: Connection,
+    connection: Box<Connection>,
     pump: Pump,
-    parser: ResponseParser,
     method: Method,
     /// A byte of the request has left.
     written: bool,
 }
 
 impl Flight {
-    async fn response(mut self) -> Result<Response, SendError> {
-        let event = self.head(None).await?;
-        Ok(self.into_response(event))
-    }
-
     /// The head of the final response; 101 is one when `upgrade` was asked for and is what it switches to.
     async fn head(&mut self, upgrade: Option<&str>) -> Result<ResponseEvent, SendError> {
         loop {
@@ -181,8 +180,9 @@ impl Flight {
             return Poll::Ready(Err(SendError::of_request_body(error)));
         }
         loop {
-            if !self.connection.buffer.is_empty() {
-                match self.parser.parse(&mut self.connection.buffer, &RESPONSE_LIMITS, &self.method) {
+            let Connection { io, buffer, parser, .. } = &mut *self.connection;
+            if !buffer.is_empty() {
+                match parser.parse(buffer, &RESPONSE_LIMITS, &self.method) {
                     Ok(Some(event)) => return Poll::Ready(Ok(event)),
                     Ok(None) => {}
                     Err(error) => {
@@ -191,8 +191,8 @@ impl Flight {
                     }
                 }
             }
-            self.connection.buffer.reserve(HEAD_READ);
-            let read = ready!(self.connection.io.poll_read(context, &mut self.connection.buffer));
+            buffer.reserve(HEAD_READ);
+            let read = ready!(io.poll_read(context, buffer));
             match read {
                 Ok(0) => return Poll::Ready(Err(self.closed("closed before the response head"))),
                 Ok(_) => {}
@@ -235,7 +235,7 @@ impl Flight {
 
 /// A response body that is still arriving; owns the connection until its end.
 struct Streaming {
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     decoder: BodyDecoder,
     pump: Pump,
     /// Whether the connection may serve another exchange.

@@ -53,7 +53,7 @@ pub(super) struct Pool {
     /// Lives as long as some endpoint set has the endpoint; the identity's own count of requests.
     alive: Weak<AtomicU32>,
     /// HTTP/1.1 connections that are idle, and those who wait for one.
-    pub(super) line: Line<http1::Connection, SendError>,
+    pub(super) line: Line<Box<http1::Connection>, SendError>,
     /// HTTP/2 connections.
     pub(super) shared: RefCell<Vec<http2::Connection>>,
     /// A stream has ended on one of them.
@@ -176,7 +176,7 @@ impl Pool {
     }
 
     /// The most recently used idle connection that is still good.
-    pub(super) fn take_idle(&self, repeatable: bool) -> Option<http1::Connection> {
+    pub(super) fn take_idle(&self, repeatable: bool) -> Option<Box<http1::Connection>> {
         loop {
             let mut connection = self.line.take_idle()?;
             if self.is_fresh(&connection, repeatable) {

@@ -44,7 +44,7 @@ async fn hear(words: &'static [&'static str]) -> (Io, std::thread::JoinHandle<()
     let client = Arc::new(client.with_root_certificates(roots).with_no_client_auth());
     let name = ServerName::try_from("app.test").unwrap();
     let session = UnbufferedClientConnection::new(client, name).unwrap();
-    let io = Io::new(TcpStream::connect(address).await.unwrap()).unwrap();
+    let io = Io::new(TcpStream::connect(address).await.unwrap(), address).unwrap();
     (io.secure(Session::Client(session), BytesMut::new()).await.unwrap(), other)
 }
 

@@ -9,7 +9,8 @@ use super::*;
 async fn connection() -> (Io, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (Io::new(listener.accept().await.unwrap().0).unwrap(), other)
+    let (stream, peer) = listener.accept().await.unwrap();
+    (Io::new(stream, peer).unwrap(), other)
 }
 
 #[tokio::test]
