@@ -32,6 +32,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) request: Option<&'a RequestHead>,
     /// What filters before have found out.
     pub(crate) attributes: Option<&'a Attributes>,
+    /// Whether its path has one reading only, once somebody asks.
+    plain: OnceCell<bool>,
     /// How its path may be read, once somebody asks; `None` inside: nobody can tell.
     readings: OnceCell<Option<Vec<Vec<u8>>>>,
 }
@@ -116,6 +118,7 @@ impl<'a> Facts<'a> {
             client: connection.peer.ip(),
             request: None,
             attributes: None,
+            plain: OnceCell::new(),
             readings: OnceCell::new(),
         }
     }
@@ -136,6 +139,7 @@ impl<'a> Facts<'a> {
             client: source,
             request: None,
             attributes: None,
+            plain: OnceCell::new(),
             readings: OnceCell::new(),
         }
     }
@@ -149,13 +153,15 @@ impl<'a> Facts<'a> {
         client: IpAddr,
     ) -> Self {
         (self.request, self.attributes, self.client) = (Some(request), Some(attributes), client);
+        (self.plain, self.readings) = (OnceCell::new(), OnceCell::new());
         self
     }
 
     /// The path, when there is only one way to read it.
     pub(super) fn plain_path(&self) -> Option<&'a str> {
-        let request = self.request.filter(|request| request.method != Method::CONNECT)?;
-        Some(request.path.path()).filter(|path| path::is_plain(path))
+        let request = self.request?;
+        let is_plain = || request.method != Method::CONNECT && path::is_plain(request.path.path().as_bytes());
+        self.plain.get_or_init(is_plain).then(|| request.path.path())
     }
 
     /// Whether a test holds of the path, without its query.

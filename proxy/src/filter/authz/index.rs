@@ -17,18 +17,16 @@ use super::rule::Rule;
 /// Policies of one set of rules.
 pub(crate) const MOST_POLICIES: usize = 4_096;
 
-const WORDS: usize = MOST_POLICIES / 64;
+/// Words of a set of as many policies as there may be.
+pub(super) const WORDS: usize = MOST_POLICIES / 64;
 
-/// A set of policies by their numbers.
-pub(super) struct Candidates {
-    words: [u64; WORDS],
-    used: usize,
-}
+/// A set of policies by their numbers, 64 to a word. Few policies need few words: most of what a lookup costs is to clear and to copy them.
+pub(super) struct Candidates<const N: usize>([u64; N]);
 
-impl Candidates {
+impl<const N: usize> Candidates<N> {
     /// Their numbers, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
-        self.words[..self.used].iter().enumerate().flat_map(|(index, word)| {
+        self.0.iter().enumerate().flat_map(|(index, word)| {
             let mut left = *word;
             std::iter::from_fn(move || {
                 let bit = left.trailing_zeros() as usize;
@@ -37,6 +35,20 @@ impl Candidates {
             })
         })
     }
+
+    fn keep(&mut self, others: &Self) {
+        for (own, bits) in self.0.iter_mut().zip(&others.0) {
+            *own &= bits;
+        }
+    }
+
+    fn add(&mut self, marks: Option<&Marks>) {
+        for (word, bits) in marks.into_iter().flat_map(|marks| &marks.0) {
+            if let Some(own) = self.0.get_mut(usize::from(*word)) {
+                *own |= bits;
+            }
+        }
+    }
 }
 
 /// The index.
@@ -44,6 +56,8 @@ impl Candidates {
 pub(super) struct Index {
     policies: usize,
     names: Table<Box<str>>,
+    /// Some of the names are namespaces.
+    namespaces: bool,
     paths: Paths,
     methods: Table<Box<str>>,
     hosts: Table<Box<str>>,
@@ -63,23 +77,24 @@ impl Index {
             index.ports.add(number, needed(rules, &port_keys));
         }
         index.paths.finish();
+        index.namespaces = index.names.keyed.keys().any(|name| name.starts_with(NAMESPACE));
         index
     }
 
-    /// The policies that may apply.
-    pub(super) fn candidates(&self, facts: &Facts<'_>) -> Candidates {
-        let used = self.policies.div_ceil(64);
-        let mut found = Candidates { words: [0; WORDS], used };
-        found.words[..used].fill(u64::MAX);
-        if let Some(last) = found.words[..used].last_mut().filter(|_| !self.policies.is_multiple_of(64)) {
-            *last = (1 << (self.policies % 64)) - 1;
+    /// The policies that may apply. `N` words hold them all.
+    pub(super) fn candidates<const N: usize>(&self, facts: &Facts<'_>) -> Candidates<N> {
+        let mut found = Candidates([0; N]);
+        for (index, word) in found.0.iter_mut().enumerate() {
+            let left = self.policies.saturating_sub(index * 64);
+            *word = if left < 64 { (1 << left) - 1 } else { u64::MAX };
         }
         if self.ports.is_used() {
             self.ports.narrow(&mut found, [facts.destination.port()].iter());
         }
         if self.names.is_used() && facts.peer.is_none_or(|peer| !peer.doubtful) {
             let names = || facts.peer.iter().flat_map(|peer| peer.names());
-            self.names.narrow(&mut found, names().chain(names().flat_map(namespaces)));
+            let spaces = names().filter(|_| self.namespaces).flat_map(namespaces);
+            self.names.narrow(&mut found, names().chain(spaces));
         }
         let Some(request) = facts.request else { return found };
         if self.methods.is_used() {
@@ -124,18 +139,19 @@ impl<K: Hash + Eq> Table<K> {
     }
 
     /// Leaves those that need nothing, or one of these.
-    fn narrow<'a, Q: Hash + Eq + ?Sized + 'a>(
+    fn narrow<'a, Q: Hash + Eq + ?Sized + 'a, const N: usize>(
         &self,
-        found: &mut Candidates,
+        found: &mut Candidates<N>,
         keys: impl Iterator<Item = &'a Q>,
     ) where
         K: std::borrow::Borrow<Q>,
     {
-        let mut sum = Sum::of(&self.open, found.used);
+        let mut sum = Candidates([0; N]);
+        sum.add(Some(&self.open));
         for key in keys {
             sum.add(self.keyed.get(key));
         }
-        sum.keep(found);
+        found.keep(&sum);
     }
 }
 
@@ -150,34 +166,6 @@ impl Marks {
         match self.0.last_mut().filter(|(last, _)| *last == word) {
             Some((_, bits)) => *bits |= bit,
             None => self.0.push((word, bit)),
-        }
-    }
-}
-
-/// The union of some marks.
-struct Sum {
-    words: [u64; WORDS],
-    used: usize,
-}
-
-impl Sum {
-    fn of(marks: &Marks, used: usize) -> Self {
-        let mut sum = Self { words: [0; WORDS], used };
-        sum.add(Some(marks));
-        sum
-    }
-
-    fn add(&mut self, marks: Option<&Marks>) {
-        for (word, bits) in marks.into_iter().flat_map(|marks| &marks.0) {
-            if let Some(own) = self.words.get_mut(usize::from(*word)) {
-                *own |= bits;
-            }
-        }
-    }
-
-    fn keep(&self, found: &mut Candidates) {
-        for (own, bits) in found.words.iter_mut().zip(&self.words).take(self.used) {
-            *own &= bits;
         }
     }
 }
@@ -227,11 +215,12 @@ impl Paths {
         }
     }
 
-    fn narrow(&self, found: &mut Candidates, path: &str) {
+    fn narrow<const N: usize>(&self, found: &mut Candidates<N>, path: &str) {
         if !self.exact.is_used() && self.prefixes.is_empty() {
             return;
         }
-        let mut sum = Sum::of(&self.exact.open, found.used);
+        let mut sum = Candidates([0; N]);
+        sum.add(Some(&self.exact.open));
         sum.add(self.exact.keyed.get(path));
         for length in &self.lengths {
             let Some(beginning) = path.get(..*length) else {
@@ -242,7 +231,7 @@ impl Paths {
             };
             sum.add(self.prefixes.get(beginning));
         }
-        sum.keep(found);
+        found.keep(&sum);
     }
 }
 
@@ -278,11 +267,15 @@ fn name_keys(rule: &Rule) -> Option<Vec<Box<str>>> {
 /// Every `/ns/<namespace>/` of a name. A rule over namespaces has one in its text; names that it holds of have the same.
 fn namespaces(name: &str) -> impl Iterator<Item = &str> {
     // Not `match_indices`: marks may overlap (`/ns/ns/x/` has two).
-    name.bytes().enumerate().filter(|(_, byte)| *byte == b'/').filter_map(move |(start, _)| {
-        let rest = name[start..].strip_prefix("/ns/")?;
-        name.get(start..start + "/ns/".len() + rest.find('/')? + 1)
+    let marks = name.as_bytes().windows(NAMESPACE.len()).enumerate();
+    marks.filter(|(_, mark)| *mark == NAMESPACE.as_bytes()).filter_map(move |(start, _)| {
+        let begin = start + NAMESPACE.len();
+        let length = name.as_bytes()[begin..].iter().position(|byte| *byte == b'/')?;
+        name.get(start..=begin + length)
     })
 }
+
+const NAMESPACE: &str = "/ns/";
 
 fn path_keys(rule: &Rule) -> Option<Vec<PathKey>> {
     let Rule::Path(test) = rule else { return None };

@@ -63,6 +63,45 @@ fn a_hundred_policies() {
     }
 }
 
+/// The policies of a set of a hundred that are asked about a request.
+fn asked(method: &str, target: &str, uri: &str, port: u16) -> Vec<usize> {
+    let set = Policies::new(Action::Deny, hundred(Action::Deny));
+    let head = request(method, "orders.shop", target, &[]);
+    let (attributes, uris) = (Attributes::default(), [uri.into()]);
+    let peer = Peer { uris: &uris, dns: &[], emails: &[], subject: "", doubtful: false };
+    let facts = Facts::supposed(Some(peer), None, [10, 0, 0, 2].into(), ([10, 0, 0, 1], port).into());
+    let facts = facts.with_request(&head, &attributes, [10, 0, 0, 2].into());
+    let few: Vec<_> = set.index.candidates::<FEW>(&facts).iter().collect();
+    assert_eq!(few, set.index.candidates::<WORDS>(&facts).iter().collect::<Vec<_>>());
+    few
+}
+
+#[test]
+fn few_of_a_hundred_are_asked() {
+    let service =
+        |number: usize| format!("spiffe://cluster.local/ns/team-{}/sa/service-{number}", number % 10);
+    // A path as a whole, by its beginning, by a template.
+    for (number, target) in
+        [(33, "/api/v1/things/33"), (67, "/api/v1/parts/67/x"), (98, "/api/v1/orders/98/items")]
+    {
+        let caller = service(number);
+        assert_eq!(asked("GET", target, &caller, 8080), [number]);
+        assert_eq!(asked("HEAD", target, &caller, 8080), [number]);
+        assert!(asked("PUT", target, &caller, 8080).is_empty(), "another method");
+        assert!(asked("GET", target, &caller, 8081).is_empty(), "another port");
+        assert!(asked("GET", target, &service(1), 8080).is_empty(), "another caller");
+        assert!(asked("GET", "/api/v2/things", &caller, 8080).is_empty(), "another path");
+        // Nobody can tell which path it is: whoever names the caller is asked.
+        let named = asked("GET", "/api/v1/%2e%2e/things", &caller, 8080);
+        assert!(named.contains(&number) && named.len() <= 2, "{named:?}");
+    }
+    // A namespace, also behind another mark.
+    for caller in ["spiffe://td/ns/team-64/sa/x", "spiffe://td/ns/ns/team-64/sa/x"] {
+        assert_eq!(asked("GET", "/api/v1/parts/64/x", caller, 8080), [64], "{caller}");
+    }
+    assert!(asked("GET", "/api/v1/parts/64/x", "spiffe://td/ns/team-6/sa/x", 8080).is_empty());
+}
+
 /// What `Rbac::on_request` does for a request that passes.
 #[inline(never)]
 fn judge_once(
