@@ -96,6 +96,9 @@ pub(crate) struct Verdict<'a> {
     pub(crate) unclear: Option<&'a Arc<str>>,
 }
 
+/// So few policies are asked without looking for fewer.
+const ENOUGH: usize = 2;
+
 /// Words that hold the policies of most filters.
 const FEW: usize = 4;
 
@@ -118,7 +121,7 @@ impl Policies {
 
     fn decide_among<const N: usize>(&self, facts: &Facts<'_>) -> Verdict<'_> {
         let mut unclear = None;
-        for number in self.index.candidates::<N>(facts).iter() {
+        for number in self.index.candidates::<N>(facts, ENOUGH).iter() {
             let Some(policy) = self.policies.get(number) else { break };
             let truth =
                 Truth::all([&policy.principal, &policy.permission].into_iter().map(|rule| rule.judge(facts)));

@@ -9,7 +9,7 @@ use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
 
-use super::facts::Facts;
+use super::facts::{Facts, Peer};
 use super::field::{FieldName, FieldTest};
 use super::path::PathTest;
 use super::rule::Rule;
@@ -24,6 +24,20 @@ pub(super) const WORDS: usize = MOST_POLICIES / 64;
 pub(super) struct Candidates<const N: usize>([u64; N]);
 
 impl<const N: usize> Candidates<N> {
+    /// So many, from the first on.
+    fn first(policies: usize) -> Self {
+        let mut found = Self([0; N]);
+        for (index, word) in found.0.iter_mut().enumerate() {
+            let left = policies.saturating_sub(index * 64);
+            *word = if left < 64 { (1 << left) - 1 } else { u64::MAX };
+        }
+        found
+    }
+
+    fn are_at_most(&self, many: usize) -> bool {
+        self.iter().nth(many).is_none()
+    }
+
     /// Their numbers, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
         self.0.iter().enumerate().flat_map(|(index, word)| {
@@ -81,34 +95,49 @@ impl Index {
         index
     }
 
-    /// The policies that may apply. `N` words hold them all.
-    pub(super) fn candidates<const N: usize>(&self, facts: &Facts<'_>) -> Candidates<N> {
-        let mut found = Candidates([0; N]);
-        for (index, word) in found.0.iter_mut().enumerate() {
-            let left = self.policies.saturating_sub(index * 64);
-            *word = if left < 64 { (1 << left) - 1 } else { u64::MAX };
-        }
+    /// The policies that may apply. `N` words hold them all. When no more than `enough` are left the search ends: to ask them costs
+    /// less than to look on.
+    pub(super) fn candidates<const N: usize>(&self, facts: &Facts<'_>, enough: usize) -> Candidates<N> {
+        let mut found = Candidates::first(self.policies);
         if self.ports.is_used() {
             self.ports.narrow(&mut found, [facts.destination.port()].iter());
         }
         if self.names.is_used() && facts.peer.is_none_or(|peer| !peer.doubtful) {
-            let names = || facts.peer.iter().flat_map(|peer| peer.names());
-            let spaces = names().filter(|_| self.namespaces).flat_map(namespaces);
-            self.names.narrow(&mut found, names().chain(spaces));
+            found.keep(&self.named(facts.peer));
         }
         let Some(request) = facts.request else { return found };
+        if found.are_at_most(enough) {
+            return found;
+        }
         if self.methods.is_used() {
             self.methods.narrow(&mut found, std::iter::once(request.method.as_str()));
-        }
-        if let Some(path) = facts.plain_path() {
-            self.paths.narrow(&mut found, path);
         }
         if self.hosts.is_used()
             && let Some(authority) = &request.authority
         {
             self.hosts.narrow(&mut found, std::iter::once(&*bare_host(authority.as_str())));
         }
+        if self.paths.is_used()
+            && !found.are_at_most(enough)
+            && let Some(path) = facts.plain_path()
+        {
+            self.paths.narrow(&mut found, path);
+        }
         found
+    }
+
+    /// The policies that need no name, or one of the peer's.
+    fn named<const N: usize>(&self, peer: Option<Peer<'_>>) -> Candidates<N> {
+        let mut sum = Candidates([0; N]);
+        sum.add(Some(&self.names.open));
+        let Some(peer) = peer else { return sum };
+        for name in peer.names() {
+            sum.add(self.names.keyed.get(name));
+            if self.namespaces {
+                namespaces(name).for_each(|space| sum.add(self.names.keyed.get(space)));
+            }
+        }
+        sum
     }
 }
 
@@ -215,10 +244,11 @@ impl Paths {
         }
     }
 
+    fn is_used(&self) -> bool {
+        self.exact.is_used() || !self.prefixes.is_empty()
+    }
+
     fn narrow<const N: usize>(&self, found: &mut Candidates<N>, path: &str) {
-        if !self.exact.is_used() && self.prefixes.is_empty() {
-            return;
-        }
         let mut sum = Candidates([0; N]);
         sum.add(Some(&self.exact.open));
         sum.add(self.exact.keyed.get(path));
@@ -266,11 +296,15 @@ fn name_keys(rule: &Rule) -> Option<Vec<Box<str>>> {
 
 /// Every `/ns/<namespace>/` of a name. A rule over namespaces has one in its text; names that it holds of have the same.
 fn namespaces(name: &str) -> impl Iterator<Item = &str> {
-    // Not `match_indices`: marks may overlap (`/ns/ns/x/` has two).
-    let marks = name.as_bytes().windows(NAMESPACE.len()).enumerate();
-    marks.filter(|(_, mark)| *mark == NAMESPACE.as_bytes()).filter_map(move |(start, _)| {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let bytes = name.as_bytes();
+        let marks = &mut bytes.get(next..)?.windows(NAMESPACE.len());
+        let start = next + marks.position(|mark| mark == NAMESPACE.as_bytes())?;
+        // Marks may overlap: `/ns/ns/x/` has two.
+        next = start + 1;
         let begin = start + NAMESPACE.len();
-        let length = name.as_bytes()[begin..].iter().position(|byte| *byte == b'/')?;
+        let length = bytes.get(begin..)?.iter().position(|byte| *byte == b'/')?;
         name.get(start..=begin + length)
     })
 }

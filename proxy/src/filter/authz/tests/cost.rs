@@ -71,8 +71,10 @@ fn asked(method: &str, target: &str, uri: &str, port: u16) -> Vec<usize> {
     let peer = Peer { uris: &uris, dns: &[], emails: &[], subject: "", doubtful: false };
     let facts = Facts::supposed(Some(peer), None, [10, 0, 0, 2].into(), ([10, 0, 0, 1], port).into());
     let facts = facts.with_request(&head, &attributes, [10, 0, 0, 2].into());
-    let few: Vec<_> = set.index.candidates::<FEW>(&facts).iter().collect();
-    assert_eq!(few, set.index.candidates::<WORDS>(&facts).iter().collect::<Vec<_>>());
+    let few: Vec<_> = set.index.candidates::<FEW>(&facts, 0).iter().collect();
+    assert_eq!(few, set.index.candidates::<WORDS>(&facts, 0).iter().collect::<Vec<_>>());
+    let enough: Vec<_> = set.index.candidates::<FEW>(&facts, 2).iter().collect();
+    assert!(few.iter().all(|number| enough.contains(number)) && enough.len() <= few.len().max(2));
     few
 }
 
