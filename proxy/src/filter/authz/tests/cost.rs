@@ -63,6 +63,22 @@ fn a_hundred_policies() {
     }
 }
 
+#[test]
+fn the_last_policy_of_a_set_of_any_size_counts() {
+    let (head, attributes) = (request("GET", "a.test", "/", &[]), Attributes::default());
+    let facts = facts(&head, &attributes, None);
+    for size in [1, 63, 64, 65, FEW * 64 - 1, FEW * 64, FEW * 64 + 1, MOST_POLICIES] {
+        let policy = |number: usize| Policy {
+            name: format!("{number:04}").into(),
+            permission: is(":method", if number + 1 == size { "GET" } else { "PUT" }),
+            principal: Rule::Always,
+        };
+        let set = Policies::new(Action::Deny, (0..size).map(policy).collect());
+        let verdict = set.decide(&facts);
+        assert_eq!(verdict.policy, Some(&format!("{:04}", size - 1).into()), "{size}");
+    }
+}
+
 /// The policies of a set of a hundred that are asked about a request.
 fn asked(method: &str, target: &str, uri: &str, port: u16) -> Vec<usize> {
     let set = Policies::new(Action::Deny, hundred(Action::Deny));
