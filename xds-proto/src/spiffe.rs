@@ -128,7 +128,11 @@ mod tests {
         assert_eq!(id.as_str(), "spiffe://cluster.local/ns/shop/sa/web");
         assert_eq!((id.trust_domain(), id.path()), ("cluster.local", "/ns/shop/sa/web"));
         assert_eq!(id.namespace_and_account(), Some(("shop", "web")));
-        assert_eq!("spiffe://td/web".parse::<SpiffeId>().unwrap().namespace_and_account(), None);
+        assert_eq!(id.to_string(), id.as_str());
+        for other in ["web", "ns/shop", "ns/shop/web", "ns/shop/sa/web/x", "sa/web/ns/shop"] {
+            let id: SpiffeId = format!("spiffe://td/{other}").parse().unwrap();
+            assert_eq!(id.namespace_and_account(), None, "{other}");
+        }
     }
 
     #[test]
@@ -155,5 +159,7 @@ mod tests {
         }
         let long = format!("spiffe://td/{}", "a".repeat(2037));
         assert_eq!(long.parse::<SpiffeId>(), Err(IdError::TooLong));
+        let longest = format!("spiffe://td/{}", "a".repeat(2036));
+        assert_eq!(longest.parse::<SpiffeId>().unwrap().as_str(), longest);
     }
 }

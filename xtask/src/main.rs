@@ -68,7 +68,7 @@ enum Recipe {
     Bench(bench::Arguments),
     /// Fuzz one target for a while
     Fuzz(fuzz::Arguments),
-    /// Change the codec in small ways and see that its tests notice each (docs/mutants.md)
+    /// Change what must not be wrong in small ways and see that its tests notice each (docs/mutants.md)
     Mutants(mutants::Arguments),
     /// Drive a mixed load with faults for a while, and see that nothing is lost or left
     Soak(soak::Arguments),

@@ -37,7 +37,7 @@ pub(crate) use text::Text;
 pub(crate) use truth::Truth;
 pub(crate) use value::{AttributeRule, ValueTest};
 
-use index::Index;
+use index::{Index, WORDS};
 
 /// `RBAC`, of either kind.
 #[derive(Debug)]
@@ -96,6 +96,12 @@ pub(crate) struct Verdict<'a> {
     pub(crate) unclear: Option<&'a Arc<str>>,
 }
 
+/// So few policies are asked without looking for fewer.
+const ENOUGH: usize = 2;
+
+/// Words that hold the policies of most filters.
+const FEW: usize = 4;
+
 impl Policies {
     /// A set of policies; they are asked in the order of their names.
     pub(crate) fn new(action: Action, mut policies: Vec<Policy>) -> Self {
@@ -106,8 +112,16 @@ impl Policies {
 
     /// What they say. The first policy that matches settles it, as in Envoy.
     pub(crate) fn decide(&self, facts: &Facts<'_>) -> Verdict<'_> {
+        if self.policies.len() <= FEW * 64 {
+            self.decide_among::<FEW>(facts)
+        } else {
+            self.decide_among::<WORDS>(facts)
+        }
+    }
+
+    fn decide_among<const N: usize>(&self, facts: &Facts<'_>) -> Verdict<'_> {
         let mut unclear = None;
-        for number in self.index.candidates(facts).iter() {
+        for number in self.index.candidates::<N>(facts, ENOUGH).iter() {
             let Some(policy) = self.policies.get(number) else { break };
             let truth =
                 Truth::all([&policy.principal, &policy.permission].into_iter().map(|rule| rule.judge(facts)));

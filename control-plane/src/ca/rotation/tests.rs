@@ -233,7 +233,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn nobody_meets_a_leaf_that_it_does_not_trust(events in prop::collection::vec(event(), 1..200)) {

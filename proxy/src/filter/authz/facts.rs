@@ -35,6 +35,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) request: Option<&'a RequestHead>,
     /// What filters before have found out.
     pub(crate) attributes: Option<&'a Attributes>,
+    /// Whether its path has one reading only, once somebody asks.
+    plain: OnceCell<bool>,
     /// How its path may be read, once somebody asks; `None` inside: nobody can tell.
     readings: OnceCell<Option<Vec<Vec<u8>>>>,
 }
@@ -120,6 +122,7 @@ impl<'a> Facts<'a> {
             hearsay: connection.inbound && peer.is_none(),
             request: None,
             attributes: None,
+            plain: OnceCell::new(),
             readings: OnceCell::new(),
         }
     }
@@ -141,6 +144,7 @@ impl<'a> Facts<'a> {
             hearsay: false,
             request: None,
             attributes: None,
+            plain: OnceCell::new(),
             readings: OnceCell::new(),
         }
     }
@@ -154,6 +158,7 @@ impl<'a> Facts<'a> {
         client: IpAddr,
     ) -> Self {
         (self.request, self.attributes, self.client) = (Some(request), Some(attributes), client);
+        (self.plain, self.readings) = (OnceCell::new(), OnceCell::new());
         self
     }
 
@@ -165,8 +170,9 @@ impl<'a> Facts<'a> {
 
     /// The path, when there is only one way to read it.
     pub(super) fn plain_path(&self) -> Option<&'a str> {
-        let request = self.request.filter(|request| request.method != Method::CONNECT)?;
-        Some(request.path.path()).filter(|path| path::is_plain(path))
+        let request = self.request?;
+        let is_plain = || request.method != Method::CONNECT && path::is_plain(request.path.path().as_bytes());
+        self.plain.get_or_init(is_plain).then(|| request.path.path())
     }
 
     /// Whether a test holds of the path, without its query.

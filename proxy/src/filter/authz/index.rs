@@ -9,7 +9,7 @@ use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
 
-use super::facts::Facts;
+use super::facts::{Facts, Peer};
 use super::field::{FieldName, FieldTest};
 use super::path::PathTest;
 use super::rule::Rule;
@@ -17,18 +17,30 @@ use super::rule::Rule;
 /// Policies of one set of rules.
 pub(crate) const MOST_POLICIES: usize = 4_096;
 
-const WORDS: usize = MOST_POLICIES / 64;
+/// Words of a set of as many policies as there may be.
+pub(super) const WORDS: usize = MOST_POLICIES / 64;
 
-/// A set of policies by their numbers.
-pub(super) struct Candidates {
-    words: [u64; WORDS],
-    used: usize,
-}
+/// A set of policies by their numbers, 64 to a word. Few policies need few words: most of what a lookup costs is to clear and to copy them.
+pub(super) struct Candidates<const N: usize>([u64; N]);
 
-impl Candidates {
+impl<const N: usize> Candidates<N> {
+    /// So many, from the first on.
+    fn first(policies: usize) -> Self {
+        let mut found = Self([0; N]);
+        for (index, word) in found.0.iter_mut().enumerate() {
+            let left = policies.saturating_sub(index * 64);
+            *word = if left < 64 { (1 << left) - 1 } else { u64::MAX };
+        }
+        found
+    }
+
+    fn are_at_most(&self, many: usize) -> bool {
+        self.iter().nth(many).is_none()
+    }
+
     /// Their numbers, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
-        self.words[..self.used].iter().enumerate().flat_map(|(index, word)| {
+        self.0.iter().enumerate().flat_map(|(index, word)| {
             let mut left = *word;
             std::iter::from_fn(move || {
                 let bit = left.trailing_zeros() as usize;
@@ -37,6 +49,20 @@ impl Candidates {
             })
         })
     }
+
+    fn keep(&mut self, others: &Self) {
+        for (own, bits) in self.0.iter_mut().zip(&others.0) {
+            *own &= bits;
+        }
+    }
+
+    fn add(&mut self, marks: Option<&Marks>) {
+        for (word, bits) in marks.into_iter().flat_map(|marks| &marks.0) {
+            if let Some(own) = self.0.get_mut(usize::from(*word)) {
+                *own |= bits;
+            }
+        }
+    }
 }
 
 /// The index.
@@ -44,6 +70,8 @@ impl Candidates {
 pub(super) struct Index {
     policies: usize,
     names: Table<Box<str>>,
+    /// Some of the names are namespaces.
+    namespaces: bool,
     paths: Paths,
     methods: Table<Box<str>>,
     hosts: Table<Box<str>>,
@@ -63,37 +91,53 @@ impl Index {
             index.ports.add(number, needed(rules, &port_keys));
         }
         index.paths.finish();
+        index.namespaces = index.names.keyed.keys().any(|name| name.starts_with(NAMESPACE));
         index
     }
 
-    /// The policies that may apply.
-    pub(super) fn candidates(&self, facts: &Facts<'_>) -> Candidates {
-        let used = self.policies.div_ceil(64);
-        let mut found = Candidates { words: [0; WORDS], used };
-        found.words[..used].fill(u64::MAX);
-        if let Some(last) = found.words[..used].last_mut().filter(|_| !self.policies.is_multiple_of(64)) {
-            *last = (1 << (self.policies % 64)) - 1;
-        }
+    /// The policies that may apply. `N` words hold them all. When no more than `enough` are left the search ends: to ask them costs
+    /// less than to look on.
+    pub(super) fn candidates<const N: usize>(&self, facts: &Facts<'_>, enough: usize) -> Candidates<N> {
+        let mut found = Candidates::first(self.policies);
         if self.ports.is_used() {
             self.ports.narrow(&mut found, [facts.destination.port()].iter());
         }
         if self.names.is_used() && facts.peer.is_none_or(|peer| !peer.doubtful) {
-            let names = || facts.peer.iter().flat_map(|peer| peer.names());
-            self.names.narrow(&mut found, names().chain(names().flat_map(namespaces)));
+            found.keep(&self.named(facts.peer));
         }
         let Some(request) = facts.request else { return found };
+        if found.are_at_most(enough) {
+            return found;
+        }
         if self.methods.is_used() {
             self.methods.narrow(&mut found, std::iter::once(&*capitals(request.method.as_str())));
-        }
-        if let Some(path) = facts.plain_path() {
-            self.paths.narrow(&mut found, path);
         }
         if self.hosts.is_used()
             && let Some(authority) = &request.authority
         {
             self.hosts.narrow(&mut found, std::iter::once(&*bare_host(authority.as_str())));
         }
+        if self.paths.is_used()
+            && !found.are_at_most(enough)
+            && let Some(path) = facts.plain_path()
+        {
+            self.paths.narrow(&mut found, path);
+        }
         found
+    }
+
+    /// The policies that need no name, or one of the peer's.
+    fn named<const N: usize>(&self, peer: Option<Peer<'_>>) -> Candidates<N> {
+        let mut sum = Candidates([0; N]);
+        sum.add(Some(&self.names.open));
+        let Some(peer) = peer else { return sum };
+        for name in peer.names() {
+            sum.add(self.names.keyed.get(name));
+            if self.namespaces {
+                namespaces(name).for_each(|space| sum.add(self.names.keyed.get(space)));
+            }
+        }
+        sum
     }
 }
 
@@ -124,18 +168,19 @@ impl<K: Hash + Eq> Table<K> {
     }
 
     /// Leaves those that need nothing, or one of these.
-    fn narrow<'a, Q: Hash + Eq + ?Sized + 'a>(
+    fn narrow<'a, Q: Hash + Eq + ?Sized + 'a, const N: usize>(
         &self,
-        found: &mut Candidates,
+        found: &mut Candidates<N>,
         keys: impl Iterator<Item = &'a Q>,
     ) where
         K: std::borrow::Borrow<Q>,
     {
-        let mut sum = Sum::of(&self.open, found.used);
+        let mut sum = Candidates([0; N]);
+        sum.add(Some(&self.open));
         for key in keys {
             sum.add(self.keyed.get(key));
         }
-        sum.keep(found);
+        found.keep(&sum);
     }
 }
 
@@ -150,34 +195,6 @@ impl Marks {
         match self.0.last_mut().filter(|(last, _)| *last == word) {
             Some((_, bits)) => *bits |= bit,
             None => self.0.push((word, bit)),
-        }
-    }
-}
-
-/// The union of some marks.
-struct Sum {
-    words: [u64; WORDS],
-    used: usize,
-}
-
-impl Sum {
-    fn of(marks: &Marks, used: usize) -> Self {
-        let mut sum = Self { words: [0; WORDS], used };
-        sum.add(Some(marks));
-        sum
-    }
-
-    fn add(&mut self, marks: Option<&Marks>) {
-        for (word, bits) in marks.into_iter().flat_map(|marks| &marks.0) {
-            if let Some(own) = self.words.get_mut(usize::from(*word)) {
-                *own |= bits;
-            }
-        }
-    }
-
-    fn keep(&self, found: &mut Candidates) {
-        for (own, bits) in found.words.iter_mut().zip(&self.words).take(self.used) {
-            *own &= bits;
         }
     }
 }
@@ -227,11 +244,13 @@ impl Paths {
         }
     }
 
-    fn narrow(&self, found: &mut Candidates, path: &str) {
-        if !self.exact.is_used() && self.prefixes.is_empty() {
-            return;
-        }
-        let mut sum = Sum::of(&self.exact.open, found.used);
+    fn is_used(&self) -> bool {
+        self.exact.is_used() || !self.prefixes.is_empty()
+    }
+
+    fn narrow<const N: usize>(&self, found: &mut Candidates<N>, path: &str) {
+        let mut sum = Candidates([0; N]);
+        sum.add(Some(&self.exact.open));
         sum.add(self.exact.keyed.get(path));
         for length in &self.lengths {
             let Some(beginning) = path.get(..*length) else {
@@ -242,7 +261,7 @@ impl Paths {
             };
             sum.add(self.prefixes.get(beginning));
         }
-        sum.keep(found);
+        found.keep(&sum);
     }
 }
 
@@ -277,12 +296,20 @@ fn name_keys(rule: &Rule) -> Option<Vec<Box<str>>> {
 
 /// Every `/ns/<namespace>/` of a name. A rule over namespaces has one in its text; names that it holds of have the same.
 fn namespaces(name: &str) -> impl Iterator<Item = &str> {
-    // Not `match_indices`: marks may overlap (`/ns/ns/x/` has two).
-    name.bytes().enumerate().filter(|(_, byte)| *byte == b'/').filter_map(move |(start, _)| {
-        let rest = name[start..].strip_prefix("/ns/")?;
-        name.get(start..start + "/ns/".len() + rest.find('/')? + 1)
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let bytes = name.as_bytes();
+        let marks = &mut bytes.get(next..)?.windows(NAMESPACE.len());
+        let start = next + marks.position(|mark| mark == NAMESPACE.as_bytes())?;
+        // Marks may overlap: `/ns/ns/x/` has two.
+        next = start + 1;
+        let begin = start + NAMESPACE.len();
+        let length = bytes.get(begin..)?.iter().position(|byte| *byte == b'/')?;
+        name.get(start..=begin + length)
     })
 }
+
+const NAMESPACE: &str = "/ns/";
 
 fn path_keys(rule: &Rule) -> Option<Vec<PathKey>> {
     let Rule::Path(test) = rule else { return None };

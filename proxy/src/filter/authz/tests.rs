@@ -9,6 +9,7 @@ use crate::filter::Attributes;
 use crate::message::{Headers, Name, RequestHead, Scheme, Value as FieldValue, Version};
 
 mod cost;
+mod gate;
 mod random;
 
 /// A request in few words: method, host, target and fields.

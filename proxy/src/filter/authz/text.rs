@@ -162,7 +162,15 @@ mod tests {
         assert_eq!(Text::exact("a", false).only(), Some("a"));
         assert_eq!(Text::exact("a", true).only(), None);
         assert_eq!(Text::prefix("a", false).beginning(), Some("a"));
+        assert_eq!(Text::exact("a", false).beginning(), Some("a"));
+        assert_eq!((Text::prefix("a", true).beginning(), Text::exact("a", true).beginning()), (None, None));
         assert_eq!(Text::suffix("a", false).beginning(), None);
+        assert_eq!(Text::exact("a", true).whole(), Some("a"));
+        assert_eq!(Text::prefix("a", false).whole(), None);
+        for text in [Text::exact("a", false), Text::prefix("a", false), Text::suffix("a", false)] {
+            assert_eq!(text.part(), Some("a"));
+            assert_eq!(text.only().is_some(), text.whole().is_some());
+        }
         assert_eq!(Text::contains("a", false).part(), Some("a"));
         assert_eq!(Text::contains("a", true).part(), None);
     }

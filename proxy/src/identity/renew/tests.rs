@@ -171,7 +171,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::default())]
 
     /// Whatever happens: one question at a time, never in haste, and nothing is in force past its end.
     #[test]

@@ -287,7 +287,8 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    // No more than this; fewer if `PROPTEST_CASES` says so.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.min(96)))]
 
     #[test]
     fn the_engine_says_what_a_naive_reading_says(
