@@ -69,7 +69,7 @@ fn tls(pair: &sidegate_tests::certificates::Pair, clients: &Authority) -> Value 
 }
 
 fn deny(chain: &mut Value) {
-    let filters = chain["filters"].as_array_mut().unwrap();
+    let filters = chain["filters"].as_array_mut().expect("filters");
     filters.insert(0, network_filter(rules("DENY", "p", any(), any())));
 }
 
@@ -87,8 +87,8 @@ async fn outcome(raw: &mut Raw, stream: u32) -> Result<u16, u32> {
 
 /// A client of HTTP/2 with one request under way, whose answer waits for the gate, and that answers no ping.
 async fn busy(at: SocketAddr, origin: &Origin) -> Raw {
-    let mut raw = Raw::connect(at, &[]).await.unwrap();
-    raw.send(&get(1, "/held")).await.unwrap();
+    let mut raw = Raw::connect(at, &[]).await.expect("a connection");
+    raw.send(&get(1, "/held")).await.expect("it is open");
     wait::until("the request has come", async || (origin.count() == 1).then_some(())).await;
     raw
 }
@@ -227,16 +227,17 @@ impl Slow {
         let pair = authority.issue(&Leaf::uri("spiffe://td/client"));
         let (chain, key) = pair.parts();
         let builder = rustls::ClientConfig::builder_with_provider(secure::provider());
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_safe_default_protocol_versions().expect("as the test has it");
         let config = builder
             .with_root_certificates(secure::roots(&[authority]))
             .with_client_auth_cert(chain, key)
-            .unwrap();
-        let name = "edge.test".try_into().unwrap();
-        let mut session = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
-        let mut stream = std::net::TcpStream::connect(at).unwrap();
-        stream.set_read_timeout(Some(wait::DEADLINE)).unwrap();
-        session.write_tls(&mut stream).unwrap();
+            .expect("as the test has it");
+        let name = "edge.test".try_into().expect("as the test has it");
+        let mut session =
+            rustls::ClientConnection::new(std::sync::Arc::new(config), name).expect("as the test has it");
+        let mut stream = std::net::TcpStream::connect(at).expect("as the test has it");
+        stream.set_read_timeout(Some(wait::DEADLINE)).expect("as the test has it");
+        session.write_tls(&mut stream).expect("as the test has it");
         // The other side has made its choice when it answers.
         let mut byte = [0];
         wait::until("an answer", async || stream.peek(&mut byte).is_ok().then_some(())).await;
