@@ -165,7 +165,8 @@ fn verifier(
         .with_crls(lists.iter().cloned())
         // A root without a list has revoked nobody.
         .allow_unknown_revocation_status()
-        .only_check_end_entity_revocation()
+        // Nobody knows whom a list that is over would name today (ADR 12).
+        .enforce_revocation_expiration()
         .allow_unauthenticated()
         .build()
         .map_err(|error| error.to_string())
@@ -179,6 +180,9 @@ pub(crate) fn explain(error: &rustls::Error) -> Refusal {
     match problem {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => expired(),
         CertificateError::Revoked => revoked(),
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            untrusted("the revocation list of its issuer is over, and the control plane needs the next one")
+        }
         other => untrusted(&other.to_string()),
     }
 }

@@ -126,10 +126,10 @@ async fn m7_questions_are_judged_one_at_a_time_and_for_somebody() {
     let (_views, receiver) = watch::channel(Arc::default());
     let (_, verdicts) = watch::channel(Arc::default());
     let reporter = Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default(), None);
-    let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    let (begun, mut begins) = tokio::sync::mpsc::channel(64);
     // A judgement that takes for ever, unless nobody waits.
     let judge = move |_: &[u8], wanted: &Wanted| {
-        begun.send(()).unwrap();
+        begun.blocking_send(()).unwrap();
         while !wanted.is_over() {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }

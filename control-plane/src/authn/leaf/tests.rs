@@ -88,6 +88,24 @@ fn of_several_lists_of_one_issuer_each_counts() {
 }
 
 #[test]
+fn l6_a_list_counts_for_what_stands_above_a_leaf_and_while_it_lasts() {
+    let root = root("a");
+    let issuing = root.below("issuing", 0x77);
+    let middle = CertificateDer::from_pem_slice(issuing.pem.as_bytes()).unwrap();
+    let chain = [issuing.leaf(&Says::default()).0, middle];
+    let judged = |list: Option<String>| {
+        let mut trust = trust(&[&root]);
+        trust.revocation.extend(list);
+        Anchors::new(&trust).unwrap().identify(&chain, at(NOW)).map(|leaf| leaf.serial)
+    };
+    assert_eq!(judged(None).unwrap(), "4711");
+    assert_eq!(judged(Some(root.revoke(0x78))).unwrap(), "4711");
+    assert_eq!(judged(Some(root.revoke(0x77))).unwrap_err().reason, Reason::CertificateRevoked);
+    let over = judged(Some(root.revoke_until(0x78, 2026))).unwrap_err();
+    assert!(over.reason == Reason::CertificateUntrusted && over.text.contains("is over"), "{over}");
+}
+
+#[test]
 fn half_a_bundle_is_no_bundle() {
     let root = root("a");
     assert!(Anchors::new(&trust(&[])).is_err());

@@ -68,12 +68,29 @@ impl Root {
         (der, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
     }
 
+    /// An authority below this one, with this serial number.
+    pub(crate) fn below(&self, name: &str, serial: u64) -> Root {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(serial.into());
+        let key = KeyPair::generate().unwrap();
+        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Root { issuer: Issuer::new(params, key), pem }
+    }
+
     pub(crate) fn chain(&self, says: &Says<'_>) -> Chain {
         [self.leaf(says).0].into()
     }
 
     /// A list that revokes one serial number.
     pub(crate) fn revoke(&self, serial: u64) -> String {
+        self.revoke_until(serial, 2099)
+    }
+
+    /// The same, in a list that is over at the beginning of a year.
+    pub(crate) fn revoke_until(&self, serial: u64, year: i32) -> String {
         let day = rcgen::date_time_ymd(2025, 1, 1);
         let revoked = rcgen::RevokedCertParams {
             serial_number: serial.into(),
@@ -83,7 +100,7 @@ impl Root {
         };
         let params = rcgen::CertificateRevocationListParams {
             this_update: day,
-            next_update: rcgen::date_time_ymd(2099, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
             crl_number: 1_u64.into(),
             issuing_distribution_point: None,
             revoked_certs: vec![revoked],
