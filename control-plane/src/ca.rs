@@ -41,6 +41,7 @@ use tokio::time::timeout;
 
 use crate::model::Trust;
 pub use certifier::{Certifier, Settings};
+pub use deny::identity;
 use directory::Directory;
 pub use error::{CaError, IssueError};
 pub use external::{External, ExternalOptions, ExternalReport};

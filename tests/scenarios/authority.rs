@@ -169,7 +169,7 @@ async fn who_cannot_read_the_folder_rotates_nothing() {
         assert_eq!(refused.code, Some(2), "{refused:?}");
         assert!(refused.err.contains(told), "{refused:?}");
     }
-    let post = client::try_call(plane.admin, &Call::get("/rotate-root")).await.unwrap();
+    let post = client::try_call(plane.admin, &Call::get("/rotate-root").host(&admin)).await.unwrap();
     assert_eq!(post.status, 401);
     plane.phase("stable").await;
 }

@@ -11,6 +11,14 @@ use super::report::Reason;
 use super::serving;
 use super::trust::{DENIED, MOST_DENIED, denied};
 
+/// Reads an id that a command names.
+///
+/// # Errors
+/// When it is none.
+pub fn identity(text: &str) -> Result<SpiffeId, CaError> {
+    text.parse().map_err(|error| CaError::Refused(format!("{text:?} is no SPIFFE id: {error}")))
+}
+
 /// Writes an id onto the list; false when it is there.
 pub(super) fn add(
     directory: &Directory,

@@ -5,12 +5,11 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
-use sidegate_xds::spiffe::SpiffeId;
 
 use super::guard::{self, only};
 use super::server::{plain, respond};
 use crate::ca::report::Reason;
-use crate::ca::{CaError, Certifier};
+use crate::ca::{self, CaError, Certifier};
 
 /// What is to count no more, or again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,9 +65,6 @@ async fn command(request: Request<Incoming>, certifier: &Certifier) -> Response<
 }
 
 async fn carry_out(command: Revoke, certifier: &Certifier) -> Result<(), CaError> {
-    let read = |id: String| {
-        id.parse::<SpiffeId>().map_err(|error| CaError::Refused(format!("{id:?} is no SPIFFE id: {error}")))
-    };
     match (command, certifier) {
         (Revoke::Serial { serial, reason, force }, Certifier::Own(authority)) => {
             authority.revoke(serial, reason, force).await
@@ -77,12 +73,16 @@ async fn carry_out(command: Revoke, certifier: &Certifier) -> Result<(), CaError
             "the external authority ({}) has signed it, and only its PKI can make the list: write that into crl.pem of --ca-dir, which is watched, or deny the identity (--id)",
             external.address()
         ))),
-        (Revoke::Deny { id, reason }, Certifier::Own(authority)) => authority.deny(read(id)?, reason).await,
-        (Revoke::Deny { id, reason }, Certifier::External(external)) => {
-            external.deny(read(id)?, reason).await
+        (Revoke::Deny { id, reason }, Certifier::Own(authority)) => {
+            authority.deny(ca::identity(&id)?, reason).await
         }
-        (Revoke::Undo { id }, Certifier::Own(authority)) => authority.admit_again(read(id)?).await,
-        (Revoke::Undo { id }, Certifier::External(external)) => external.admit_again(read(id)?).await,
+        (Revoke::Deny { id, reason }, Certifier::External(external)) => {
+            external.deny(ca::identity(&id)?, reason).await
+        }
+        (Revoke::Undo { id }, Certifier::Own(authority)) => authority.admit_again(ca::identity(&id)?).await,
+        (Revoke::Undo { id }, Certifier::External(external)) => {
+            external.admit_again(ca::identity(&id)?).await
+        }
     }
 }
 

@@ -74,11 +74,7 @@ impl Exchange<'_> {
         } else {
             Asked::default()
         };
-        for changes in &route.request_headers {
-            let record = self.ending.record();
-            changes.apply(&mut request.head.headers, |format, headers| format.of_request(record, headers));
-        }
-        rewrite(forward, route, &mut request.head);
+        self.dress(route, forward, request);
         let (body, received) = Received::watch(std::mem::take(&mut request.body));
         request.body = body;
         self.ending.received = Some(received.clone());
@@ -117,6 +113,15 @@ impl Exchange<'_> {
             Some(Claims { _request: request_claim, _retry: plan.retry_claim.take(), _lease: lease });
         self.bound_response(forward, &terms, plan.deadline.at, received);
         Ok(response)
+    }
+
+    /// Makes the head what the route wants it to be.
+    fn dress(&mut self, route: &Route, forward: &Forward, request: &mut Request) {
+        for changes in &route.request_headers {
+            let record = self.ending.record();
+            changes.apply(&mut request.head.headers, |format, headers| format.of_request(record, headers));
+        }
+        rewrite(forward, route, &mut request.head);
     }
 
     /// What holds from the response's head on. A tunnel lasts as long as something moves in it.

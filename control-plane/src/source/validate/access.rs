@@ -160,6 +160,24 @@ fn operation(node: &Node<'_>, report: &mut Report) {
     for field in ["hosts", "notHosts", "methods", "notMethods"] {
         node.get(field).items().for_each(|value| wildcards(&value, report));
     }
+    for field in ["methods", "notMethods"] {
+        node.get(field).items().for_each(|value| method(&value, report));
+    }
+    for field in ["hosts", "notHosts"] {
+        for value in node.get(field).items() {
+            if value.text().is_some_and(|text| !text.bytes().all(|byte| byte.is_ascii_graphic())) {
+                report.refuse(&value, "is no host: it has letters, digits, dots and dashes, perhaps a port");
+            }
+        }
+    }
+}
+
+/// A method is a token (RFC 9110), perhaps with a star at one end.
+fn method(value: &Node<'_>, report: &mut Report) {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if value.text().is_some_and(|text| !text.bytes().all(is_token)) {
+        report.refuse(value, "is no method such as GET");
+    }
 }
 
 fn has_inner_wildcard(text: &str) -> bool {
@@ -184,12 +202,36 @@ fn path(text: &str) -> Result<(), String> {
     if text.contains(['?', '#']) {
         return Err("paths are matched without their query; leave out `?` and `#`".to_owned());
     }
-    let canonical = !text.contains("//") && !text.split('/').any(|segment| matches!(segment, "." | ".."));
-    if canonical {
-        Ok(())
-    } else {
-        Err("requests never have such a path: it is made canonical first".to_owned())
+    canonical(text)
+}
+
+/// What our canonical form never has can never match (`message/path.rs` of the proxy): a `DENY` on it would deny nothing.
+fn canonical(text: &str) -> Result<(), String> {
+    let never = |why: &str| Err(format!("requests never have such a path: {why}"));
+    if text.contains(|c: char| c.is_control() || c == ' ') {
+        return never("spaces and control characters are refused");
     }
+    if text.contains("//") || text.contains('\\') || text.split('/').any(|part| matches!(part, "." | "..")) {
+        return never("it is made canonical first (RFC 3986): no `//`, `\\`, `/./` or `/../`");
+    }
+    for (at, _) in text.match_indices('%') {
+        let digits = text.get(at + 1..at + 3).unwrap_or("");
+        let byte = u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'));
+        match byte {
+            None | Some(0) => return never("`%` begins two hexadecimal digits, and not `%00`"),
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                return never(&format!(
+                    "`%{digits}` is written `{}` when it is made canonical",
+                    char::from(byte)
+                ));
+            }
+            Some(_) if digits.contains(|c: char| c.is_ascii_lowercase()) => {
+                return never(&format!("`%{digits}` has capitals when it is made canonical"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// `{*}` for one segment; `{**}`, as the last one, for any number of them.
@@ -208,6 +250,7 @@ fn template(text: &str) -> Result<(), String> {
             return wrong("a wildcard is a segment of its own");
         }
     }
+    canonical(text)?;
     // What a proxy would refuse must not be sent.
     PathTemplate::parse(&sent_template(text)).map(drop).map_err(|error| error.to_string())
 }

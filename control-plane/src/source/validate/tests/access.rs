@@ -33,6 +33,33 @@ fn access_policies() {
     ] {
         refuses(Kind::AuthorizationPolicy, &format!("{{spec: {{{spec}}}}}"), field);
     }
+    for path in [
+        "/%61dmin",
+        "/a/{*}/../b",
+        "/x/./{*}",
+        "/y//{**}",
+        "/a%2fb",
+        "/a%",
+        "/a%0",
+        "/a%00b",
+        "/a%+1",
+        "/a\\\\b",
+        "/a b",
+        "/a\\nb",
+    ] {
+        let text =
+            format!("{{spec: {{action: DENY, rules: [{{to: [{{operation: {{paths: [\"{path}\"]}}}}]}}]}}}}");
+        refuses(Kind::AuthorizationPolicy, &text, "spec.rules[0].to[0].operation.paths[0]");
+    }
+    accepts(
+        Kind::AuthorizationPolicy,
+        "{spec: {rules: [{to: [{operation: {paths: ['/a%2Fb*', '/a%2Fb/{*}']}}]}]}}",
+    );
+    for (field, text) in [("methods", "GET\\n"), ("methods", "G T"), ("hosts", "a\\nb"), ("notHosts", "a b")]
+    {
+        let spec = format!("{{spec: {{rules: [{{to: [{{operation: {{{field}: [\"{text}\"]}}}}]}}]}}}}");
+        refuses(Kind::AuthorizationPolicy, &spec, &format!("spec.rules[0].to[0].operation.{field}[0]"));
+    }
     for spec in [
         "",
         "rules: [{}]",
