@@ -26,7 +26,8 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         if let Some(envoy) = &envoy {
             command.env(peers::ENVOY_VARIABLE, envoy);
         }
-        execute(command.args(filter))
+        // One failure does not hide the others.
+        execute(command.arg("--no-fail-fast").args(filter))
     })?;
     if envoy.is_none() {
         eprintln!("test: ok, but the interop tests against Envoy were SKIPPED (see above)");

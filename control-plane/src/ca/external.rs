@@ -183,6 +183,8 @@ impl External {
             let state = lock(&inner.state);
             let done = work(&inner);
             drop(state);
+            // What is missing from a list counts when it is missing twice; here nobody is in the middle of writing.
+            inner.look();
             inner.look();
             done
         });
