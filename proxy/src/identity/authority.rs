@@ -34,7 +34,7 @@ pub(super) async fn ask(
                 // Some authorities believe tokens only, and one that has lost its roots does not know our certificate.
                 Err(failure) if matches!(failure.outcome, Outcome::Refused | Outcome::Unreachable) => {
                     match token(&settings) {
-                        Ok(token) => call(&settings, &roots, Proof::Token(token), &request.csr).await,
+                        Ok(token) => with_token(&settings, &roots, leaf, token, &request.csr, &failure).await,
                         Err(_) => Err(failure),
                     }
                 }
@@ -45,8 +45,27 @@ pub(super) async fn ask(
     request.accept(&chain?, &roots, known.as_ref(), SystemTime::now())
 }
 
+/// Again, with the token. What refused us listened to our certificate, and wants a token beside it: so it learns which certificate is
+/// replaced, and need not wait for its end before a root is retired. If it does not, the token alone.
+async fn with_token(
+    settings: &Identity,
+    roots: &Roots,
+    leaf: &Leaf,
+    token: MetadataValue<Ascii>,
+    csr: &str,
+    first: &Failure,
+) -> Result<Vec<String>, Failure> {
+    if matches!(first.outcome, Outcome::Refused)
+        && let Ok(chain) = call(settings, roots, Proof::Both(leaf, token.clone()), csr).await
+    {
+        return Ok(chain);
+    }
+    call(settings, roots, Proof::Token(token), csr).await
+}
+
 enum Proof<'a> {
     Leaf(&'a Leaf),
+    Both(&'a Leaf, MetadataValue<Ascii>),
     Token(MetadataValue<Ascii>),
 }
 
@@ -74,7 +93,7 @@ async fn exchange(
     let address = settings.ca_address();
     let parts = PolicyParts { roots: Some(roots.clone()), requested_name: true, ..PolicyParts::default() };
     let identity = match &proof {
-        Proof::Leaf(leaf) => Some(&*leaf.identity),
+        Proof::Leaf(leaf) | Proof::Both(leaf, _) => Some(&*leaf.identity),
         Proof::Token(_) => None,
     };
     let connection = dial(Target {
@@ -102,7 +121,7 @@ async fn exchange(
     };
     let mut request = tonic::Request::new(message);
     request.set_timeout(DEADLINE);
-    if let Proof::Token(token) = proof {
+    if let Proof::Token(token) | Proof::Both(_, token) = proof {
         request.metadata_mut().insert("authorization", token);
     }
     let codec: ProstCodec<ca::CertificateRequest, ca::CertificateResponse> = ProstCodec::default();

@@ -46,7 +46,7 @@ impl Pools {
         fresh: bool,
     ) -> Result<Option<Box<http1::Connection>>, SendError> {
         let cluster = &destination.cluster;
-        let mut turn = pool.line.join();
+        let mut turn = pool.line.join(fresh);
         let mut coming = self.see_to_attempt(destination, pool, fresh).is_some();
         // Counted as waiting: who depends on what others have.
         let mut pending = (!coming).then(|| PendingClaim::new(cluster)).transpose()?;

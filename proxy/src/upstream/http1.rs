@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::checkout::OpenCount;
 use super::connect::{ConnectionClaim, Opened};
+use super::line::Item;
 use super::pool::Pools;
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
@@ -94,6 +95,16 @@ impl Connection {
         self.idle_since = Instant::now();
         let pool = Rc::clone(&self.count.pool);
         pool.line.give(self);
+        if pool.line.has_waiting() {
+            // Who takes only a new one has it closed, where there is no place for both.
+            pool.changed.notify_one();
+        }
+    }
+}
+
+impl Item for Box<Connection> {
+    fn is_new(&self) -> bool {
+        self.served == 0 && !self.was_idle
     }
 }
 

@@ -9,19 +9,34 @@ use std::collections::VecDeque;
 
 use tokio::sync::{Notify, oneshot};
 
+/// What is waited for.
+pub(super) trait Item {
+    /// Whether it has served nobody yet. Who has just met one that had ended between two requests takes only such.
+    fn is_new(&self) -> bool;
+}
+
 /// The line in front of one pool: first come, first served.
 #[derive(Debug)]
 pub(super) struct Line<T, E> {
     /// Idle, the most recently used last. Nobody waits for these but who refuses them.
     idle: RefCell<Vec<T>>,
     /// Those who wait, by ascending number.
-    waiting: RefCell<VecDeque<(u64, Teller<T, E>)>>,
+    waiting: RefCell<VecDeque<Waiting<T, E>>>,
     next: Cell<u64>,
     /// Attempts on their way, whoever caused them.
     attempts: Cell<u32>,
     /// Nobody comes here any more. Kept, what comes back would keep its pool, and the pool it, for ever.
     closed: Cell<bool>,
     closing: Notify,
+}
+
+/// One who waits.
+#[derive(Debug)]
+struct Waiting<T, E> {
+    number: u64,
+    /// Takes a new one only.
+    fresh: bool,
+    teller: Teller<T, E>,
 }
 
 /// By which one who waits is told what has come, or why nothing does.
@@ -40,7 +55,7 @@ impl<T, E> Default for Line<T, E> {
     }
 }
 
-impl<T, E: Clone> Line<T, E> {
+impl<T: Item, E: Clone> Line<T, E> {
     /// The most recently used idle one.
     pub(super) fn take_idle(&self) -> Option<T> {
         self.idle.borrow_mut().pop()
@@ -59,17 +74,17 @@ impl<T, E: Clone> Line<T, E> {
         !self.idle.borrow().is_empty()
     }
 
-    /// Waits behind all who wait already.
-    pub(super) fn join(&self) -> Turn<'_, T, E> {
+    /// Waits behind all who wait already; `fresh`: for a new one only.
+    pub(super) fn join(&self, fresh: bool) -> Turn<'_, T, E> {
         let number = self.next.replace(self.next.get() + 1);
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().push_back((number, sender));
+        let (teller, receiver) = oneshot::channel();
+        self.waiting.borrow_mut().push_back(Waiting { number, fresh, teller });
         Turn { line: self, number, receiver }
     }
 
-    /// To the first who waits, or else among the idle ones.
+    /// To the first who waits and takes it, or else among the idle ones.
     pub(super) fn give(&self, mut item: T) {
-        while let Some(first) = self.pop() {
+        while let Some(first) = self.pop_for(item.is_new()) {
             match first.send(Ok(item)) {
                 Ok(()) => return,
                 Err(Ok(back)) => item = back,
@@ -82,7 +97,18 @@ impl<T, E: Clone> Line<T, E> {
     }
 
     fn pop(&self) -> Option<Teller<T, E>> {
-        self.waiting.borrow_mut().pop_front().map(|(_, sender)| sender)
+        self.waiting.borrow_mut().pop_front().map(|waiting| waiting.teller)
+    }
+
+    fn pop_for(&self, new: bool) -> Option<Teller<T, E>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let first = waiting.iter().position(|waiting| new || !waiting.fresh)?;
+        waiting.remove(first).map(|waiting| waiting.teller)
+    }
+
+    /// Whether somebody waits.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.borrow().is_empty()
     }
 
     /// Attempts on their way.
@@ -141,13 +167,13 @@ impl<T, E: Clone> Line<T, E> {
 
 /// A place in a line, given up on drop.
 #[derive(Debug)]
-pub(super) struct Turn<'a, T, E: Clone> {
+pub(super) struct Turn<'a, T: Item, E: Clone> {
     line: &'a Line<T, E>,
     number: u64,
     receiver: oneshot::Receiver<Result<T, E>>,
 }
 
-impl<T, E: Clone> Turn<'_, T, E> {
+impl<T: Item, E: Clone> Turn<'_, T, E> {
     /// Until something is there, or an attempt has failed; `None` when the line was closed. Nothing is lost when this is dropped.
     pub(super) async fn come(&mut self) -> Result<Option<T>, E> {
         match (&mut self.receiver).await {
@@ -157,7 +183,7 @@ impl<T, E: Clone> Turn<'_, T, E> {
     }
 }
 
-impl<T, E: Clone> Drop for Turn<'_, T, E> {
+impl<T: Item, E: Clone> Drop for Turn<'_, T, E> {
     fn drop(&mut self) {
         self.receiver.close();
         // What was meant for who leaves now is the next one's.
@@ -166,7 +192,7 @@ impl<T, E: Clone> Drop for Turn<'_, T, E> {
             return;
         }
         let mut waiting = self.line.waiting.borrow_mut();
-        if let Ok(place) = waiting.binary_search_by_key(&self.number, |(number, _)| *number) {
+        if let Ok(place) = waiting.binary_search_by_key(&self.number, |waiting| waiting.number) {
             waiting.remove(place);
         }
     }
@@ -180,6 +206,12 @@ mod tests {
 
     type Numbers = Line<u32, &'static str>;
 
+    impl Item for u32 {
+        fn is_new(&self) -> bool {
+            *self >= 100
+        }
+    }
+
     fn look(turn: &mut Turn<'_, u32, &'static str>) -> Poll<Result<Option<u32>, &'static str>> {
         std::pin::pin!(turn.come()).poll(&mut Context::from_waker(Waker::noop()))
     }
@@ -187,7 +219,7 @@ mod tests {
     #[test]
     fn the_first_in_the_line_gets_what_comes_first() {
         let line = Numbers::default();
-        let (mut first, mut second) = (line.join(), line.join());
+        let (mut first, mut second) = (line.join(false), line.join(false));
         line.give(1);
         assert_eq!(look(&mut second), Poll::Pending);
         assert_eq!(look(&mut first), Poll::Ready(Ok(Some(1))));
@@ -200,9 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn who_has_met_an_ended_one_takes_only_a_new_one() {
+        let line = Numbers::default();
+        let (mut fresh, mut any) = (line.join(true), line.join(false));
+        line.give(1);
+        assert_eq!(look(&mut any), Poll::Ready(Ok(Some(1))), "the first who takes it");
+        line.give(2);
+        assert_eq!((look(&mut fresh), line.take_idle()), (Poll::Pending, Some(2)));
+        line.give(100);
+        assert_eq!(look(&mut fresh), Poll::Ready(Ok(Some(100))));
+    }
+
+    #[test]
     fn who_leaves_passes_on_what_was_meant_for_him() {
         let line = Numbers::default();
-        let (first, mut second, third) = (line.join(), line.join(), line.join());
+        let (first, mut second, third) = (line.join(false), line.join(false), line.join(false));
         line.give(1);
         drop(first);
         assert_eq!(look(&mut second), Poll::Ready(Ok(Some(1))));
@@ -216,8 +260,8 @@ mod tests {
         let line = Numbers::default();
         let mut begun = 0;
         for _ in 0..100 {
-            let _one = line.join();
-            let _another = line.join();
+            let _one = line.join(false);
+            let _another = line.join(false);
             while line.needs_attempt() {
                 line.begin();
                 begun += 1;
@@ -227,14 +271,14 @@ mod tests {
         line.end();
         line.give(1);
         assert_eq!(line.take_idle(), Some(1));
-        let _one = line.join();
+        let _one = line.join(false);
         assert!(!line.needs_attempt(), "the other one is still on its way");
     }
 
     #[test]
     fn a_failed_attempt_is_the_failure_of_one() {
         let line = Numbers::default();
-        let (mut first, mut second) = (line.join(), line.join());
+        let (mut first, mut second) = (line.join(false), line.join(false));
         for _ in 0..3 {
             line.begin();
         }
@@ -257,7 +301,7 @@ mod tests {
     #[test]
     fn who_could_only_wait_in_vain_fails_with_the_attempt() {
         let line = Numbers::default();
-        let mut turns: Vec<_> = (0..4).map(|_| line.join()).collect();
+        let mut turns: Vec<_> = (0..4).map(|_| line.join(false)).collect();
         line.begin();
         line.begin();
         line.end();
@@ -278,7 +322,7 @@ mod tests {
     async fn a_closed_line_keeps_nothing() {
         let line = Numbers::default();
         line.give(1);
-        let mut turn = line.join();
+        let mut turn = line.join(false);
         let closed = line.closed();
         line.close();
         assert_eq!(look(&mut turn), Poll::Ready(Ok(None)));

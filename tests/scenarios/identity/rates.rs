@@ -139,7 +139,8 @@ async fn c10_leaves_and_root_are_rotated_under_load_and_a_stopped_proxy_is_waite
         counts.failed,
         failures.len()
     );
-    assert_eq!((counts.failed, failures.len()), (0, 0), "{:?} {failures:?}", counts.failures);
+    let log = [&app, &web].map(|proxy| proxy.process.log());
+    assert_eq!((counts.failed, failures.len()), (0, 0), "{:?} {failures:?}\n{log:#?}", counts.failures);
     assert!(counts.good > 0 && made > 0 && renewals >= 2, "{} {made} {renewals}", counts.good);
     let failed = |name: &str| name.contains("ssl.") && (name.contains("fail") || name.contains("error"));
     for proxy in [&app, &web] {
