@@ -124,12 +124,18 @@ impl Renewal {
     /// nothing.
     pub(super) fn misplaced(&mut self, now: Moment, roll: f64) {
         let Some(life) = &mut self.life else { return };
-        let ceiling = SOON.saturating_mul(1 << self.misplaced.min(8)).min(HIGHEST);
+        if life.renew_at <= now.wall {
+            // An attempt is due or to come: being told again must not put it off.
+            return;
+        }
+        // However seldom: well before the end.
+        let left = life.until.duration_since(now.wall).unwrap_or_default();
+        let ceiling = SOON.saturating_mul(1 << self.misplaced.min(8)).min(HIGHEST).min(left / 4);
         // The first time anything from at once; later not before half of it.
         let pause = if self.misplaced == 0 {
             ceiling.mul_f64(roll.clamp(0.0, 1.0))
         } else {
-            ceiling.mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0)
+            ceiling.mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0).max(LOWEST)
         };
         self.misplaced = self.misplaced.saturating_add(1);
         life.renew_at = life.renew_at.min(now.wall);

@@ -133,6 +133,26 @@ fn another_root_that_signs_is_followed_soon_and_without_haste_when_it_does_not_h
 }
 
 #[test]
+fn being_told_again_does_not_put_off_a_renewal_past_the_end() {
+    let mut clock = Clock::new();
+    let mut renewal = issued(&clock, Duration::from_secs(10), 0.5);
+    let end = clock.in_(Duration::from_secs(10));
+    renewal.misplaced = 5;
+    loop {
+        renewal.misplaced(clock.0, 1.0);
+        match renewal.step(clock.0) {
+            Step::Ask => break,
+            Step::Wait(_) => {
+                clock.0.steady += Duration::from_millis(100);
+                clock.0.wall += Duration::from_millis(100);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(clock.0.wall + Duration::from_secs(7) <= end, "asked in good time");
+}
+
+#[test]
 fn a_clock_that_is_set_is_noticed() {
     // Forward past the end: over at once, not when the time has passed on the other clock.
     let mut clock = Clock::new();
