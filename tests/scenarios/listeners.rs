@@ -415,7 +415,9 @@ async fn ipv6() {
         return;
     }
     let origin = Origin::named("app").await;
-    let (six, both) = (SocketAddr::new("::1".parse().unwrap(), address().port()), address().port());
+    let six = SocketAddr::new("::1".parse().unwrap(), address().port());
+    // Bound on every address: not one of the ports that other tests have on addresses of their own.
+    let both = std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
     let both_address = json!({"socket_address": {"address": "::", "port_value": both, "ipv4_compat": true}});
     let (chain, two) = (json!([]), json!({"additional_addresses": [{"address": socket(six)}]}));
     drop(chain);

@@ -47,7 +47,8 @@ async fn d10_an_upstream_that_always_refuses_gets_little_more_than_its_load() {
     let statuses = storm(&proxy, 50, 40).await;
     assert!(statuses.iter().all(|status| *status == 503));
     let (offered, sent) = (statuses.len(), origin.count());
-    assert!(sent > offered && sent * 10 <= offered * 12, "{sent} sent for {offered} offered");
+    // A fifth of all that is in flight, retries among it: a quarter of the rest.
+    assert!(sent > offered && sent * 4 <= offered * 5 + 12, "{sent} sent for {offered} offered");
 }
 
 #[tokio::test]
