@@ -18,7 +18,7 @@ use super::status::Outcome;
 use crate::settings::{self, Identity};
 use crate::tls::{Policy, PolicyParts, Roots};
 
-/// Asks once for a certificate: as who we are by the certificate in force, or else by the token.
+/// Asks once for a certificate: as who we are by the certificate in force; where that is refused with the token beside it, and else by the token.
 pub(super) async fn ask(
     settings: Arc<Identity>,
     roots: Roots,

@@ -69,7 +69,7 @@ pub(super) struct Pool {
     pub(super) made: Notify,
     /// HTTP/1.1 connections open, idle or not, or being made.
     pub(super) open: Cell<u32>,
-    /// One of them was closed.
+    /// One of them was closed, or came back and is none that those who wait would take.
     pub(super) changed: Notify,
     /// How long a connection may be idle: what the endpoint announced or was seen to do.
     idle_limit: Cell<Duration>,
