@@ -91,41 +91,17 @@ impl<'a> Access<'a> {
     pub(super) fn conclude(&self, view: &View, verdicts: &mut Verdicts) {
         for policy in &self.authorization {
             let subject = Subject::new(authorization::KIND, &policy.metadata);
-            let spec = &policy.spec;
-            reach::examine(
-                view,
-                &subject,
-                &policy.metadata,
-                &spec.target_refs,
-                spec.selector.as_ref(),
-                verdicts,
-            );
+            reach::examine(view, &subject, policy.attachment(), verdicts);
         }
         for policy in &self.tokens {
             let subject = Subject::new(token::KIND, &policy.metadata);
-            let spec = &policy.spec;
             token::examine(view, &subject, policy, verdicts);
-            reach::examine(
-                view,
-                &subject,
-                &policy.metadata,
-                &spec.target_refs,
-                spec.selector.as_ref(),
-                verdicts,
-            );
+            reach::examine(view, &subject, policy.attachment(), verdicts);
         }
         for policy in &self.external {
             let subject = Subject::new(external::KIND, &policy.metadata);
-            let spec = &policy.spec;
             external::examine(view, &subject, policy, verdicts);
-            reach::examine(
-                view,
-                &subject,
-                &policy.metadata,
-                &spec.target_refs,
-                spec.selector.as_ref(),
-                verdicts,
-            );
+            reach::examine(view, &subject, policy.attachment(), verdicts);
         }
     }
 
@@ -179,35 +155,56 @@ impl<'a> Access<'a> {
     }
 
     fn authorization_at(&self, view: &View, place: Place<'_>) -> Vec<&'a AuthorizationPolicy> {
-        let holds = |policy: &&&AuthorizationPolicy| {
-            holds(view, place, &policy.metadata, &policy.spec.target_refs, policy.spec.selector.as_ref())
-        };
-        self.authorization.iter().filter(holds).copied().collect()
+        at(view, place, &self.authorization)
     }
 
     fn external_at(&self, view: &View, place: Place<'_>) -> Vec<&'a ExternalAuthorizationPolicy> {
-        let holds = |policy: &&&ExternalAuthorizationPolicy| {
-            holds(view, place, &policy.metadata, &policy.spec.target_refs, policy.spec.selector.as_ref())
-        };
-        self.external.iter().filter(holds).copied().collect()
+        at(view, place, &self.external)
     }
 
     fn tokens_at(&self, view: &View, place: Place<'_>) -> Vec<&'a JwtPolicy> {
-        let holds = |policy: &&&JwtPolicy| {
-            holds(view, place, &policy.metadata, &policy.spec.target_refs, policy.spec.selector.as_ref())
-        };
-        self.tokens.iter().filter(holds).copied().collect()
+        at(view, place, &self.tokens)
     }
 }
 
+/// What a policy is attached to.
+#[derive(Clone, Copy, Debug)]
+struct Attachment<'a> {
+    metadata: &'a ObjectMeta,
+    targets: &'a [TargetRef],
+    selector: Option<&'a Selector>,
+}
+
+/// A kind of policy that is attached so.
+trait Attached {
+    fn attachment(&self) -> Attachment<'_>;
+}
+
+macro_rules! attached {
+    ($($kind:ty),*) => {$(
+        impl Attached for $kind {
+            fn attachment(&self) -> Attachment<'_> {
+                let spec = &self.spec;
+                Attachment {
+                    metadata: &self.metadata,
+                    targets: &spec.target_refs,
+                    selector: spec.selector.as_ref(),
+                }
+            }
+        }
+    )*};
+}
+
+attached!(AuthorizationPolicy, JwtPolicy, ExternalAuthorizationPolicy);
+
+/// Those that hold at a place.
+fn at<'a, P: Attached>(view: &View, place: Place<'_>, policies: &[&'a P]) -> Vec<&'a P> {
+    policies.iter().filter(|policy| holds(view, place, policy.attachment())).copied().collect()
+}
+
 /// Whether a policy holds at a place.
-fn holds(
-    view: &View,
-    place: Place<'_>,
-    metadata: &ObjectMeta,
-    targets: &[TargetRef],
-    selector: Option<&Selector>,
-) -> bool {
+fn holds(view: &View, place: Place<'_>, policy: Attachment<'_>) -> bool {
+    let Attachment { metadata, targets, selector } = policy;
     let namespace = metadata.namespace.as_deref().unwrap_or("");
     let reaches = namespace == place.namespace();
     if !targets.is_empty() {

@@ -3,25 +3,19 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::mode::bounded;
 use super::super::verdict::{ACCEPTED, PARTIALLY_INVALID, Problem, Subject, Verdicts, name_of};
 use super::super::{service, workload};
+use super::Attachment;
 use super::has_labels;
-use crate::model::access::{ROOT_NAMESPACE, Selector};
+use crate::model::access::ROOT_NAMESPACE;
 use crate::model::policy::TargetRef;
 use crate::model::{Name, View, annotation};
 
 /// Says whether the policy's targets are there, and whether somebody stands in front of them who enforces it.
-pub(super) fn examine(
-    view: &View,
-    subject: &Subject,
-    metadata: &ObjectMeta,
-    targets: &[TargetRef],
-    selector: Option<&Selector>,
-    verdicts: &mut Verdicts,
-) {
+pub(super) fn examine(view: &View, subject: &Subject, policy: Attachment<'_>, verdicts: &mut Verdicts) {
+    let Attachment { metadata, targets, selector } = policy;
     let namespace = name_of(metadata).namespace;
     for (index, target) in targets.iter().enumerate() {
         let name = Name::new(namespace.as_str(), target.name.as_str());
