@@ -177,7 +177,11 @@ impl Drop for Process {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            eprintln!("--- {} wrote at last ---\n{}\n---", self.name, tail.join("\n"));
+            let ended = match self.child.try_wait() {
+                Ok(Some(status)) => format!(" ({status})"),
+                _ => String::new(),
+            };
+            eprintln!("--- {}{ended} wrote at last ---\n{}\n---", self.name, tail.join("\n"));
             return;
         }
         let log = self.log();

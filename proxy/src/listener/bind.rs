@@ -113,13 +113,12 @@ impl Binder {
         let listener = snapshot.by_address.bound(address);
         let name = listener.map(|listener| listener.name.to_string()).unwrap_or_default();
         let failed = |source| BindError { listener: name.clone(), address, source };
-        // Sharing a port is for our own workers. That nobody else has it is checked with a socket that does not share.
         if !anew {
-            drop(socket(address, settings, false).map_err(failed)?);
+            drop(reserved(address, settings).map_err(failed)?);
         }
         let mut actual = address;
         for worker in &self.workers {
-            let socket = socket(actual, settings, true).map_err(failed)?;
+            let socket = listening(actual, settings).map_err(failed)?;
             // Port 0 is settled by the first worker's socket.
             actual = socket.local_addr().map_err(failed)?;
             let _ = worker.send(Command::Accept(address, socket)).await;
@@ -129,12 +128,26 @@ impl Binder {
     }
 }
 
-fn socket(address: SocketAddr, settings: &SocketSettings, shared: bool) -> io::Result<std::net::TcpListener> {
+/// Sharing a port is for our own workers. That nobody else listens there is shown by a socket that does not share; it must not listen
+/// itself, or whoever connects before it is closed is answered by a reset.
+fn reserved(address: SocketAddr, settings: &SocketSettings) -> io::Result<Socket> {
+    let socket = unbound(address, settings)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// One worker's socket.
+fn listening(address: SocketAddr, settings: &SocketSettings) -> io::Result<std::net::TcpListener> {
+    let socket = unbound(address, settings)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(settings.backlog.and_then(|backlog| i32::try_from(backlog).ok()).unwrap_or(BACKLOG))?;
+    Ok(socket.into())
+}
+
+fn unbound(address: SocketAddr, settings: &SocketSettings) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
     if address.is_ipv6() {
         socket.set_only_v6(!settings.dual_stack)?;
     }
@@ -142,9 +155,7 @@ fn socket(address: SocketAddr, settings: &SocketSettings, shared: bool) -> io::R
     socket.set_tcp_nodelay(true)?;
     apply(&socket, address, settings)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(settings.backlog.and_then(|backlog| i32::try_from(backlog).ok()).unwrap_or(BACKLOG))?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn apply(socket: &Socket, address: SocketAddr, settings: &SocketSettings) -> io::Result<()> {
@@ -190,3 +201,31 @@ fn apply(socket: &Socket, address: SocketAddr, settings: &SocketSettings) -> io:
 
 const BACKLOG: i32 = 4096;
 const RETRY: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn the_look_for_others_lets_nobody_in() {
+        let settings = SocketSettings::default();
+        let reserved = reserved("127.0.0.1:0".parse().unwrap(), &settings).unwrap();
+        let address = reserved.local_addr().unwrap().as_socket().unwrap();
+        let refused = TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        drop(reserved);
+        let _workers = [(); 2].map(|()| listening(address, &settings).unwrap());
+        TcpStream::connect(address).unwrap();
+    }
+
+    #[test]
+    fn a_port_where_somebody_listens_is_not_taken() {
+        let settings = SocketSettings::default();
+        // Even who would share it with us.
+        let other = listening("127.0.0.1:0".parse().unwrap(), &settings).unwrap();
+        let taken = reserved(other.local_addr().unwrap(), &settings).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+}
