@@ -382,14 +382,18 @@ impl Proxy {
         client::try_call(admin, &Call::get(target).host(&admin.to_string())).await.ok()
     }
 
-    /// A number of `/stats`, by its whole name.
+    /// A number of `/stats`, by its whole name. It is there once somebody has counted: a connection that the system has accepted for the
+    /// proxy may not have been looked at.
     ///
     /// # Panics
-    /// When it is not there.
+    /// When it never is.
     pub async fn stat(&self, name: &str) -> u64 {
-        let page = self.admin(&format!("/stats?filter={name}")).await.text();
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name}: {page}"))
+        wait::until(name, async || {
+            let page = self.admin(&format!("/stats?filter={name}")).await.text();
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.and_then(|value| value.parse().ok())
+        })
+        .await
     }
 
     /// Asks the admin page to do something.

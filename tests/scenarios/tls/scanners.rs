@@ -1,6 +1,7 @@
-//! C11: a scanner that nobody here wrote finds with our proxy what it finds with a server that is rustls and nothing else.
+//! C11: scanners that nobody here wrote find with our proxy what it finds with a server that is rustls and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 
 use sidegate_tests::peers::Python;
 use sidegate_tests::wait;
@@ -71,6 +72,61 @@ async fn c11_sslyze_finds_what_it_finds_with_rustls_alone() {
     );
 }
 
+/// What testssl finds of protocols, ciphers and known attacks, by test; `None` where it is not installed.
+async fn testssl(sandbox: &Sandbox, server: SocketAddr) -> Option<BTreeMap<String, String>> {
+    let report = sandbox.path().join(format!("testssl-{}.json", server.port()));
+    let mut command = tokio::process::Command::new("testssl");
+    command.args(["--quiet", "--color", "0", "--warnings", "batch", "--sneaky", "--jsonfile"]).arg(&report);
+    // Not the certificate, which is the same one, nor HTTP's headers.
+    command.args(["--protocols", "--server-preference", "--fs", "--vulnerable", "--each-cipher", "--grease"]);
+    command.args(["--ip", &server.ip().to_string()]).arg(format!("edge.test:{}", server.port()));
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let status = match command.status().await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        status => status.expect("testssl starts"),
+    };
+    let text = std::fs::read_to_string(&report).unwrap_or_else(|_| panic!("no report: {status}"));
+    let findings: Vec<Value> = serde_json::from_str(&text).expect("a report");
+    let named =
+        findings.iter().filter_map(|finding| Some((finding["id"].as_str()?, finding["finding"].as_str()?)));
+    let steady = named.filter(|(id, _)| !id.starts_with("scan"));
+    Some(steady.map(|(id, finding)| (id.to_owned(), finding.to_owned())).collect())
+}
+
+#[tokio::test]
+async fn c11_testssl_finds_what_it_finds_with_rustls_alone() {
+    // A minute of hundreds of processes.
+    if std::env::var_os("SIDEGATE_FULL").is_none() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let authority = Authority::new("one");
+    let pair = authority.issue(&Leaf::dns(&["edge.test"]));
+    let proxy = greeting().tls(showing(&[&pair])).with_admin().start(&sandbox).await;
+    let stock = secure::Origin::start("stock", &pair, None).await;
+    let (Some(ours), Some(theirs)) =
+        tokio::join!(testssl(&sandbox, proxy.address), testssl(&sandbox, stock.address()))
+    else {
+        eprintln!("testssl is not installed (apt: testssl.sh): nothing is shown here");
+        return;
+    };
+    let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).map(String::as_str).collect();
+    let mut different: Vec<_> =
+        names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name)).collect();
+    println!("C11: {} findings, different: {different:?}", ours.len());
+    for name in &different {
+        println!("{name}\n  ours   {:?}\n  theirs {:?}", ours.get(*name), theirs.get(*name));
+    }
+    different.retain(|name| !TESTSSL_ACCEPTED.contains(name));
+    assert_eq!(different, [] as [&str; 0]);
+    assert!(ours.len() > 40, "{ours:?}");
+    let attacks: Vec<_> =
+        ours.iter().filter(|(_, found)| found.to_lowercase().starts_with("vulnerable")).collect();
+    assert_eq!(attacks, [] as [(&String, &String); 0]);
+    wait::until_equal("open connections", 0, async || proxy.stat("listener.main.downstream_cx_active").await)
+        .await;
+}
+
 /// Everything that it has but the certificate, which is the same one, and HTTP's headers.
 const SCANS: [&str; 16] = [
     "--sslv2",
@@ -97,3 +153,7 @@ const CHANGING: [&str; 3] = ["public_bytes", "ephemeral_key", "openssl_name"];
 /// Where we differ from rustls as it is: we give TLS 1.2 sessions to the client, as tickets, instead of keeping them here. sslyze takes a
 /// ticket for resumed when it comes back unchanged, and rustls gives a new one each time (`openssl s_client -reconnect` says `Reused`).
 const ACCEPTED: [&str; 1] = ["session_resumption"];
+
+/// The same: ticketbleed is looked for where there are such tickets, and not found. And that we offer HTTP/2, which the other server does not;
+/// and that testssl gives up waiting for that server's answer to a renegotiation, which we refuse at once.
+const TESTSSL_ACCEPTED: [&str; 3] = ["ALPN_HTTP2", "secure_client_renego", "ticketbleed"];
