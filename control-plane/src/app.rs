@@ -120,7 +120,14 @@ fn start(
         );
     }
     let certifier = security.as_ref().map(|security| security.certifier.clone());
-    let mut reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics, certifier.clone());
+    let mut reporter = Reporter::new(
+        views.clone(),
+        verdicts,
+        streams.clone(),
+        snapshots.clone(),
+        &metrics,
+        certifier.clone(),
+    );
     if let Some(security) = &security {
         reporter.register(|registry| security.refusals.register(registry));
     }

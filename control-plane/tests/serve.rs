@@ -128,7 +128,8 @@ async fn a_proxy_is_served_and_shown_and_the_end_is_quick_and_clean() {
 
     let table = serve.status("table");
     let text = String::from_utf8(table.stdout).unwrap();
-    assert!(table.status.success() && text.contains("shop/web  gateway"), "{text}");
+    assert_eq!(table.status.code(), Some(3), "nothing is acknowledged: {text}");
+    assert!(text.contains("shop/web  gateway"), "{text}");
     let json: serde_json::Value = serde_json::from_slice(&serve.status("json").stdout).unwrap();
     assert_eq!(json["proxies"][0]["id"], "test");
     let types = json["proxies"][0]["types"].as_array().unwrap();
