@@ -1,7 +1,5 @@
 //! Who asks: `from`, and the conditions on the caller and its token.
 
-use std::net::IpAddr;
-
 use sidegate_xds::envoy::config::core::v3::CidrRange;
 use sidegate_xds::envoy::config::rbac::v3::principal::{Authenticated, Identifier, Set};
 use sidegate_xds::envoy::config::rbac::v3::{MetadataSource, Principal, SourcedMetadata};
@@ -17,6 +15,7 @@ use super::rule::{Around, terms, terms_of};
 use super::token::{CLAIMS, FILTER};
 use super::{super::wire, text};
 use crate::model::access::{Action, Attribute, Condition, Source};
+use crate::model::block::Block;
 
 /// The terms of one `from`; `None` when it can never match here.
 pub(super) fn source(source: &Source, around: Around<'_>) -> Option<Vec<Principal>> {
@@ -142,12 +141,8 @@ fn client_in(blocks: &[String], around: Around<'_>, easily: bool) -> Principal {
 
 /// An address or a block of addresses.
 pub(super) fn range(value: &str) -> Option<CidrRange> {
-    let (address, length) =
-        value.split_once('/').map_or((value, None), |(address, length)| (address, Some(length)));
-    let parsed: IpAddr = address.parse().ok()?;
-    let whole = if parsed.is_ipv4() { 32 } else { 128 };
-    let length = length.map_or(Some(whole), |length| length.parse().ok())?;
-    Some(CidrRange { address_prefix: parsed.to_string(), prefix_len: wire::number(length) })
+    let Block { address, length } = value.parse().ok()?;
+    Some(CidrRange { address_prefix: address.to_string(), prefix_len: wire::number(length.into()) })
 }
 
 fn header(name: &str, value: &str) -> Principal {
