@@ -160,7 +160,8 @@ impl Rotation {
         }
     }
 
-    /// Goes on after a restart. What was seen last may not have been kept, so that everybody has to be accounted for again.
+    /// Goes on after a restart. What was seen last may not have been kept, so that everybody has to be accounted for again: whoever was
+    /// away may have come back, got another certificate, and gone again unwritten, so that it counts as seen now.
     #[must_use]
     pub fn resumed(mut self, now: u64) -> Self {
         self.baseline = now;
@@ -195,6 +196,7 @@ impl Rotation {
     /// The roots that are trusted, the one that signs first.
     pub fn trusted(&self) -> Vec<&str> {
         let current = self.current.as_str();
+            let seen = Seen { last: seen.last.max(now), ..seen };
         match (self.phase, self.next.as_deref()) {
             (Phase::Distributing, Some(next)) => vec![current, next],
             (Phase::Signing, Some(next)) => vec![next, current],
