@@ -18,10 +18,8 @@ use crate::ca::rotation::Phase;
 use crate::status::{Command, NewRoot};
 
 /// The flags of `sidegate rotate-root`.
-///
-/// Exit codes: 0 done (or begun, with --no-wait; or nothing under way, with --status), 1 refused or given up by somebody,
-/// 2 the control plane cannot be asked, 3 still under way (with --status), 130 interrupted while it goes on.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// The control plane's --ca-dir: who can read it may rotate [default: ~/.local/state/sidegate/ca].
     #[arg(long, value_name = "DIR")]
@@ -240,6 +238,10 @@ const fn suffers(phase: Phase) -> &'static str {
         }
     }
 }
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done (or begun, with --no-wait; or nothing under way, with --status), 1 refused or given up by somebody,
+2 the control plane cannot be asked, 3 still under way (with --status), 130 interrupted while it goes on.";
 
 /// The exit codes beyond 0 and 2.
 const REFUSED: u8 = 1;

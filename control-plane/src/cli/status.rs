@@ -18,12 +18,8 @@ pub(super) mod authority;
 mod certificate;
 
 /// The flags of `sidegate status`.
-///
-/// Exit codes: 0 every proxy that is connected has acknowledged the newest configuration, and nothing is wrong; 1 something is: a
-/// proxy refuses, or has not answered for 30 seconds, a document or an object is not in force as it is written, a certificate was
-/// not renewed in time, the authority has a problem; 2 the control plane cannot be asked; 3 nothing is wrong, and something is still
-/// on its way to a proxy: ask again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// The control plane's admin address.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15014")]
@@ -221,6 +217,12 @@ fn condition_line(condition: &Verdict) -> String {
 fn partly_line(condition: &Verdict) -> String {
     format!("{} {}: {}", condition.object, condition.reason, condition.message)
 }
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 every proxy that is connected has acknowledged the newest configuration, and nothing is wrong;
+1 something is: a proxy refuses, or has not answered for 30 seconds, a document or an object is not in force as it
+is written, a certificate was not renewed in time, the authority has a problem; 2 the control plane cannot be asked;
+3 nothing is wrong, and something is still on its way to a proxy: ask again.";
 
 /// The exit codes beyond 0 and 2.
 const OUT_OF_STEP: u8 = 1;
