@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sidegate_xds::resource::ResourceType;
-
 use crate::model::{Scope, Verdict};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::xds::StreamReport;
@@ -67,7 +65,7 @@ struct Carriers {
 
 impl Carriers {
     fn enter(&mut self, policy: &str, stream: &StreamReport, latest: &Snapshot) {
-        let reports = || stream.types.iter().filter(|report| carries(policy, report.kind));
+        let reports = || stream.types.iter().filter(|report| carries(policy, report.kind.noun()));
         let has = |report: &TypeReport| {
             report.state == TypeState::Synced && report.accepted.as_ref() == Some(latest.version(report.kind))
         };
@@ -118,9 +116,8 @@ impl Carriers {
 }
 
 /// Policies stand in listeners; the service that one asks is a cluster.
-fn carries(policy: &str, kind: ResourceType) -> bool {
-    kind == ResourceType::Listener
-        || (kind == ResourceType::Cluster && policy.starts_with("ExternalAuthorizationPolicy "))
+fn carries(policy: &str, kind: &str) -> bool {
+    kind == "listener" || (kind == "cluster" && policy.starts_with("ExternalAuthorizationPolicy "))
 }
 
 /// The first of them, and how many more there are.

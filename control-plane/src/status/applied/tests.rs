@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sidegate_xds::resource::ResourceType;
 use tokio::time::Instant;
 
 use super::*;
@@ -128,7 +129,7 @@ fn a_policy_that_is_not_accepted_is_not_called_programmed() {
 
 #[test]
 fn a_service_that_is_asked_is_a_cluster() {
-    assert!(carries("ExternalAuthorizationPolicy shop/opa", ResourceType::Cluster));
-    assert!(!carries(POLICY, ResourceType::Cluster) && carries(POLICY, ResourceType::Listener));
-    assert!(!carries(POLICY, ResourceType::Route));
+    assert!(carries("ExternalAuthorizationPolicy shop/opa", "cluster"));
+    assert!(!carries(POLICY, "cluster") && carries(POLICY, "listener"));
+    assert!(!carries(POLICY, "route"));
 }
