@@ -120,7 +120,14 @@ fn start(
         );
     }
     let certifier = security.as_ref().map(|security| security.certifier.clone());
-    let mut reporter = Reporter::new(views.clone(), verdicts, streams.clone(), &metrics, certifier.clone());
+    let mut reporter = Reporter::new(
+        views.clone(),
+        verdicts,
+        streams.clone(),
+        snapshots.clone(),
+        &metrics,
+        certifier.clone(),
+    );
     if let Some(security) = &security {
         reporter.register(|registry| security.refusals.register(registry));
     }
@@ -133,10 +140,12 @@ fn start(
         Some(Certifier::External(external)) => drop(tokio::spawn(external.run())),
         None => {}
     }
-    let service = Service::new(snapshots.clone(), streams, metrics, end.clone());
+    // What the system lets a process open, is shared by both ports, the lists that say who may call, and everything else.
+    let files = files::raise_limit();
+    let service = Service::new(snapshots.clone(), streams, metrics, end.clone()).within(files);
     let secure = security.map(|security| {
         announce("tls", &security.listener);
-        security.serve(&service, views.clone(), end)
+        security.serve(&service, views.clone(), end, files)
     });
     tokio::spawn(findings::log(views.clone()));
     let asked = judge(views.clone(), trust.clone());

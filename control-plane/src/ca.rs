@@ -207,6 +207,15 @@ impl Authority {
         self.command(Inner::cancel).await
     }
 
+    /// Goes on with a rotation without waiting for a proxy (by node id, or by what it serves) or for anybody of a SPIFFE id. Everybody else is
+    /// waited for as before.
+    ///
+    /// # Errors
+    /// When there is none, or it does not wait for such a one; the text lists for whom it does.
+    pub async fn leave_out(&self, name: String) -> Result<(), CaError> {
+        self.command(move |inner| inner.leave_out(&name)).await
+    }
+
     /// Revokes a certificate by its serial number, as tools print it: proxies end its connections, and nobody takes it any more. One that
     /// is not in the ledger only by force.
     ///

@@ -17,7 +17,7 @@ use crate::model::View;
 mod fetch;
 mod guard;
 
-pub use guard::{Block, Guard};
+pub use guard::Guard;
 
 /// Passes views on, with the key sets that have come. Ends with the views.
 pub async fn run(mut views: watch::Receiver<Arc<View>>, keyed: watch::Sender<Arc<View>>, guard: Guard) {

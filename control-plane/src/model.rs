@@ -16,6 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 pub mod access;
 pub mod account;
 pub mod annotation;
+pub mod block;
 pub mod kind;
 pub mod pem;
 pub mod policy;

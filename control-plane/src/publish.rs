@@ -153,7 +153,7 @@ impl Job {
             }
             _ => Snapshot::new(generation, self.since, translation.resources),
         };
-        (snapshot, translation.verdicts)
+        (snapshot.carrying(translation.policies), translation.verdicts)
     }
 }
 

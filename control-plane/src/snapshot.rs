@@ -3,7 +3,7 @@
 //! `publish` writes, `xds` reads. Snapshots are immutable and only the latest is kept: a reader that was slow
 //! finds one newer snapshot, never a queue of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -102,6 +102,8 @@ pub struct Snapshot {
     pub since: Instant,
     /// The resources.
     pub resources: Arc<Resources>,
+    /// The policies that the resources carry, as verdicts name them: `AuthorizationPolicy shop/web`.
+    pub policies: Arc<BTreeSet<String>>,
     versions: [Arc<str>; ResourceType::COUNT],
 }
 
@@ -109,7 +111,13 @@ impl Snapshot {
     /// Resources as of a generation.
     pub fn new(generation: u64, since: Instant, resources: Resources) -> Self {
         let versions = ResourceType::ALL.map(|kind| resources.version_of(kind));
-        Self { generation, since, resources: Arc::new(resources), versions }
+        Self { generation, since, resources: Arc::new(resources), policies: Arc::default(), versions }
+    }
+
+    /// The same, saying which policies it carries.
+    #[must_use]
+    pub fn carrying(self, policies: BTreeSet<String>) -> Self {
+        Self { policies: Arc::new(policies), ..self }
     }
 
     /// The same resources at a later generation.
@@ -120,7 +128,8 @@ impl Snapshot {
     /// The same without its secrets.
     pub fn without_secrets(&self) -> Self {
         let resources = Resources { secrets: BTreeMap::new(), ..Resources::clone(&self.resources) };
-        Self::new(self.generation, self.since, resources)
+        let policies = Arc::clone(&self.policies);
+        Self { policies, ..Self::new(self.generation, self.since, resources) }
     }
 
     /// The version of all resources of one type together.

@@ -1,5 +1,6 @@
 //! What is applied where: the report behind `/status`, and the page that serves it with metrics and health.
 
+mod applied;
 mod certificate;
 mod guard;
 mod judging;
@@ -7,6 +8,7 @@ mod origin;
 mod revoke;
 mod rotate;
 mod server;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::ca::{self, Certifier, ExternalReport};
 use crate::model::{Finding, Scope, Verdict, View};
+use crate::snapshot::Snapshots;
 use crate::xds::stream::{TypeReport, TypeState};
 use crate::xds::{Metrics, StreamReport, Streams};
 pub use certificate::Certificate;
@@ -30,6 +33,7 @@ pub use judging::Wanted;
 pub use revoke::Revoke;
 pub use rotate::{Command, NewRoot};
 pub use server::serve;
+pub use step::Step;
 
 /// `GET /status`: what is served, who has applied it, what is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -141,6 +145,7 @@ pub struct Reporter {
     views: watch::Receiver<Arc<View>>,
     verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
     streams: Streams,
+    snapshots: Snapshots,
     certifier: Option<Certifier>,
     registry: Registry,
     gauges: Gauges,
@@ -157,11 +162,13 @@ struct Gauges {
 }
 
 impl Reporter {
-    /// A reporter over the latest view and verdicts, the open streams and what they count, and the authority if there is one.
+    /// A reporter over the latest view and verdicts, the open streams with what they follow and count, and the authority if there
+    /// is one.
     pub fn new(
         views: watch::Receiver<Arc<View>>,
         verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
         streams: Streams,
+        snapshots: Snapshots,
         metrics: &Metrics,
         certifier: Option<Certifier>,
     ) -> Self {
@@ -183,7 +190,8 @@ impl Reporter {
             "When the certificate in use expires that is the first to; 0 when there is none",
             gauges.certificate_expiry.clone(),
         );
-        Self { views, verdicts, streams, certifier, registry, gauges, judge: None, bench: Bench::default() }
+        let bench = Bench::default();
+        Self { views, verdicts, streams, snapshots, certifier, registry, gauges, judge: None, bench }
     }
 
     /// Lets others name their counters on the page.
@@ -209,15 +217,16 @@ impl Reporter {
     /// Everything, now.
     pub fn report(&self, now: Instant, today: SystemTime) -> Report {
         let view = Arc::clone(&self.views.borrow());
-        let streams = self.streams.current().into_iter();
+        let streams = self.streams.current();
+        let conditions = self.conditions(&streams);
         let mut proxies: Vec<Proxy> = streams
+            .into_iter()
             .map(|stream| {
                 let certificate = self.certificate(&stream, today);
                 proxy(stream, certificate, now)
             })
             .collect();
         proxies.sort_by(|one, other| one.id.cmp(&other.id));
-        let conditions = applied(self.verdicts.borrow().to_vec(), &proxies);
         Report {
             generation: view.generation,
             proxies,
@@ -226,6 +235,11 @@ impl Reporter {
             ca: self.certifier.as_ref().and_then(Certifier::own).map(ca::Authority::report),
             external_ca: self.certifier.as_ref().and_then(Certifier::external).map(ca::External::report),
         }
+    }
+
+    /// What translation says of objects, with what proxies say of it.
+    fn conditions(&self, streams: &[StreamReport]) -> Vec<Verdict> {
+        applied::conditions(self.verdicts.borrow().to_vec(), streams, &self.snapshots)
     }
 
     fn certificate(&self, stream: &StreamReport, today: SystemTime) -> Option<Certificate> {
@@ -243,7 +257,9 @@ impl Reporter {
     /// The metrics in the OpenMetrics text form.
     pub fn metrics(&self, today: SystemTime) -> String {
         let view = Arc::clone(&self.views.borrow());
-        let failing = self.verdicts.borrow().iter().filter(|verdict| !verdict.status).count();
+        // As `/status` has them: an object whose proxy refuses what was sent counts, too.
+        let conditions = self.conditions(&self.streams.current());
+        let failing = conditions.iter().filter(|condition| !condition.status).count();
         self.gauges.generation.set(signed(view.generation));
         self.gauges.findings.set(signed(view.findings.len() as u64));
         self.gauges.false_conditions.set(signed(failing as u64));
@@ -273,33 +289,6 @@ impl Reporter {
     pub fn is_ready(&self) -> bool {
         self.views.borrow().generation > 0
     }
-}
-
-/// What was sent is not what is in force where a proxy refuses it.
-fn applied(mut conditions: Vec<Verdict>, proxies: &[Proxy]) -> Vec<Verdict> {
-    for proxy in proxies {
-        let Some(refused) = proxy.types.iter().find(|status| status.state == State::Rejected) else {
-            continue;
-        };
-        let kind = match proxy.role {
-            Role::Gateway => "Gateway",
-            Role::Sidecar => "Pod",
-        };
-        let object = format!("{kind} {}/{}", proxy.namespace, proxy.name);
-        let sent = |condition: &&mut Verdict| {
-            condition.object == object && condition.condition == "Programmed" && condition.status
-        };
-        for condition in conditions.iter_mut().filter(sent) {
-            let why = refused.error.as_deref().unwrap_or("it does not say why");
-            condition.status = false;
-            condition.reason = "Refused".to_owned();
-            condition.message = format!(
-                "its proxy refuses a {}, and keeps what it had before, whatever changes: {why}",
-                refused.kind
-            );
-        }
-    }
-    conditions
 }
 
 fn proxy(stream: StreamReport, certificate: Option<Certificate>, now: Instant) -> Proxy {

@@ -3,6 +3,8 @@
 //! The children stand in the order of the path: the two scopes; how routes attach and become virtual hosts; what a rule
 //! becomes; listeners, clusters and endpoints; the look-ups and the small change.
 
+use std::collections::BTreeSet;
+
 use sidegate_xds::resource::ResourceType;
 
 use crate::model::{Scope, Trust, Verdict, View};
@@ -52,6 +54,8 @@ pub struct Translation {
     pub resources: Resources,
     /// What is to be said about the objects that were read for them: sorted, each once.
     pub verdicts: Vec<Verdict>,
+    /// The policies that the resources carry, as verdicts name them: `AuthorizationPolicy shop/web`.
+    pub policies: BTreeSet<String>,
 }
 
 /// Translates the view for one scope. Without somebody to trust, or for a proxy that has not proven itself, there is no mutual TLS.
@@ -67,7 +71,8 @@ pub fn translate(view: &View, trust: Option<&Trust>, scope: &Scope) -> Translati
     if let Some(trust) = build.world.trust.filter(|_| build.names_roots) {
         resources.secrets.insert(security::ROOTS.to_owned(), Resource::new(&security::roots(trust)));
     }
-    Translation { resources, verdicts: build.verdicts.into_list() }
+    let policies = build.verdicts.take_carried();
+    Translation { resources, verdicts: build.verdicts.into_list(), policies }
 }
 
 /// The clusters that the routes refer to, and their endpoints.

@@ -6,6 +6,7 @@ mod connection;
 mod metrics;
 mod node;
 mod places;
+mod plain;
 pub mod stream;
 mod streams;
 pub mod witness;
@@ -28,7 +29,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream as Messages;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::authn::{Authenticator, Caller, Peer};
@@ -40,6 +40,7 @@ use metrics::CauseLabel;
 pub use metrics::Metrics;
 pub use node::ProxyNode;
 use places::Places;
+pub use plain::share_of as plain_share_of;
 pub use streams::{StreamReport, Streams};
 
 /// The ADS service, before it listens.
@@ -47,6 +48,8 @@ pub use streams::{StreamReport, Streams};
 pub struct Service {
     surroundings: Surroundings,
     places: Places,
+    /// How much the plaintext port takes.
+    limits: plain::Limits,
     /// Who must be known before a stream begins; none on the plaintext port, where nobody can be and nobody gets secrets.
     gate: Option<Gate>,
 }
@@ -106,15 +109,28 @@ impl Service {
         metrics: Metrics,
         ending: watch::Receiver<bool>,
     ) -> Self {
+        let limits = plain::Limits::default();
         Self {
             surroundings: Surroundings { snapshots, streams, metrics, ending },
-            places: Places::new(STREAM_LIMIT),
+            places: Places::new(limits.streams),
+            limits,
             gate: None,
         }
     }
 
+    /// The same, taking few connections in plaintext when the process may open few files.
+    #[must_use]
+    pub fn within(self, files: usize) -> Self {
+        Self { limits: self.limits.within(files), ..self }
+    }
+
+    #[cfg(test)]
+    fn with_limits(self, limits: plain::Limits) -> Self {
+        Self { places: Places::new(limits.streams), limits, ..self }
+    }
+
     /// The same service for the TLS port: a stream is for those whom `authenticator` knows, and serves what is theirs in `views`. One identity
-    /// may have `share` streams.
+    /// may have `share` streams, and the plaintext port's take nothing of these.
     #[must_use]
     pub fn secured(
         &self,
@@ -122,7 +138,7 @@ impl Service {
         views: watch::Receiver<Arc<View>>,
         share: usize,
     ) -> Self {
-        let places = self.places.with_share(share);
+        let places = Places::new(STREAM_LIMIT).with_share(share);
         Self { gate: Some(Gate { authenticator, views }), places, ..self.clone() }
     }
 
@@ -139,19 +155,23 @@ impl Service {
     /// What the transport says when it cannot go on.
     pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
         let mut ending = self.surroundings.ending.clone();
-        let incoming =
-            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
-        Server::builder()
+        // Connections wait here for a moment at most.
+        let (sender, visitors) = mpsc::channel(16);
+        let metrics = self.surroundings.metrics.clone();
+        let accepting = tokio::spawn(plain::accept(listener, self.limits, metrics, sender));
+        let served = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_LIMIT))
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_max_header_list_size(HEADER_LIMIT)
             .add_service(self.into_server())
-            .serve_with_incoming_shutdown(incoming, async move {
+            .serve_with_incoming_shutdown(ReceiverStream::new(visitors), async move {
                 // An error means that the sender is gone, which is an end, too.
                 let _ = ending.wait_for(|ending| *ending).await;
             })
-            .await
+            .await;
+        accepting.abort();
+        served
     }
 }
 
@@ -210,7 +230,7 @@ impl Gate {
     }
 }
 
-/// How many streams may be open at once.
+/// How many streams may be open at once on the TLS port.
 const STREAM_LIMIT: usize = 10_000;
 
 /// How many streams one connection may carry; a proxy needs one.

@@ -13,8 +13,10 @@ use sidegate_xds::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use sidegate_xds::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use sidegate_xds::google::protobuf::value::Kind;
 use sidegate_xds::google::protobuf::{Struct, Value};
+use sidegate_xds::google::rpc::Status;
 use sidegate_xds::resource::ResourceType;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 const GATEWAY: &str = "\
@@ -97,10 +99,30 @@ fn listening(stderr: &mut impl BufRead, mark: &str) -> SocketAddr {
     }
 }
 
+const POLICY: &str = "\
+apiVersion: sidegate.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: front, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}]
+  action: DENY
+  rules: [{to: [{operation: {paths: [/forbidden]}}]}]
+";
+
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("gateway.yaml"), GATEWAY).unwrap();
     folder
+}
+
+/// A proxy of ours, as the Gateway `shop/web`, asks for listeners.
+fn first_request() -> DeltaDiscoveryRequest {
+    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    let metadata = [("NAMESPACE", "shop"), ("GATEWAY", "web"), ("SIDEGATE", "1")];
+    let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+    let node = Node { id: "test".to_owned(), metadata: Some(Struct { fields }), ..Node::default() };
+    let type_url = ResourceType::Listener.type_url().to_owned();
+    DeltaDiscoveryRequest { node: Some(node), type_url, ..DeltaDiscoveryRequest::default() }
 }
 
 fn last_line(output: &Output) -> String {
@@ -114,12 +136,7 @@ async fn a_proxy_is_served_and_shown_and_the_end_is_quick_and_clean() {
     let mut client =
         AggregatedDiscoveryServiceClient::connect(format!("http://{}", serve.xds)).await.unwrap();
     let (requests, outbound) = mpsc::channel(4);
-    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
-    let metadata = [("NAMESPACE", "shop"), ("GATEWAY", "web"), ("SIDEGATE", "1")];
-    let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
-    let node = Node { id: "test".to_owned(), metadata: Some(Struct { fields }), ..Node::default() };
-    let type_url = ResourceType::Listener.type_url().to_owned();
-    let request = DeltaDiscoveryRequest { node: Some(node), type_url, ..DeltaDiscoveryRequest::default() };
+    let request = first_request();
     requests.send(request).await.unwrap();
     let stream = client.delta_aggregated_resources(ReceiverStream::new(outbound)).await.unwrap();
     let mut responses = stream.into_inner();
@@ -128,7 +145,8 @@ async fn a_proxy_is_served_and_shown_and_the_end_is_quick_and_clean() {
 
     let table = serve.status("table");
     let text = String::from_utf8(table.stdout).unwrap();
-    assert!(table.status.success() && text.contains("shop/web  gateway"), "{text}");
+    assert_eq!(table.status.code(), Some(3), "nothing is acknowledged: {text}");
+    assert!(text.contains("shop/web  gateway"), "{text}");
     let json: serde_json::Value = serde_json::from_slice(&serve.status("json").stdout).unwrap();
     assert_eq!(json["proxies"][0]["id"], "test");
     let types = json["proxies"][0]["types"].as_array().unwrap();
@@ -140,6 +158,65 @@ async fn a_proxy_is_served_and_shown_and_the_end_is_quick_and_clean() {
     drop((client, requests, responses));
     let (code, rest) = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap().unwrap();
     assert_eq!(code, Some(0), "{rest}");
+}
+
+/// Scripts by the exit code, people by the table, and whoever wrote the Gateway or a policy by the object's condition.
+#[tokio::test]
+async fn what_a_proxy_refuses_is_told_to_everybody() {
+    let folder = folder();
+    std::fs::write(folder.path().join("policy.yaml"), POLICY).unwrap();
+    let serve = Serve::start(folder.path());
+    let mut client =
+        AggregatedDiscoveryServiceClient::connect(format!("http://{}", serve.xds)).await.unwrap();
+    let (requests, outbound) = mpsc::channel(4);
+    requests.send(first_request()).await.unwrap();
+    let stream = client.delta_aggregated_resources(ReceiverStream::new(outbound)).await.unwrap();
+    let mut responses = stream.into_inner();
+    let response = responses.message().await.unwrap().unwrap();
+    let condition = |json: &serde_json::Value, object: &str| {
+        let conditions = json["conditions"].as_array().unwrap();
+        let is_it = |one: &&serde_json::Value| one["object"] == object && one["type"] == "Programmed";
+        conditions.iter().find(is_it).cloned().unwrap_or_default()
+    };
+    let report = || serde_json::from_slice::<serde_json::Value>(&serve.status("json").stdout).unwrap();
+    let policy = condition(&report(), "AuthorizationPolicy shop/front");
+    assert_eq!(policy["reason"], "NotAcknowledged", "{policy}");
+    assert!(policy["message"].as_str().unwrap().ends_with(": gateway shop/web"), "{policy}");
+
+    let refusal = DeltaDiscoveryRequest {
+        type_url: response.type_url.clone(),
+        response_nonce: response.nonce.clone(),
+        error_detail: Some(Status {
+            code: 3,
+            message: "shop/web/8080: no such thing".to_owned(),
+            ..Status::default()
+        }),
+        ..DeltaDiscoveryRequest::default()
+    };
+    requests.send(refusal).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while serve.status("json").status.code() != Some(1) {
+        assert!(Instant::now() < deadline, "{:?}", serve.status("table"));
+        // The command blocks this thread, on which the refusal has to leave; nothing is answered to it.
+        let _ = tokio::time::timeout(Duration::from_millis(20), responses.message()).await;
+    }
+    let json = report();
+    for object in ["Gateway shop/web", "AuthorizationPolicy shop/front"] {
+        let refused = condition(&json, object);
+        assert!(refused["status"] == false && refused["reason"] == "Refused", "{refused}");
+    }
+    let table = serve.status("table");
+    let text = String::from_utf8(table.stdout).unwrap();
+    assert_eq!(table.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("1 of 1 proxies that enforce it refuse") && text.contains("no such thing"),
+        "{text}"
+    );
+    for name in ["status", "rotate-root"] {
+        let help = command(&[name, "--help"]).output().unwrap().stdout;
+        assert!(String::from_utf8(help).unwrap().contains("Exit codes: 0 "), "{name}");
+    }
+    drop((client, requests, responses));
 }
 
 #[test]

@@ -155,7 +155,7 @@ async fn what_is_broken_leaves_the_last_good_form_in_force_and_is_told() {
             .await;
         assert!(finding.contains(told), "{what}: {finding}");
         let printed = edge.control.printed_status().await;
-        assert!(printed.code == Some(0) && printed.out.contains(told), "{what}: {printed:?}");
+        assert!(printed.code == Some(1) && printed.out.contains(told), "{what}: {printed:?}");
         load.more(10).await;
         edge.control.write("web.yaml", &good);
         edge.control
@@ -180,8 +180,9 @@ async fn a_backend_that_is_missing_fails_its_share_only_and_is_told() {
     }
     assert_eq!(statuses.keys().copied().collect::<Vec<_>>(), [200, 500], "{statuses:?}");
     assert!((60..=140).contains(&statuses[&500]), "{statuses:?}");
-    let printed = edge.control.printed_status().await.out;
-    assert!(printed.contains("BackendNotFound") && printed.contains("nowhere"), "{printed}");
+    let printed = edge.control.printed_status().await;
+    assert!(printed.out.contains("BackendNotFound") && printed.out.contains("nowhere"), "{printed:?}");
+    assert_eq!(printed.code, Some(1), "{printed:?}");
 
     edge.apply("nowhere.yaml", &service("nowhere", &[app.address()])).await;
     for _ in 0..50 {
@@ -264,6 +265,49 @@ async fn a_gateway_moves_to_another_port_and_back() {
         wait::until_equal("the answer at the new port", Some(200), async || status(to).await).await;
         wait::until_equal("the answer at the old port", None, async || status(from).await).await;
     }
+}
+
+/// What `sidegate status` says to scripts and people, the metric to alerts, and each condition to whoever wrote the object.
+#[tokio::test]
+async fn status_tells_scripts_alerts_and_authors_what_is_in_force() {
+    let app = Origin::named("app").await;
+    let policy = "
+apiVersion: sidegate.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: front, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: public}]
+  action: DENY
+  rules: [{to: [{operation: {paths: [/forbidden]}}]}]
+";
+    let edge = Edge::start(&[
+        ("app.yaml", service("app", &[app.address()])),
+        ("web.yaml", all_to("app")),
+        ("policy.yaml", policy.to_owned()),
+    ])
+    .await;
+    let exit_code = async || edge.control.printed_status().await.code;
+    wait::until_equal("the exit code when all is well", Some(0), exit_code).await;
+    let programmed = async |object: &str| {
+        let status = edge.control.status().await;
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions
+            .into_iter()
+            .find(|condition| condition["object"] == object && condition["type"] == "Programmed");
+        found.unwrap_or_default()
+    };
+    let of_policy = programmed("AuthorizationPolicy shop/front").await;
+    assert_eq!(of_policy["status"], true, "{of_policy}");
+    let false_conditions = async || edge.control.metric("sidegate_false_conditions").await;
+    assert_eq!(false_conditions().await, Some(0));
+
+    // What is wrong with an object is told by all three, and is over when it is mended.
+    edge.control.write("policy.yaml", &policy.replace("name: public", "name: nowhere"));
+    wait::until_equal("the exit code when a policy protects nobody", Some(1), exit_code).await;
+    assert!(false_conditions().await >= Some(1));
+    edge.control.write("policy.yaml", policy);
+    wait::until_equal("the exit code afterwards", Some(0), exit_code).await;
+    assert_eq!(false_conditions().await, Some(0));
 }
 
 #[tokio::test]

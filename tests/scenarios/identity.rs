@@ -22,6 +22,7 @@ mod plane;
 mod rates;
 mod renewal;
 mod revoked;
+mod without;
 
 const WEB: &str = "spiffe://td/ns/shop/sa/web";
 

@@ -125,6 +125,13 @@ impl ControlPlane {
         self.applied(1, proxies).await;
     }
 
+    /// A metric without labels on its page; `None` when it is not there.
+    pub async fn metric(&self, name: &str) -> Option<u64> {
+        let page = client::call(self.admin, &Call::get("/metrics").host("localhost")).await.text();
+        let values = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.filter_map(|value| value.parse().ok()).next()
+    }
+
     /// `sidegate status`, as people read it.
     pub async fn printed_status(&self) -> Finished {
         run("sidegate", ["status".to_owned(), "--address".to_owned(), format!("http://{}", self.admin)]).await

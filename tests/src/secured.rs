@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::client;
 use crate::message::Call;
-use crate::process::{Process, program, run};
+use crate::process::{Finished, Process, program, run};
 use crate::sandbox::{Sandbox, address, local_port};
 use crate::secure::Client;
 use crate::wait;
@@ -19,6 +19,7 @@ pub struct SecuredPlane {
     pub process: Process,
     /// Where its pages are.
     pub admin: SocketAddr,
+    plain: SocketAddr,
     secure: SocketAddr,
     authority: PathBuf,
 }
@@ -55,23 +56,29 @@ impl SecuredPlane {
         for (name, text) in manifests {
             std::fs::write(folder.join(name), text).expect("a manifest");
         }
-        let (plain, secure, admin) = (address().to_string(), address(), address());
+        let (plain, secure, admin) = (address(), address(), address());
         let authority = sandbox.path().join("ca");
         let (manifests, ca) = (folder.display().to_string(), authority.display().to_string());
+        let plain_address = plain.to_string();
         let (secure_address, admin_address) = (secure.to_string(), admin.to_string());
         let flags = [
-            ["serve", "--manifests", &manifests, "--ca-dir", &ca, "--xds-address", &plain].as_slice(),
+            ["serve", "--manifests", &manifests, "--ca-dir", &ca, "--xds-address", &plain_address].as_slice(),
             &["--secure-xds-address", &secure_address, "--admin-address", &admin_address],
             more,
         ]
         .concat();
         let process = Process::start(sandbox, "control-plane", &program("sidegate"), flags);
-        let plane = Self { process, admin, secure, authority };
+        let plane = Self { process, admin, plain, secure, authority };
         wait::until("the control plane has read its folder", async || {
             (plane.status().await?["generation"].as_u64()? > 0).then_some(())
         })
         .await;
         plane
+    }
+
+    /// Its plaintext port.
+    pub fn plain(&self) -> SocketAddr {
+        self.plain
     }
 
     /// Its TLS port.
@@ -155,9 +162,18 @@ impl SecuredPlane {
 
     /// Starts `sidegate rotate-root`, which tells what it waits for until the rotation is done.
     pub fn rotate(&self, sandbox: &Sandbox, name: &str) -> Process {
+        Process::start(sandbox, name, &program("sidegate"), self.rotation(&[]))
+    }
+
+    /// `sidegate rotate-root` with more flags, to its end.
+    pub async fn rotate_root(&self, more: &[&str]) -> Finished {
+        run("sidegate", self.rotation(more)).await
+    }
+
+    fn rotation(&self, more: &[&str]) -> Vec<String> {
         let (ca, admin) = (self.authority.display().to_string(), self.admin.to_string());
         let flags = ["rotate-root", "--ca-dir", &ca, "--admin", &admin];
-        Process::start(sandbox, name, &program("sidegate"), flags)
+        flags.iter().chain(more).map(|flag| (*flag).to_owned()).collect()
     }
 }
 

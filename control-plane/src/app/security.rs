@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::files;
 use crate::authn::Authenticator;
 use crate::authn::leaf::{self, Anchors, AnchorsError};
 use crate::authn::refusal::Refusals;
@@ -61,8 +60,6 @@ pub(super) struct Security {
     authenticator: Authenticator,
     streams_per_identity: usize,
     anchors: watch::Receiver<Arc<Anchors>>,
-    /// How many the process may open.
-    files: usize,
     shown: secure::Shown,
 }
 
@@ -87,16 +84,16 @@ impl Security {
         };
         let refusals = Refusals::default();
         let authenticator = Authenticator::new(tokens, reviewer, anchors.clone(), refusals.clone());
-        let files = files::raise_limit();
-        Ok(Self { certifier, listener, refusals, authenticator, streams_per_identity, anchors, files, shown })
+        Ok(Self { certifier, listener, refusals, authenticator, streams_per_identity, anchors, shown })
     }
 
-    /// Serves both services on the port, for as long as it is polled.
+    /// Serves both services on the port, for as long as it is polled. `files`: how many the process may open.
     pub(super) fn serve(
         self,
         discovery: &Service,
         views: watch::Receiver<Arc<View>>,
         ending: watch::Receiver<bool>,
+        files: usize,
     ) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<> {
         let discovery =
             discovery.secured(self.authenticator.clone(), views.clone(), self.streams_per_identity);
@@ -105,7 +102,8 @@ impl Security {
             Certifier::External(external) => Arc::new(external),
         };
         let certificates = CertificateService::new(self.authenticator, authority).renewing(views);
-        let door = Door::new(self.shown, self.anchors, self.refusals).within(self.files);
+        let door = Door::new(self.shown, self.anchors, self.refusals)
+            .within(files.saturating_sub(xds::plain_share_of(files)));
         secure::serve(self.listener, door, discovery, certificates, ending)
     }
 }

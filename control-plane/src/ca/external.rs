@@ -110,7 +110,7 @@ impl External {
         let state = Mutex::new(State { files, extra, problems: Vec::new(), last_failure: None });
         let (shown, _) = watch::channel(None);
         let inner = Inner { directory, secret, options, trust, shown, state };
-        inner.write_roots();
+        inner.write_roots(&inner.roots());
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -247,6 +247,10 @@ impl Inner {
     /// The own trust domain's roots in PEM form.
     fn roots(&self) -> String {
         let trust = Arc::clone(&self.trust.borrow());
+        self.roots_of(&trust)
+    }
+
+    fn roots_of(&self, trust: &Trust) -> String {
         trust.bundles.get(&self.options.trust_domain).map(|roots| roots.concat()).unwrap_or_default()
     }
 
@@ -263,19 +267,18 @@ impl Inner {
         state.problems = problems.iter().map(ToString::to_string).collect();
         let changed = extra != state.extra;
         if changed {
-            self.trust.send_replace(Arc::new(assemble(&self.options.trust_domain, Vec::new(), &extra)));
+            let trust = assemble(&self.options.trust_domain, Vec::new(), &extra);
+            // Whoever hears of new roots finds them in the file.
+            self.write_roots(&self.roots_of(&trust));
+            self.trust.send_replace(Arc::new(trust));
             state.extra = extra;
             tracing::info!("whom to trust has changed");
-        }
-        drop(state);
-        if changed {
-            self.write_roots();
         }
     }
 
     /// The public copy, where bootstraps look for it.
-    fn write_roots(&self) {
-        if let Err(error) = keeper::write_roots(&self.directory, &[self.roots()]) {
+    fn write_roots(&self, roots: &str) {
+        if let Err(error) = keeper::write_roots(&self.directory, &[roots.to_owned()]) {
             tracing::error!(%error, "the roots for bootstraps could not be written");
         }
     }

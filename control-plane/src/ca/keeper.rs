@@ -41,6 +41,8 @@ pub(super) struct View {
     next: Option<String>,
     roots: Vec<(String, bool, u64)>,
     waiting: Vec<Waiting>,
+    /// Whom it was told not to wait for.
+    without: Vec<String>,
     /// How many certificates are revoked.
     revoked: usize,
     /// What is wrong with the user's files, and what could not be written.
@@ -152,6 +154,35 @@ impl Inner {
         tracing::info!("the rotation of the root was given up; the new root is forgotten");
         self.act(&mut keeper, actions);
         self.show(&keeper, Vec::new(), Vec::new());
+        Ok(())
+    }
+
+    /// Waits no longer for somebody.
+    pub(super) fn leave_out(&self, name: &str) -> Result<(), CaError> {
+        let mut keeper = lock(&self.keeper);
+        let now = self.options.clock.now();
+        let (mut waiting, problems) = {
+            let state = self.state();
+            (state.view.waiting.clone(), state.view.problems.clone())
+        };
+        let before = keeper.rotation.clone();
+        let whom = keeper
+            .rotation
+            .leave_out(name, now, &waiting)
+            .map_err(|refusal| CaError::Refused(refusal.to_string()))?;
+        if let Err(error) = self.keep_rotation(&mut keeper, &[], now) {
+            keeper.rotation = before;
+            return Err(error);
+        }
+        tracing::warn!(
+            whom,
+            phase = ?keeper.rotation.phase,
+            "the rotation of the root does not wait any more for those whom a command has named"
+        );
+        // Until the next look, which is soon, nobody knows better.
+        let named = |one: &Waiting| one.identity.as_deref() == Some(name) || keeper.rotation.is_left_out(one);
+        waiting.retain(|one| !named(one));
+        self.show(&keeper, waiting, problems);
         Ok(())
     }
 
@@ -289,7 +320,7 @@ impl Inner {
         let left =
             |until: u64| i64::try_from(until).unwrap_or(i64::MAX) - i64::try_from(now).unwrap_or(i64::MAX);
         let state = self.state();
-        let View { phase, since, current, next, roots, waiting, revoked, problems } = &state.view;
+        let View { phase, since, current, next, roots, waiting, without, revoked, problems } = &state.view;
         let roots = roots.iter().map(|(fingerprint, own, until)| Root {
             fingerprint: fingerprint.clone(),
             own: *own,
@@ -324,6 +355,7 @@ impl Inner {
                 next: next.clone(),
                 more: waiting.len().saturating_sub(LISTED),
                 waiting: waiting.iter().take(LISTED).cloned().collect(),
+                without: without.clone(),
                 now,
             },
             problems,
@@ -353,7 +385,8 @@ impl Keeper {
         let Rotation { phase, since, current, next, .. } = &self.rotation;
         let (current, next) = (current.clone(), next.clone());
         let revoked = self.revocations.all().len();
-        View { phase: *phase, since: *since, current, next, roots, waiting, revoked, problems }
+        let (phase, since, without) = (*phase, *since, self.rotation.left_out());
+        View { phase, since, current, next, roots, waiting, without, revoked, problems }
     }
 }
 

@@ -63,6 +63,9 @@ pub struct Turn {
     pub next: Option<String>,
     /// Whom it waits for.
     pub waiting: Vec<Waiting>,
+    /// Whom it was told not to wait for (`sidegate rotate-root --without`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
     /// How many more it waits for than are listed.
     pub more: usize,
     /// Seconds since 1970 at the control plane, to which `waiting` relates.

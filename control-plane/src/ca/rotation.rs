@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::ledger::{LiveLeaf, SKEW};
 
 mod gate;
+mod without;
 
 pub use gate::Waiting;
 
@@ -98,6 +99,12 @@ pub struct Rotation {
     /// Leaves from up to then are counted against the proxies that are known.
     #[serde(default)]
     baseline: u64,
+    /// Proxies that its gates do not wait for, by what they are remembered by.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    without: BTreeSet<String>,
+    /// Identities for whose leaves its gates do not wait, if they are not from after this moment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    without_leaves: BTreeMap<String, u64>,
     /// Since when the gate has been clear; not kept, so that it must hold again after a restart.
     #[serde(skip)]
     clear_since: Option<u64>,
@@ -142,6 +149,24 @@ pub enum Refusal {
     /// The same root again.
     #[error("this root is the one in force")]
     Same,
+    /// Nobody waits for it.
+    #[error("{name} is not waited for in this step; waited for are: {waiting}")]
+    NotWaited {
+        /// The name that was given.
+        name: String,
+        /// Who is waited for.
+        waiting: String,
+    },
+    /// The name is that of several.
+    #[error("{many} proxies that are waited for are called {name}: name one by its node id: {nodes}")]
+    Ambiguous {
+        /// The name that was given.
+        name: String,
+        /// How many are called so.
+        many: usize,
+        /// Their node ids.
+        nodes: String,
+    },
 }
 
 impl Rotation {
@@ -156,11 +181,14 @@ impl Rotation {
             overlooked_until: 0,
             overlooked: BTreeMap::new(),
             baseline: now,
+            without: BTreeSet::new(),
+            without_leaves: BTreeMap::new(),
             clear_since: None,
         }
     }
 
-    /// Goes on after a restart. What was seen last may not have been kept, so that everybody has to be accounted for again.
+    /// Goes on after a restart. What was seen last may not have been kept, so that everybody has to be accounted for again: whoever was
+    /// away may have come back, got another certificate, and gone again unwritten, so that it counts as seen now.
     #[must_use]
     pub fn resumed(mut self, now: u64) -> Self {
         self.baseline = now;
@@ -168,6 +196,7 @@ impl Rotation {
         // An earlier version remembered a proxy by its node id alone.
         let seen = std::mem::take(&mut self.seen).into_iter();
         let whole = |(name, seen): (String, Seen)| {
+            let seen = Seen { last: seen.last.max(now), ..seen };
             let name = if name.contains(SEPARATOR) { name } else { key(&seen.identity, &seen.title, &name) };
             (name, seen)
         };
@@ -262,12 +291,14 @@ impl Rotation {
 
     /// Whom the gate waits for.
     pub fn waiting(&self, now: u64, world: &World<'_>, settings: &Settings) -> Vec<Waiting> {
-        match self.phase {
+        let mut waiting = match self.phase {
             Phase::Stable => Vec::new(),
             Phase::Distributing => self.without_new(now, world, settings),
             Phase::Signing => self.leaves_of_old(now, world, settings),
             Phase::Retiring => self.with_old(world),
-        }
+        };
+        waiting.retain(|one| !self.is_left_out(one));
+        waiting
     }
 
     /// Whether the gate is clear and only has to stay so.
@@ -298,6 +329,11 @@ impl Rotation {
     fn enter(&mut self, phase: Phase, now: u64) {
         self.phase = phase;
         (self.since, self.baseline) = (now, now);
+        if phase == Phase::Stable {
+            // The next rotation waits for everybody again.
+            self.without.clear();
+            self.without_leaves.clear();
+        }
         self.clear_since = None;
     }
 
@@ -328,7 +364,10 @@ impl Rotation {
                 (Roots::Confirmed(roots), Some(next)) => roots.contains(next),
                 _ => false,
             };
-            if !confirmed {
+            if confirmed {
+                // It lives after all.
+                self.without.remove(&key);
+            } else {
                 unconfirmed.insert(key.clone());
             }
             // Of two streams of one proxy both have to confirm.

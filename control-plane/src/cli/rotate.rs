@@ -18,10 +18,8 @@ use crate::ca::rotation::Phase;
 use crate::status::{Command, NewRoot};
 
 /// The flags of `sidegate rotate-root`.
-///
-/// Exit codes: 0 done (or begun, with --no-wait; or nothing under way, with --status), 1 refused or given up by somebody,
-/// 2 the control plane cannot be asked, 3 still under way (with --status), 130 interrupted while it goes on.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// The control plane's --ca-dir: who can read it may rotate [default: ~/.local/state/sidegate/ca].
     #[arg(long, value_name = "DIR")]
@@ -30,11 +28,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     admin: String,
     /// Only tell how far it is.
-    #[arg(long, conflicts_with_all = ["cancel", "no_wait", "new_cert"])]
+    #[arg(long, conflicts_with_all = ["cancel", "no_wait", "new_cert", "without"])]
     status: bool,
     /// Give it up; possible until the new root signs.
-    #[arg(long, conflicts_with_all = ["no_wait", "new_cert"])]
+    #[arg(long, conflicts_with_all = ["no_wait", "new_cert", "without"])]
     cancel: bool,
+    /// Wait no longer, until the end of the rotation under way, for a proxy that is gone for good: its node id, or what it serves
+    /// (shop/web-1); or for anybody of a SPIFFE id. May be given several times. What they still hold stops working (docs/authority.md).
+    #[arg(long, value_name = "NODE|SPIFFE ID", conflicts_with = "new_cert")]
+    without: Vec<String>,
     /// Begin it, and do not wait for its end.
     #[arg(long)]
     no_wait: bool,
@@ -78,6 +80,9 @@ async fn converse(args: &Args) -> Result<ExitCode, String> {
         println!("{}", phase(&report.rotation));
         let stable = report.rotation.phase == Phase::Stable;
         return Ok(if stable { ExitCode::SUCCESS } else { ExitCode::from(UNDER_WAY) });
+    }
+    if !args.without.is_empty() {
+        return plane.go_on_without(&args.without, args.no_wait).await;
     }
     let command = match args.cancel {
         true => Command::Cancel,
@@ -129,6 +134,27 @@ impl Plane<'_> {
     async fn command(&self, command: &Command) -> Result<Result<Report, String>, String> {
         let body = serde_json::to_vec(command).map_err(|error| error.to_string())?;
         self.ask(Method::POST, PATH, body.into()).await
+    }
+
+    /// Leaves them out one by one, and follows what happens then.
+    async fn go_on_without(&self, names: &[String], no_wait: bool) -> Result<ExitCode, String> {
+        let mut latest = None;
+        for name in names {
+            match self.command(&Command::Without { name: name.clone() }).await? {
+                Ok(report) => {
+                    println!("no longer waiting for {name}: {}", suffers(report.rotation.phase));
+                    latest = Some(report);
+                }
+                Err(refusal) => {
+                    eprintln!("sidegate: {refusal}");
+                    return Ok(ExitCode::from(REFUSED));
+                }
+            }
+        }
+        match latest {
+            Some(report) if !no_wait => self.follow(report).await,
+            _ => Ok(ExitCode::SUCCESS),
+        }
     }
 
     /// Tells what happens until it is over.
@@ -196,6 +222,26 @@ impl Teller {
             turn.waiting.iter().map(|waiting| (waiting.who.clone(), waiting.what.clone())).collect();
     }
 }
+
+/// What becomes of those who are not waited for, should they live after all.
+const fn suffers(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Stable => "the rotation is over",
+        Phase::Distributing => {
+            "if it comes back without the new root, it refuses others and they refuse it, until it has a new bootstrap (root-cert.pem) and a token"
+        }
+        Phase::Signing => {
+            "a certificate of the old root that it still uses is refused by everybody from step 3 on, until it gets another one with a token"
+        }
+        Phase::Retiring => {
+            "it goes on trusting the old root, with which nothing is signed any more, until it is told otherwise"
+        }
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done (or begun, with --no-wait; or nothing under way, with --status), 1 refused or given up by somebody,
+2 the control plane cannot be asked, 3 still under way (with --status), 130 interrupted while it goes on.";
 
 /// The exit codes beyond 0 and 2.
 const REFUSED: u8 = 1;

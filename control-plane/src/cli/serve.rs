@@ -13,6 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::app::{self, Addresses, TrustSettings};
 use crate::jwks;
+use crate::model::block::Block;
 use crate::source::manifests::Manifests;
 
 /// The flags of `sidegate serve`.
@@ -39,7 +40,7 @@ pub(super) struct Args {
     review: review::Args,
     /// Addresses that keys for JWTPolicies may be fetched from although they are this machine's own or its links', and without TLS.
     #[arg(long, value_name = "BLOCK")]
-    jwks_allow: Vec<jwks::Block>,
+    jwks_allow: Vec<Block>,
     /// How much to log: error, warn, info, debug, trace, or a filter such as `sidegate=debug`.
     #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
     log_level: String,

@@ -12,13 +12,14 @@ use tokio::time::timeout;
 
 use super::admin::Call;
 use crate::model::{Finding, Verdict};
-use crate::status::{Proxy, Report, Role, State, TypeStatus};
+use crate::status::{Proxy, Report, Role, State, Step, TypeStatus};
 
 pub(super) mod authority;
 mod certificate;
 
 /// The flags of `sidegate status`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// The control plane's admin address.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15014")]
@@ -43,8 +44,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(Err(_)) => Err(format!("no answer within {} seconds", FETCH_LIMIT.as_secs())),
         Err(error) => return super::cannot(error),
     };
-    let text = match fetched.and_then(|body| print(&body, args.output)) {
-        Ok(text) => text,
+    let read = fetched.and_then(|body| {
+        let report = read(&body)?;
+        Ok((report.step(), print(&report, args.output)?))
+    });
+    let (step, text) = match read {
+        Ok(read) => read,
         Err(reason) => {
             return super::cannot(format_args!(
                 "no status from {}: {reason}; is `sidegate serve` running there? (--address takes its --admin-address)",
@@ -54,7 +59,16 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     // A reader that has seen enough (`| head`) is no error.
     let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    exit_code(step)
+}
+
+/// As `sidegate rotate-root` and `sidegate authz check` have them.
+fn exit_code(step: Step) -> ExitCode {
+    match step {
+        Step::InStep => ExitCode::SUCCESS,
+        Step::OutOfStep => ExitCode::from(OUT_OF_STEP),
+        Step::OnTheWay => ExitCode::from(ON_THE_WAY),
+    }
 }
 
 async fn fetch(address: &str) -> Result<Bytes, String> {
@@ -65,13 +79,15 @@ async fn fetch(address: &str) -> Result<Bytes, String> {
     Ok(body)
 }
 
-fn print(body: &[u8], output: Output) -> Result<String, String> {
-    let report: Report =
-        serde_json::from_slice(body).map_err(|error| format!("the answer is not a report ({error})"))?;
+fn read(body: &[u8]) -> Result<Report, String> {
+    serde_json::from_slice(body).map_err(|error| format!("the answer is not a report ({error})"))
+}
+
+fn print(report: &Report, output: Output) -> Result<String, String> {
     match output {
-        Output::Table => Ok(table(&report)),
+        Output::Table => Ok(table(report)),
         Output::Json => {
-            serde_json::to_string_pretty(&report).map(|text| text + "\n").map_err(|error| error.to_string())
+            serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| error.to_string())
         }
     }
 }
@@ -201,6 +217,16 @@ fn condition_line(condition: &Verdict) -> String {
 fn partly_line(condition: &Verdict) -> String {
     format!("{} {}: {}", condition.object, condition.reason, condition.message)
 }
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 every proxy that is connected has acknowledged the newest configuration, and nothing is wrong;
+1 something is: a proxy refuses, or has not answered for 30 seconds, a document or an object is not in force as it
+is written, a certificate was not renewed in time, the authority has a problem; 2 the control plane cannot be asked;
+3 nothing is wrong, and something is still on its way to a proxy: ask again.";
+
+/// The exit codes beyond 0 and 2.
+const OUT_OF_STEP: u8 = 1;
+const ON_THE_WAY: u8 = 3;
 
 /// How long the whole exchange may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);

@@ -34,6 +34,21 @@ pub struct AuthorizationPolicy {
     pub spec: AuthorizationSpec,
 }
 
+impl AuthorizationPolicy {
+    /// Whether it asks where the client is, as proxies in front report it.
+    pub fn asks_for_clients(&self) -> bool {
+        let by_source = |from: &From| {
+            !from.source.remote_ip_blocks.is_empty() || !from.source.not_remote_ip_blocks.is_empty()
+        };
+        let by_condition =
+            |condition: &Condition| Attribute::parse(&condition.key) == Ok(Attribute::RemoteIp);
+        self.spec
+            .rules
+            .iter()
+            .any(|rule| rule.from.iter().any(by_source) || rule.when.iter().any(by_condition))
+    }
+}
+
 /// The body of an [`AuthorizationPolicy`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,7 +3,6 @@
 //! A judgement is computation, and everybody on the machine may ask: one is made at a time, few wait, and none for nobody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::Reporter;
@@ -30,23 +29,20 @@ impl Default for Bench {
     }
 }
 
-/// Whether anybody still waits for an answer.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted(Arc<AtomicBool>);
+/// Whether anybody still waits for an answer: whoever does holds the sender, which is gone with it, however that comes about.
+#[derive(Clone, Debug)]
+pub struct Wanted(watch::Receiver<()>);
 
 impl Wanted {
     /// Whether to stop.
     pub fn is_over(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.has_changed().is_err()
     }
-}
 
-/// Says that nobody waits any more, however that comes about.
-struct Asking(Wanted);
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+    /// Resolves when nobody waits any more.
+    #[cfg(test)]
+    pub(super) async fn over(mut self) {
+        while self.0.changed().await.is_ok() {}
     }
 }
 
@@ -69,8 +65,8 @@ pub(super) async fn answer(request: Request<Incoming>, reporter: &Arc<Reporter>)
 }
 
 async fn judge(reporter: Arc<Reporter>, question: Bytes) -> Response<Full<Bytes>> {
-    let asking = Asking(Wanted::default());
-    let wanted = asking.0.clone();
+    let (_asking, wanted) = watch::channel(());
+    let wanted = Wanted(wanted);
     // The semaphore is never closed.
     let Ok(turn) = Arc::clone(&reporter.bench().judging).acquire_owned().await else { return busy() };
     // Translation is computation; it must not hold up the streams that share this thread.

@@ -1,4 +1,4 @@
-//! `/rotate-root`: how far the rotation of the root is, and the commands that begin it or give it up.
+//! `/rotate-root`: how far the rotation of the root is, and the commands that begin it, go on without somebody, or give it up.
 
 use std::path::PathBuf;
 
@@ -23,6 +23,11 @@ pub enum Command {
     },
     /// Give it up.
     Cancel,
+    /// Go on without waiting for somebody.
+    Without {
+        /// A proxy's node id, what it serves, or a SPIFFE id.
+        name: String,
+    },
 }
 
 /// Files on the control plane's machine.
@@ -67,6 +72,7 @@ async fn command(request: Request<Incoming>, authority: &Authority) -> Response<
             authority.rotate(given).await
         }
         Command::Cancel => authority.cancel().await,
+        Command::Without { name } => authority.leave_out(name).await,
     };
     match done {
         Ok(()) => report(authority),

@@ -23,7 +23,17 @@ fn finding() -> Finding {
 fn reporter(view: View) -> (Arc<Reporter>, watch::Sender<Arc<View>>) {
     let (views, receiver) = watch::channel(Arc::new(view));
     let (_, verdicts) = watch::channel(Arc::default());
-    (Arc::new(Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default(), None)), views)
+    (
+        Arc::new(Reporter::new(
+            receiver,
+            verdicts,
+            Streams::default(),
+            Snapshots::default(),
+            &Metrics::default(),
+            None,
+        )),
+        views,
+    )
 }
 
 async fn page(reporter: Arc<Reporter>) -> SocketAddr {
@@ -73,6 +83,7 @@ async fn the_root_is_rotated_only_for_who_can_read_the_folder() {
         receiver,
         verdicts,
         Streams::default(),
+        Snapshots::default(),
         &metrics,
         Some(crate::ca::Certifier::Own(authority.clone())),
     );
@@ -125,14 +136,19 @@ async fn question(address: SocketAddr, kind: &str) -> tokio::task::JoinHandle<St
 async fn m7_questions_are_judged_one_at_a_time_and_for_somebody() {
     let (_views, receiver) = watch::channel(Arc::default());
     let (_, verdicts) = watch::channel(Arc::default());
-    let reporter = Reporter::new(receiver, verdicts, Streams::default(), &Metrics::default(), None);
+    let reporter = Reporter::new(
+        receiver,
+        verdicts,
+        Streams::default(),
+        Snapshots::default(),
+        &Metrics::default(),
+        None,
+    );
     let (begun, mut begins) = tokio::sync::mpsc::channel(64);
     // A judgement that takes for ever, unless nobody waits.
     let judge = move |_: &[u8], wanted: &Wanted| {
         begun.blocking_send(()).unwrap();
-        while !wanted.is_over() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        tokio::runtime::Handle::current().block_on(wanted.clone().over());
         Err("nobody waits".to_owned())
     };
     let address = page(Arc::new(reporter.asking(Box::new(judge)))).await;
@@ -232,43 +248,4 @@ fn the_json_has_the_agreed_names() {
     });
     assert_eq!(serde_json::to_value(&report).unwrap(), expected);
     assert_eq!(serde_json::from_value::<Report>(expected).unwrap(), report);
-}
-
-#[test]
-fn what_a_proxy_refuses_is_not_programmed() {
-    let verdict = |object: &str, condition: &str| Verdict {
-        object: object.to_owned(),
-        generation: 1,
-        condition: condition.to_owned(),
-        status: true,
-        reason: "Programmed".to_owned(),
-        message: "sent".to_owned(),
-    };
-    let refused = TypeStatus {
-        kind: "listener".to_owned(),
-        resources: 1,
-        sent: None,
-        accepted: None,
-        state: State::Rejected,
-        error: Some("no such thing".to_owned()),
-        since_seconds: 0.0,
-    };
-    let proxy = Proxy {
-        id: "a".to_owned(),
-        role: Role::Sidecar,
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-        foreign: false,
-        identity: None,
-        certificate: None,
-        connected_seconds: 0.0,
-        applied_generation: 0,
-        types: vec![refused],
-    };
-    let said = [verdict("Pod shop/web", "Programmed"), verdict("Pod shop/other", "Programmed")];
-    let conditions = applied(said.to_vec(), std::slice::from_ref(&proxy));
-    assert!(!conditions[0].status && conditions[0].message.contains("no such thing"), "{conditions:?}");
-    assert_eq!(conditions[1], said[1]);
-    let synced = TypeStatus { state: State::Synced, ..proxy.types[0].clone() };
-    assert_eq!(applied(said.to_vec(), &[Proxy { types: vec![synced], ..proxy }]), said);
 }

@@ -114,6 +114,7 @@ impl<'a> Access<'a> {
         place: Place<'_>,
         verdicts: &mut Verdicts,
     ) -> Vec<HttpFilter> {
+        self.note_carried(view, place, verdicts);
         let mut filters: Vec<HttpFilter> =
             token::filter(view, &self.tokens_at(view, place), verdicts).into_iter().collect();
         filters.extend(external::http(&self.external_at(view, place)));
@@ -129,10 +130,22 @@ impl<'a> Access<'a> {
         place: Place<'_>,
         verdicts: &mut Verdicts,
     ) -> Vec<Filter> {
+        self.note_carried(view, place, verdicts);
         let tokens = token::network(&self.tokens_at(view, place));
         let external = external::network(&self.external_at(view, place));
         let own = authorization::network(&self.authorization_at(view, place), mesh, place, verdicts);
         tokens.into_iter().chain(external).chain(own).collect()
+    }
+
+    /// Notes the policies that the filters of a place are made of: who has acknowledged those, has the policies.
+    fn note_carried(&self, view: &View, place: Place<'_>, verdicts: &mut Verdicts) {
+        let authorization = self.authorization_at(view, place).into_iter();
+        let authorization = authorization.map(|policy| Subject::new(authorization::KIND, &policy.metadata));
+        let tokens = self.tokens_at(view, place).into_iter();
+        let tokens = tokens.map(|policy| Subject::new(token::KIND, &policy.metadata));
+        let external = self.external_at(view, place).into_iter();
+        let external = external.map(|policy| Subject::new(external::KIND, &policy.metadata));
+        authorization.chain(tokens).chain(external).for_each(|policy| verdicts.carry(&policy));
     }
 
     /// Whether tokens are looked at here: then what a Service says of its port may not keep requests from being seen.

@@ -58,6 +58,8 @@ type Problems = BTreeMap<&'static str, Vec<Problem>>;
 pub(super) struct Verdicts {
     said: BTreeSet<Verdict>,
     problems: BTreeMap<Subject, Problems>,
+    /// The policies that something sent here carries.
+    carried: BTreeSet<String>,
 }
 
 impl Verdicts {
@@ -100,6 +102,16 @@ impl Verdicts {
                 Problem::new(reason, texts.join("; ")),
             );
         }
+    }
+
+    /// Notes that what is sent to this scope carries a policy.
+    pub(super) fn carry(&mut self, policy: &Subject) {
+        self.carried.insert(policy.object.clone());
+    }
+
+    /// The policies that are carried, each once.
+    pub(super) fn take_carried(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.carried)
     }
 
     /// Everything said, sorted, each once.

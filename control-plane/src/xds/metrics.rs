@@ -15,6 +15,8 @@ pub struct Metrics {
     pub streams: Gauge,
     /// Streams that were turned away or cut, by cause.
     pub refused_streams: Family<CauseLabel, Counter>,
+    /// Connections that the plaintext port closed at once, by cause.
+    pub refused_connections: Family<CauseLabel, Counter>,
     /// Responses sent.
     pub pushes: Family<TypeLabel, Counter>,
     /// Resource bytes sent.
@@ -38,10 +40,10 @@ impl From<ResourceType> for TypeLabel {
     }
 }
 
-/// Why a stream did not go on.
+/// Why a stream or connection did not go on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CauseLabel {
-    /// `node`, `limit`, `identity_limit`, `stalled`.
+    /// `node`, `limit`, `identity_limit`, `stalled`; of connections `limit`, `address_limit`.
     pub cause: &'static str,
 }
 
@@ -50,6 +52,7 @@ impl Default for Metrics {
         Self {
             streams: Gauge::default(),
             refused_streams: Family::default(),
+            refused_connections: Family::default(),
             pushes: Family::default(),
             push_bytes: Family::default(),
             rejections: Family::default(),
@@ -67,6 +70,11 @@ impl Metrics {
             "sidegate_xds_refused_streams",
             "ADS streams turned away or cut, by cause",
             self.refused_streams.clone(),
+        );
+        registry.register(
+            "sidegate_xds_refused_connections",
+            "Connections that the plaintext port closed at once, by cause",
+            self.refused_connections.clone(),
         );
         registry.register("sidegate_xds_pushes", "Responses sent, by resource type", self.pushes.clone());
         registry.register(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sidegate_xds::spiffe::SpiffeId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The places of both ports. Clones share them.
+/// The places of one port. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     all: Arc<Semaphore>,
@@ -48,8 +48,8 @@ impl Places {
     }
 
     /// The same places; one identity may have so many of them.
-    pub(super) fn with_share(&self, of_one: usize) -> Self {
-        Self { of_one, ..self.clone() }
+    pub(super) fn with_share(self, of_one: usize) -> Self {
+        Self { of_one, ..self }
     }
 
     /// Takes a place, for this identity where callers are known.
@@ -105,17 +105,15 @@ mod tests {
     fn one_identity_takes_its_share_and_no_more() {
         let (web, db) = ("spiffe://td/ns/shop/sa/web", "spiffe://td/ns/shop/sa/db");
         let (web, db): (SpiffeId, SpiffeId) = (web.parse().unwrap(), db.parse().unwrap());
-        let places = Places::new(4);
-        let shared = places.with_share(2);
+        let shared = Places::new(4).with_share(2);
         let first = shared.take(Some(&web)).unwrap();
         let _second = shared.take(Some(&web)).unwrap();
         assert_eq!(shared.take(Some(&web)).unwrap_err(), NoPlace::FullForOne(2));
         let _other = shared.take(Some(&db)).unwrap();
         drop(first);
         let _again = shared.take(Some(&web)).unwrap();
-        // Both ports share one number.
-        let _plain = places.take(None).unwrap();
-        assert_eq!(places.take(None).unwrap_err(), NoPlace::Full(4));
+        let _nobody = shared.take(None).unwrap();
+        assert_eq!(shared.take(None).unwrap_err(), NoPlace::Full(4));
         assert_eq!(shared.take(Some(&db)).unwrap_err(), NoPlace::Full(4));
         assert_eq!(shared.taken().get(&db), Some(&1), "what was not given is not counted");
     }

@@ -32,11 +32,16 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(plain::Limits::default()).await
+    }
+
+    async fn start_with(limits: plain::Limits) -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (snapshots, streams, metrics) = (Snapshots::default(), Streams::default(), Metrics::default());
         let (ending, end) = watch::channel(false);
-        let service = Service::new(snapshots.clone(), streams.clone(), metrics.clone(), end);
+        let service =
+            Service::new(snapshots.clone(), streams.clone(), metrics.clone(), end).with_limits(limits);
         let task = tokio::spawn(service.serve(listener));
         Self { address, snapshots, streams, metrics, ending, task }
     }
@@ -252,6 +257,56 @@ async fn two_streams_of_one_node_are_served_and_the_newest_is_reported() {
     server
         .wait_report(|report| report.types[Cluster as usize].sent.is_some() && server.streams.count() == 1)
         .await;
+}
+
+/// Whether the server has closed a connection; it says nothing to one on which nothing was said.
+async fn is_closed(connection: &mut tokio::net::TcpStream) -> bool {
+    use tokio::io::AsyncReadExt as _;
+    let mut bytes = Vec::new();
+    timeout(LIMIT, connection.read_to_end(&mut bytes)).await.is_ok()
+}
+
+#[tokio::test]
+async fn g7_the_plaintext_port_takes_so_many_connections_and_of_one_address_fewer() {
+    let limits = plain::Limits { connections: 3, of_address: 2, streams: 10 };
+    let server = Server::start_with(limits).await;
+    let from = async |source: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        socket.connect(server.address).await.unwrap()
+    };
+    let refused = |cause| server.metrics.refused_connections.get_or_create(&CauseLabel { cause }).get();
+    let held = [from("127.0.0.1").await, from("127.0.0.1").await];
+    assert!(is_closed(&mut from("127.0.0.1").await).await, "one address has as many as it may");
+    let other = from("127.0.0.2").await;
+    assert!(is_closed(&mut from("127.0.0.3").await).await, "there are as many as there may be");
+    assert_eq!((refused("address_limit"), refused("limit")), (1, 1));
+    drop((held, other));
+    // The server hears of the ends when it hears of them.
+    let come_back = async {
+        loop {
+            let connected =
+                AggregatedDiscoveryServiceClient::connect(format!("http://{}", server.address)).await;
+            if connected.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, come_back).await.expect("a place that is free is given again");
+}
+
+#[tokio::test]
+async fn g7_the_plaintext_port_takes_so_many_streams() {
+    let server = Server::start_with(plain::Limits { streams: 1, ..plain::Limits::default() }).await;
+    server.publish(1, &[("a", "a1")]);
+    let client = server.connect().await;
+    client.say(ask(Cluster, Some(gateway_node("one")))).await;
+    server.wait_report(|report| report.node.id == "one").await;
+    let mut second =
+        AggregatedDiscoveryServiceClient::connect(format!("http://{}", server.address)).await.unwrap();
+    let (_requests, outbound) = mpsc::channel(1);
+    let refused = second.delta_aggregated_resources(ReceiverStream::new(outbound)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
 }
 
 #[tokio::test]

@@ -66,15 +66,4 @@ pub(super) fn read(path: &Path) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    /// Files in a folder that stands for the mount.
-    pub(in super::super) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, content).unwrap();
-        }
-        root
-    }
-}
+pub(super) mod tests;

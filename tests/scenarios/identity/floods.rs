@@ -179,3 +179,60 @@ async fn g7_too_much_of_everything_by_a_caller_that_is_known() {
     let proxy = plane.proxy(&sandbox, "sidecar", "app").await;
     assert!(proxy.page("/ready").await.is_some());
 }
+
+/// Streams of nobody on the plaintext port, until it takes no more; how many it has taken, and what says that it is full.
+async fn fill(port: std::net::SocketAddr, held: &mut Vec<Box<dyn std::any::Any>>) -> (usize, String) {
+    let mut taken = 0;
+    loop {
+        let connection = tokio::net::TcpStream::connect(port).await.expect("a connection");
+        let (mut requests, driver) = h2::client::handshake(connection).await.expect("a preface");
+        tokio::spawn(driver);
+        // A connection carries 128.
+        for _ in 0..100 {
+            requests = wait::within("room for a stream", requests.ready()).await.expect("a connection");
+            let (response, stream) = requests.send_request(call(&[]), false).expect("a stream");
+            let response = wait::within("an answer", response).await.expect("an answer");
+            if let Some(status) = response.headers().get("grpc-status") {
+                return (taken, String::from_utf8_lossy(status.as_bytes()).into_owned());
+            }
+            taken += 1;
+            held.push(Box::new((response, stream)));
+        }
+        held.push(Box::new(requests));
+    }
+}
+
+#[tokio::test]
+async fn g7_nobody_on_the_plaintext_port_keeps_proxies_with_an_identity_out() {
+    let sandbox = Sandbox::new();
+    let (app, inbound, outbound) = (address(), address(), address());
+    let manifest = pod("app", app, inbound.port(), outbound.port());
+    let manifest = manifest.replace("spec: {containers", "spec: {serviceAccountName: app, containers");
+    let plane = SecuredPlane::start(&sandbox, &[("pod.yaml", manifest)], &[]).await;
+    let mut held = Vec::new();
+    let (taken, status) = fill(plane.plain(), &mut held).await;
+    assert_eq!((taken, status.as_str()), (1_000, "8"), "RESOURCE_EXHAUSTED");
+
+    // More connections from one address than it may have: those beyond are closed, the others stay.
+    let mut open = Vec::new();
+    let closed = wait::until("a connection that is closed at once", async || {
+        let mut connection = tokio::net::TcpStream::connect(plane.plain()).await.ok()?;
+        let mut bytes = [0; 64];
+        let read = tokio::io::AsyncReadExt::read(&mut connection, &mut bytes);
+        match tokio::time::timeout(std::time::Duration::from_millis(20), read).await {
+            Ok(read) if !read.as_ref().is_ok_and(|read| *read > 0) => Some(open.len()),
+            _ => {
+                open.push(connection);
+                None
+            }
+        }
+    })
+    .await;
+    assert!((200..256).contains(&closed), "{closed} beside those of the streams");
+
+    let proxy = plane.proxy(&sandbox, "sidecar", "app").await;
+    assert!(proxy.page("/ready").await.is_some());
+    let status = plane.status().await.expect("a status");
+    assert_eq!(status["proxies"][0]["name"], "app", "{status}");
+    drop((held, open));
+}

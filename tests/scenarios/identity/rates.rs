@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 
 /// A Pod's manifest of this service account, and where its sidecar listens: for others and for its app.
-fn meshed(name: &str, app: SocketAddr) -> (String, [SocketAddr; 2]) {
+pub(super) fn meshed(name: &str, app: SocketAddr) -> (String, [SocketAddr; 2]) {
     let [inbound, outbound] = [address().port(), address().port()];
     let manifest = pod(name, app, inbound, outbound);
     let own = format!("spec: {{serviceAccountName: {name}, containers");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::super::ledger::{LiveLeaf, SKEW};
-use super::{Roots, Rotation, Settings, Witness, World};
+use super::{Roots, Rotation, SEPARATOR, Settings, Witness, World};
 
 /// Somebody whom a gate waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Waiting {
     /// Its identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// Its node id, when a proxy is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// For what: completes `waiting for … `.
     pub what: String,
     /// When it was last connected, when it is not, in seconds since 1970.
@@ -27,8 +30,8 @@ pub struct Waiting {
 
 impl Waiting {
     fn connected(witness: &Witness, what: String) -> Self {
-        let identity = Some(witness.identity.clone());
-        Self { who: witness.title.clone(), identity, what, last_seen: None, until: None }
+        let (identity, node) = (Some(witness.identity.clone()), Some(witness.proxy.clone()));
+        Self { who: witness.title.clone(), identity, node, what, last_seen: None, until: None }
     }
 }
 
@@ -57,6 +60,7 @@ impl Rotation {
                 waiting.push(Waiting {
                     who: "more proxies than can be remembered".to_owned(),
                     identity: None,
+                    node: None,
                     what: "to come back, or their certificates to expire".to_owned(),
                     last_seen: None,
                     until: Some(self.overlooked_until),
@@ -74,9 +78,10 @@ impl Rotation {
         let absent = self.seen.iter().filter(move |(proxy, seen)| {
             !seen.confirmed && !connected.contains(*proxy) && live.contains(seen.identity.as_str())
         });
-        absent.map(|(_, seen)| Waiting {
+        absent.map(|(proxy, seen)| Waiting {
             who: seen.title.clone(),
             identity: Some(seen.identity.clone()),
+            node: proxy.rsplit(SEPARATOR).next().map(str::to_owned),
             what: "to come back and trust the new root, or its certificate to expire".to_owned(),
             last_seen: Some(seen.last),
             until: Some(seen.last + settings.leaf_life + SKEW),
@@ -91,6 +96,7 @@ impl Rotation {
         many.map(|(identity, until)| Waiting {
             who: format!("more proxies of {identity} than can be remembered"),
             identity: Some(identity.clone()),
+            node: None,
             what: "to come back, or their certificates to expire".to_owned(),
             last_seen: None,
             until: Some(*until),
@@ -110,7 +116,9 @@ impl Rotation {
             known.entry(&seen.identity).or_default().insert(proxy.clone());
         }
         let all = by_identity(in_use(world.leaves));
-        let early = by_identity(in_use(world.leaves).filter(|leaf| leaf.issued <= self.baseline));
+        let early = by_identity(
+            in_use(world.leaves).filter(|leaf| leaf.issued <= self.baseline && !self.is_leaf_left_out(leaf)),
+        );
         let more_than_known = |identity: &str| {
             let (leaves, _) = all.get(identity).copied().unwrap_or_default();
             leaves > known.get(identity).map_or(0, BTreeSet::len)
@@ -120,6 +128,7 @@ impl Rotation {
             .map(|(identity, (_, until))| Waiting {
                 who: identity.to_owned(),
                 identity: Some(identity.to_owned()),
+                node: None,
                 what: "to connect and trust the new root, or to renew its certificate, or the certificate to expire"
                     .to_owned(),
                 last_seen: None,
@@ -132,13 +141,15 @@ impl Rotation {
     pub(super) fn leaves_of_old(&self, now: u64, world: &World<'_>, settings: &Settings) -> Vec<Waiting> {
         let leaves = world.leaves.iter().filter(|leaf| {
             let replaced = leaf.superseded.is_some_and(|at| at.saturating_add(settings.grace) <= now);
-            leaf.root == self.current && !leaf.own && !replaced && leaf.until.saturating_add(SKEW) > now
+            let lives = !replaced && leaf.until.saturating_add(SKEW) > now;
+            leaf.root == self.current && !leaf.own && lives && !self.is_leaf_left_out(leaf)
         });
         by_identity(leaves)
             .into_iter()
             .map(|(identity, (count, until))| Waiting {
                 who: identity.to_owned(),
                 identity: Some(identity.to_owned()),
+                node: None,
                 what: match count {
                     1 => {
                         "to replace its certificate of the old root, or the certificate to expire".to_owned()

@@ -8,6 +8,7 @@ use super::*;
 use crate::ca::ledger::Ledger;
 
 mod names;
+mod without;
 
 /// Short, so that random events reach every gate.
 const SETTINGS: Settings = Settings { hold: 10, grace: 60, wait_for_absent: true, leaf_life: 600 };
@@ -32,6 +33,10 @@ struct Model {
     kept: (String, u64),
     ledger: Ledger,
     proxies: Vec<Proxy>,
+    /// Proxies that a rotation was told not to wait for: what they suffer is their own, until they have caught up.
+    left_out: BTreeSet<usize>,
+    /// Proxies whose leaves of up to then it does not wait for.
+    leaves_left_out: BTreeMap<usize, u64>,
     made: usize,
     roots: usize,
 }
@@ -47,6 +52,10 @@ enum Event {
     Restart,
     Start,
     Cancel,
+    /// A proxy is not waited for, by its node id.
+    Without(usize),
+    /// Nobody of its identity is.
+    WithoutIdentity(usize),
 }
 
 /// Three proxies of one identity, and one of another.
@@ -65,6 +74,8 @@ impl Model {
             rotation,
             ledger: Ledger::default(),
             proxies: vec![Proxy::default(); PROXIES],
+            left_out: BTreeSet::new(),
+            leaves_left_out: BTreeMap::new(),
             made: 0,
             roots: 1,
         };
@@ -135,7 +146,22 @@ impl Model {
                 }
             }
             Event::Renew(index) => self.renew(*index),
-            Event::Die(index) => self.proxies[*index] = Proxy::default(),
+            Event::Die(index) => {
+                self.proxies[*index] = Proxy::default();
+            }
+            Event::Without(index) => {
+                if self.leave_out(&format!("proxy-{index}")) {
+                    self.left_out.insert(*index);
+                }
+            }
+            Event::WithoutIdentity(index) => {
+                let name = identity(*index);
+                if self.leave_out(&name) {
+                    let all = (0..PROXIES).filter(|other| identity(*other) == name);
+                    self.left_out.extend(all.clone());
+                    self.leaves_left_out.extend(all.map(|other| (other, self.now)));
+                }
+            }
             Event::Restart => {
                 let kept: Rotation = serde_json::from_str(&self.kept.0).unwrap();
                 self.rotation = kept.resumed(self.now);
@@ -156,6 +182,47 @@ impl Model {
             }
         }
         self.look();
+        self.catch_up();
+    }
+
+    /// Who has confirmed what is trusted now is waited for again; so is whoever got a leaf after it was left out.
+    fn catch_up(&mut self) {
+        let (trusted, now) = (self.trusted(), self.now);
+        let proxies = &self.proxies;
+        self.left_out.retain(|index| !(proxies[*index].confirmed && proxies[*index].trusts == trusted));
+        self.leaves_left_out.retain(|index, since| {
+            let lives = |until: u64| until > now && until - SETTINGS.leaf_life <= *since;
+            // A leaf of the same second is one of those that it was given so far.
+            now <= *since || proxies[*index].leaf.as_ref().is_some_and(|(_, _, until)| lives(*until))
+        });
+    }
+
+    fn waiting(&self) -> Vec<Waiting> {
+        let leaves: Vec<LiveLeaf> = self.ledger.iter().cloned().collect();
+        let witnesses = self.witnesses();
+        let world = World { witnesses: &witnesses, leaves: &leaves };
+        self.rotation.waiting(self.now, &world, &SETTINGS)
+    }
+
+    /// As the keeper does it: those who are named, and nobody else, are gone from the list, and it is on the disk.
+    fn leave_out(&mut self, name: &str) -> bool {
+        let before = (self.waiting(), self.rotation.clone());
+        let done = self.rotation.leave_out(name, self.now, &before.0);
+        if done.is_err() {
+            assert_eq!(self.rotation, before.1);
+            return false;
+        }
+        let is_named =
+            |one: &Waiting| one.node.as_deref() == Some(name) || one.identity.as_deref() == Some(name);
+        let others: Vec<Waiting> = before.0.into_iter().filter(|one| !is_named(one)).collect();
+        assert_eq!(self.waiting(), others, "without {name}");
+        assert_eq!(
+            (self.rotation.phase, self.rotation.trusted(), self.rotation.signs()),
+            (before.1.phase, before.1.trusted(), before.1.signs()),
+            "nothing else happens"
+        );
+        self.keep();
+        true
     }
 
     /// A proxy renews by its connection to the control plane, once it knows whom to trust. One that comes back after its leaf was
@@ -189,9 +256,13 @@ impl Model {
         }
     }
 
-    /// Proxies that can speak to others: they know whom to trust, and their leaf is valid.
+    /// Proxies that can speak to others: they know whom to trust, and their leaf is valid. Those that were left out are no longer promised that.
     fn speaking(&self) -> impl Iterator<Item = (&BTreeSet<String>, &str)> {
-        self.proxies.iter().filter_map(|proxy| {
+        let waited_for =
+            self.proxies.iter().enumerate().filter(|(index, _)| {
+                !self.left_out.contains(index) && !self.leaves_left_out.contains_key(index)
+            });
+        waited_for.filter_map(|(_, proxy)| {
             let (_, root, until) = proxy.leaf.as_ref()?;
             (*until > self.now && !proxy.trusts.is_empty()).then_some((&proxy.trusts, root.as_str()))
         })
@@ -225,7 +296,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => proxy.clone().prop_map(Event::Disconnect),
         6 => proxy.clone().prop_map(Event::Confirm),
         4 => proxy.clone().prop_map(Event::Renew),
-        1 => proxy.prop_map(Event::Die),
+        1 => proxy.clone().prop_map(Event::Die),
+        1 => proxy.clone().prop_map(Event::Without),
+        1 => proxy.prop_map(Event::WithoutIdentity),
         1 => Just(Event::Restart),
         2 => Just(Event::Start),
         1 => Just(Event::Cancel),
@@ -311,13 +384,7 @@ fn a_proxy_that_went_away_is_waited_for_by_name_until_its_leaf_is_over() {
     for index in [0, 2, 3] {
         model.happen(&Event::Confirm(index));
     }
-    let left = |model: &Model| {
-        let leaves: Vec<LiveLeaf> = model.ledger.iter().cloned().collect();
-        let witnesses = model.witnesses();
-        let world = World { witnesses: &witnesses, leaves: &leaves };
-        let waiting = model.rotation.waiting(model.now, &world, &SETTINGS);
-        waiting.into_iter().map(|waiting| waiting.who).collect::<Vec<_>>()
-    };
+    let left = |model: &Model| model.waiting().into_iter().map(|waiting| waiting.who).collect::<Vec<_>>();
     assert_eq!(left(&model), ["sidecar shop/pod-1"]);
     model.happen(&Event::Restart);
     for index in [0, 2, 3] {
@@ -334,6 +401,24 @@ fn a_proxy_that_went_away_is_waited_for_by_name_until_its_leaf_is_over() {
     [0, 2, 3].iter().for_each(|index| model.happen(&Event::Renew(*index)));
     model.happen(&Event::Pass(11));
     assert_eq!(model.rotation.phase, Phase::Signing, "its certificate is over");
+}
+
+/// It came back and renewed after the last write, and another proxy of its identity has no leaf that could be taken for its own.
+#[test]
+fn a_proxy_that_came_back_unwritten_before_a_restart_is_waited_for() {
+    let mut model = Model::new();
+    for event in [Event::Pass(40), Event::Restart, Event::Pass(300), Event::Die(0), Event::Pass(13)] {
+        model.happen(&event);
+    }
+    for event in [Event::Connect(1), Event::Renew(1), Event::Restart, Event::Connect(0), Event::Start] {
+        model.happen(&event);
+    }
+    for _ in 0..55 {
+        model.happen(&Event::Pass(10));
+        model.check();
+    }
+    assert_eq!(model.rotation.phase, Phase::Distributing);
+    assert!(model.waiting().iter().any(|one| one.who == "sidecar shop/pod-1"));
 }
 
 #[test]

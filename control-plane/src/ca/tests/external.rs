@@ -26,14 +26,19 @@ fn options(scene: &Scene) -> ExternalOptions {
     }
 }
 
-async fn until(what: &str, look: impl Fn() -> bool) {
-    let waited = timeout(Duration::from_secs(20), async {
-        while !look() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+/// A report is read, and nothing wakes whoever waits for another one: it is looked at again, and the files that it is about are
+/// looked at every two seconds.
+async fn reported(external: &External, what: &str, holds: impl Fn(&ExternalReport) -> bool) {
+    let waited = timeout(LIMIT, async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while !holds(&external.report()) {
+            looks.tick().await;
         }
     });
     assert!(waited.await.is_ok(), "{what}");
 }
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn the_roots_are_a_file_that_is_followed() {
@@ -41,20 +46,22 @@ async fn the_roots_are_a_file_that_is_followed() {
     let options = options(&scene);
     let roots = options.roots.clone();
     let external = External::open(options).unwrap();
-    let trust = external.trust();
-    let own = || trust.borrow().bundles["cluster.local"].clone();
-    let first = own();
+    let mut trust = external.trust();
+    let own = |trust: &Trust| trust.bundles["cluster.local"].clone();
+    let first = own(&trust.borrow());
     assert_eq!(first.len(), 1);
     let running = tokio::spawn(external.clone().run());
-    until("a failure is told", || external.report().last_failure.is_some()).await;
+    reported(&external, "a failure is told", |report| report.last_failure.is_some()).await;
     assert!(external.serving().borrow().is_none() && external.report().serial.is_none());
     let two = root("two");
     std::fs::write(&roots, format!("{}{two}", first[0])).unwrap();
-    until("both are trusted", || own() == [first[0].clone(), two.clone()]).await;
+    let both = [first[0].clone(), two.clone()];
+    let trusted = timeout(LIMIT, trust.wait_for(|trust| own(trust) == both)).await;
+    drop(trusted.expect("both are trusted").unwrap());
     assert_eq!(read(&scene.path(), "root-cert.pem").matches("BEGIN").count(), 2);
     std::fs::write(&roots, "half").unwrap();
-    until("a problem is told", || !external.report().problems.is_empty()).await;
-    assert_eq!(own().len(), 2, "the last good form stays");
+    reported(&external, "a problem is told", |report| !report.problems.is_empty()).await;
+    assert_eq!(own(&trust.borrow()).len(), 2, "the last good form stays");
     external.deny(id("web"), Reason::KeyCompromise).await.unwrap();
     assert_eq!(trust.borrow().denied, [id("web").as_str()]);
     external.admit_again(id("web")).await.unwrap();

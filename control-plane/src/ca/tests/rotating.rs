@@ -199,6 +199,41 @@ async fn the_admin_port_takes_commands_only_from_who_can_read_the_folder() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_left_out_by_command_on_the_disk_and_for_everybody_to_see() {
+    let scene = Scene::new();
+    let authority = scene.open();
+    let leave_out = async |authority: &Authority, name: &str| {
+        authority.leave_out(name.to_owned()).await.map_err(|error| error.to_string())
+    };
+    assert!(leave_out(&authority, "web-1").await.unwrap_err().contains("no rotation is under way"));
+    authority.rotate(None).await.unwrap();
+    let stubborn = [witness(&authority, false)];
+    authority.inner.look(&stubborn);
+    let refused = leave_out(&authority, "web-2").await.unwrap_err();
+    assert!(refused.contains("waited for are: sidecar shop/web-1 (node web-1)"), "{refused}");
+    // What cannot be written has not happened.
+    let draft = scene.path().join("authority.json.draft");
+    std::fs::create_dir(&draft).unwrap();
+    assert!(leave_out(&authority, "shop/web-1").await.is_err());
+    std::fs::remove_dir(&draft).unwrap();
+    assert!(authority.report().rotation.without.is_empty());
+
+    leave_out(&authority, "shop/web-1").await.unwrap();
+    let turn = authority.report().rotation;
+    assert_eq!((turn.waiting.len(), turn.without), (0, vec!["sidecar shop/web-1 (node web-1)".to_owned()]));
+    drop(authority);
+    let authority = scene.open();
+    assert_eq!(authority.report().rotation.without.len(), 1, "it outlives a restart");
+    let mut phases = Vec::new();
+    for _ in 0..10 {
+        scene.pass(10);
+        phases.push(authority.inner.look(&stubborn));
+    }
+    assert_eq!(phases.last(), Some(&Phase::Stable), "{phases:?}: {:?}", authority.report().rotation.waiting);
+    assert!(authority.report().rotation.without.is_empty());
+}
+
+#[tokio::test]
 async fn m3_who_is_denied_holds_up_no_rotation() {
     let scene = Scene::new();
     let authority = scene.open();

@@ -39,6 +39,9 @@ pub(in crate::cli) fn push(text: &mut String, report: &Report) {
         for waiting in &report.rotation.waiting {
             let _ = writeln!(text, "    {}", line(waiting, report.rotation.now));
         }
+        for left_out in &report.rotation.without {
+            let _ = writeln!(text, "    not waiting for {left_out}");
+        }
         if report.rotation.more > 0 {
             let _ = writeln!(text, "    and for {} more", report.rotation.more);
         }

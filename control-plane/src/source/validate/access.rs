@@ -1,11 +1,10 @@
 //! AuthorizationPolicy. A policy that means something else than its author thinks is worse than none: whatever is in
 //! doubt refuses the object.
 
-use std::net::IpAddr;
-
 use super::policy::targets;
 use super::tree::{Node, Report};
 use crate::model::access::{Attribute, LISTS, PathTemplate, sent_template};
+use crate::model::block::Block;
 
 /// Checks an AuthorizationPolicy.
 pub(super) fn authorization_policy(root: &Node<'_>, report: &mut Report) {
@@ -264,13 +263,7 @@ fn port(value: &Node<'_>, report: &mut Report) {
 
 fn block(value: &Node<'_>, report: &mut Report) {
     let Some(text) = value.text() else { return };
-    let (address, length) =
-        text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
-    let fits = address.parse::<IpAddr>().is_ok_and(|address| {
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= longest))
-    });
-    if !fits {
+    if text.parse::<Block>().is_err() {
         report.refuse(value, "is no address or block such as 10.0.0.0/8 or 2001:db8::1");
     }
 }

@@ -11,7 +11,7 @@ use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::
 use sidegate_xds::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkRbac;
 
 use super::super::canonical;
-use super::super::verdict::{ACCEPTED, Problem, Subject, Verdicts, name_of};
+use super::super::verdict::{ACCEPTED, PARTIALLY_INVALID, Problem, Subject, Verdicts, name_of};
 use super::budget::Budget;
 use super::rule::{self, Around};
 use super::{Mesh, Place};
@@ -112,6 +112,7 @@ fn set(
     // A rule that cannot be sent allows nothing; one that denies, denies everything.
     let mut closed = None;
     for policy in chosen {
+        note_unproven(policy, around, verdicts);
         let name = name_of(&policy.metadata);
         for (index, each) in policy.spec.rules.iter().enumerate() {
             let compiled = rule::compile(each, Around { namespace: &name.namespace, ..around });
@@ -150,6 +151,20 @@ fn not_sent(policy: &AuthorizationPolicy, index: usize, why: &str, dry: bool, ve
     };
     let text = format!("spec.rules[{index}] cannot be sent: {why}; {instead}");
     verdicts.note(&Subject::new(KIND, &policy.metadata), ACCEPTED, Problem::new("NotSent", text));
+}
+
+/// Says so when a policy asks where clients are, at a sidecar where nobody can prove to be the Gateway that says it.
+fn note_unproven(policy: &AuthorizationPolicy, around: Around<'_>, verdicts: &mut Verdicts) {
+    let Place::Pod { pod, .. } = around.place else { return };
+    if !around.http || around.mesh.gateways.is_some() || !policy.asks_for_clients() {
+        return;
+    }
+    let text = format!(
+        "the sidecar of Pod {} has not proven who it is (port 15010), so that no caller can prove to it that it is a Gateway: remoteIpBlocks and          remote.ip allow nothing there unless the connection's other end is in a block, too, and deny as soon as one of both is. Let it connect          by TLS (`sidegate bootstrap` without --plaintext)",
+        name_of(&pod.metadata)
+    );
+    let problem = Problem::new("ClientNotProven", text);
+    verdicts.note(&Subject::new(KIND, &policy.metadata), PARTIALLY_INVALID, problem);
 }
 
 fn is_dry(policy: &AuthorizationPolicy) -> bool {

@@ -1,7 +1,5 @@
 //! Who asks: `from`, and the conditions on the caller and its token.
 
-use std::net::IpAddr;
-
 use sidegate_xds::envoy::config::core::v3::CidrRange;
 use sidegate_xds::envoy::config::rbac::v3::principal::{Authenticated, Identifier, Set};
 use sidegate_xds::envoy::config::rbac::v3::{MetadataSource, Principal, SourcedMetadata};
@@ -17,6 +15,7 @@ use super::rule::{Around, terms, terms_of};
 use super::token::{CLAIMS, FILTER};
 use super::{super::wire, text};
 use crate::model::access::{Action, Attribute, Condition, Source};
+use crate::model::block::Block;
 
 /// The terms of one `from`; `None` when it can never match here.
 pub(super) fn source(source: &Source, around: Around<'_>) -> Option<Vec<Principal>> {
@@ -128,7 +127,11 @@ fn client_in(blocks: &[String], around: Around<'_>, easily: bool) -> Principal {
         any(blocks.iter().map(|block| range(block).map_or_else(never, |range| id(make(range)))).collect())
     };
     let told = one_of(Identifier::RemoteIp);
-    let (Place::Pod { .. }, Some(gateways)) = (around.place, around.mesh.gateways) else { return told };
+    if matches!(around.place, Place::Gateway { .. }) {
+        return told;
+    }
+    // Where peers cannot prove who they are, nobody has proven to be a Gateway.
+    let gateways = around.mesh.gateways.unwrap_or_default();
     let believed = || any(gateways.iter().map(|gateway| authenticated(wire::exactly(gateway))).collect());
     let itself = one_of(Identifier::DirectRemoteIp);
     let both = |ids| id(Identifier::AndIds(Set { ids }));
@@ -142,12 +145,8 @@ fn client_in(blocks: &[String], around: Around<'_>, easily: bool) -> Principal {
 
 /// An address or a block of addresses.
 pub(super) fn range(value: &str) -> Option<CidrRange> {
-    let (address, length) =
-        value.split_once('/').map_or((value, None), |(address, length)| (address, Some(length)));
-    let parsed: IpAddr = address.parse().ok()?;
-    let whole = if parsed.is_ipv4() { 32 } else { 128 };
-    let length = length.map_or(Some(whole), |length| length.parse().ok())?;
-    Some(CidrRange { address_prefix: parsed.to_string(), prefix_len: wire::number(length) })
+    let Block { address, length } = value.parse().ok()?;
+    Some(CidrRange { address_prefix: address.to_string(), prefix_len: wire::number(length.into()) })
 }
 
 fn header(name: &str, value: &str) -> Principal {

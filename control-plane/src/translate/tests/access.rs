@@ -159,7 +159,7 @@ fn every_field_of_a_rule_becomes_a_term() {
         ("{from: [{source: {serviceAccounts: [b, c/d]}}]}", format!("any | [{id}/shop/sa/b {id}/c/sa/d]")),
         (
             "{from: [{source: {ipBlocks: [10.0.0.0/8], notIpBlocks: ['10.1.0.1'], remoteIpBlocks: ['::1']}}]}",
-            "any | (client ::1 & 10.0.0.0/8 & !10.1.0.1/32)".to_owned(),
+            "any | ((client ::1 & ::1/128) & 10.0.0.0/8 & !10.1.0.1/32)".to_owned(),
         ),
         (
             "{from: [{source: {requestPrincipals: ['https://i/x/me']}}]}",
@@ -222,6 +222,37 @@ fn only_gateways_are_believed_about_clients() {
         assert_eq!(at(gateways, "DENY"), format!("([{client} {itself}] & !({except} & {except_itself}))"));
         assert_eq!(at(gateways, "ALLOW"), format!("(({client} & {itself}) & ![{except} {except_itself}])"));
     }
+}
+
+/// A sidecar in the clear, where no caller can prove to be a Gateway: nobody is believed, and the policy says so.
+#[test]
+fn i3_where_nobody_can_prove_to_be_a_gateway_nobody_is_believed_about_clients() {
+    let at = |action: &str, rule: &str| {
+        let policy = policy("shop", "p", &format!("{{action: {action}, rules: [{rule}]}}"));
+        at_pod(&format!("---\n{GATEWAY}{policy}"))
+    };
+    let rule = "{from: [{source: {remoteIpBlocks: [10.0.0.0/8], notRemoteIpBlocks: ['10.1.0.1']}}]}";
+    let (client, itself) = ("client 10.0.0.0", "10.0.0.0/8");
+    let (except, except_itself) = ("client 10.1.0.1", "10.1.0.1/32");
+    assert_eq!(
+        rules(&at("DENY", rule), 15006),
+        [format!("deny shop/p/rule/0: any | ([{client} {itself}] & !({except} & {except_itself}))")]
+    );
+    assert_eq!(
+        rules(&at("ALLOW", rule), 15006),
+        [format!("allow shop/p/rule/0: any | (({client} & {itself}) & ![{except} {except_itself}])")]
+    );
+    let by_condition = "{when: [{key: remote.ip, values: [10.0.0.0/8]}]}";
+    assert_eq!(
+        rules(&at("ALLOW", by_condition), 15006),
+        [format!("allow shop/p/rule/0: any | ({client} & {itself})")]
+    );
+    for asks in [rule, by_condition] {
+        let shown = at("ALLOW", asks);
+        assert!(shown.message("ClientNotProven").contains("Pod shop/web-1"));
+    }
+    let other = at("ALLOW", "{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}");
+    assert!(!other.0.verdicts.iter().any(|verdict| verdict.reason == "ClientNotProven"));
 }
 
 #[test]
