@@ -18,6 +18,7 @@ mod peer;
 mod resumption;
 mod server;
 mod shown;
+mod signatures;
 mod verifier;
 mod verify;
 

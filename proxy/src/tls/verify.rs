@@ -18,6 +18,7 @@ use super::bundle::Bundles;
 use super::certificate::{Certificate, hexadecimal};
 use super::material::{Revocation, Roots, digest};
 use super::provider;
+use super::signatures::Signatures;
 
 /// A test for one subject alternative name.
 pub(crate) struct NameMatch {
@@ -117,6 +118,8 @@ pub(crate) struct Policy {
     pub(super) revocation: [u8; 32],
     /// What clients are told of the roots.
     pub(super) hints: Vec<DistinguishedName>,
+    /// Signatures under these roots that were found good.
+    signatures: Signatures,
 }
 
 /// Why a certificate is refused, beyond what webpki finds.
@@ -199,7 +202,7 @@ impl Policy {
         let own = parts.roots.iter().filter(|_| parts.bundles.is_none());
         let anchors = bundles.chain(own).filter(|_| !parts.hide_roots).flat_map(|roots| &*roots.anchors);
         let hints = anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
-        Self { parts, fingerprint, revocation, hints }
+        Self { parts, fingerprint, revocation, hints, signatures: Signatures::default() }
     }
 
     /// Whether anything at all is verified.
@@ -280,9 +283,11 @@ impl Policy {
         let revocation =
             revocation.map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
         let algorithms = provider().signature_verification_algorithms.all;
-        leaf.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, revocation, None)
-            .map(drop)
-            .map_err(|error| certificate_error(&error))
+        self.signatures.remembering(algorithms, |algorithms| {
+            leaf.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, revocation, None)
+                .map(drop)
+                .map_err(|error| certificate_error(&error))
+        })
     }
 
     /// Why a certificate that was accepted before is not any more, if so. Its path and its time are not looked at again: who renews roots

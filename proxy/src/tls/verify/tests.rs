@@ -399,6 +399,87 @@ fn what_is_open_and_what_checks_names() {
 }
 
 #[test]
+fn signatures_are_verified_once_and_all_else_each_time() {
+    let (root, other) = (Ca::root("root"), Ca::root("other"));
+    let middle = root.below("middle");
+    let day = |params: &mut CertificateParams| {
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 1, 2);
+    };
+    let leaf = middle.leaf_with(&["spiffe://td/a"], day);
+    let above = [middle.der.clone()];
+    let policy = Policy::new(bundles(&[("td", &root)]));
+    let count = |policy: &Policy| policy.signatures.len();
+    assert_eq!(at(&policy, &leaf, &above, NOW), Ok(()));
+    assert_eq!(count(&policy), 2, "the leaf's and the one above it");
+    assert_eq!(at(&policy, &leaf, &above, NOW), Ok(()));
+    assert_eq!(count(&policy), 2);
+    // The time is looked at each time.
+    assert_eq!(kind(at(&policy, &leaf, &above, NOW + 86_401)), TIME);
+    assert_eq!(kind(at(&policy, &leaf, &above, NOW - 1)), TIME);
+    assert_eq!(at(&policy, &leaf, &above, NOW + 86_400), Ok(()));
+    // What it may be used for, too.
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
+    let usage = KeyUsage::required(&[1, 3, 6, 1]);
+    assert!(policy.verify(&leaf, &above, usage, None, now).is_err());
+    // Another bundle knows nothing of it, whatever its domain is called.
+    let stranger = Policy::new(bundles(&[("td", &other)]));
+    assert_eq!(kind(at(&stranger, &leaf, &above, NOW)), OTHER);
+    assert_eq!(count(&stranger), 0);
+    // What is missing above it is missed.
+    assert_eq!(kind(at(&policy, &leaf, &[], NOW)), OTHER);
+    assert_eq!(count(&policy), 2);
+}
+
+#[test]
+fn a_certificate_that_differs_by_a_byte_is_another_one() {
+    let root = Ca::root("root");
+    let middle = root.below("middle");
+    let leaf = middle.leaf(&["spiffe://td/a"]);
+    let policy = Policy::new(bundles(&[("td", &root)]));
+    assert_eq!(at(&policy, &leaf, std::slice::from_ref(&middle.der), NOW), Ok(()));
+    let changed = |der: &CertificateDer<'_>, place: usize| {
+        let mut bytes = der.to_vec();
+        bytes[place] ^= 1;
+        CertificateDer::from(bytes)
+    };
+    for place in 0..middle.der.len() {
+        let above = [changed(&middle.der, place)];
+        assert!(at(&policy, &leaf, &above, NOW).is_err(), "byte {place} of the one above");
+    }
+    for place in 0..leaf.len() {
+        let changed = changed(&leaf, place);
+        let above = std::slice::from_ref(&middle.der);
+        assert!(at(&policy, &changed, above, NOW).is_err(), "byte {place} of the leaf");
+    }
+    assert_eq!(policy.signatures.len(), 2, "and none of them is kept");
+}
+
+#[test]
+fn lists_and_denials_hold_for_who_was_known() {
+    let root = Ca::root("root");
+    let leaf = root.leaf(&["spiffe://td/a"]);
+    // A list is part of the policy: who is revoked is so under another one.
+    let listed =
+        |list: String| Policy::new(PolicyParts { revocation: lists(&[list]), ..bundles(&[("td", &root)]) });
+    let before = listed(root.list(&[5], 2027));
+    for _ in 0..2 {
+        assert_eq!(at(&before, &leaf, &[], NOW), Ok(()));
+        assert_eq!(before.signatures.len(), 2, "the leaf's and the list's");
+    }
+    assert_eq!(kind(at(&listed(root.list(&[SERIAL], 2027)), &leaf, &[], NOW)), REVOKED);
+    let with = PolicyParts { denied: denied(&["spiffe://td/a"]), ..bundles(&[("td", &root)]) };
+    assert_eq!(kind(verdict(with, &leaf)), REVOKED);
+    // Under one policy a list ends while its signature stays good.
+    assert_eq!(kind(at(&before, &leaf, &[], NOW + 2 * 366 * 86_400)), OTHER);
+    // And one that names the certificate does so each time.
+    let after = listed(root.list(&[SERIAL], 2027));
+    for _ in 0..2 {
+        assert_eq!(kind(at(&after, &leaf, &[], NOW)), REVOKED);
+    }
+}
+
+#[test]
 fn names_and_pins() {
     let authority = Ca::root("ca");
     let leaf = authority.leaf(&["spiffe://td/a"]);
