@@ -54,7 +54,8 @@ pub(crate) fn outgoing_request(head: &RequestHead, body: &Body) -> Result<http::
     uri.authority = head.authority.clone();
     uri.path_and_query = Some(head.path.clone());
     *request.uri_mut() = http::Uri::from_parts(uri)?;
-    let mut map = head.headers.to_map();
+    // The length, and `te`.
+    let mut map = head.headers.to_map(usize::from(has_length(body)) + usize::from(grpc));
     add_length(&mut map, body);
     if grpc {
         // gRPC servers insist on it; it is connection-level, so ours to say.
@@ -77,12 +78,16 @@ pub(crate) fn response_head(parts: http::response::Parts) -> ResponseHead {
 pub(crate) fn outgoing_response(head: ResponseHead, body: &Body) -> http::Response<()> {
     let mut response = http::Response::new(());
     *response.status_mut() = head.status;
-    let mut map = head.headers.into_map();
+    let mut map = head.headers.into_map(usize::from(has_length(body)));
     if !map.contains_key(CONTENT_LENGTH) && !body.is_empty() {
         add_length(&mut map, body);
     }
     *response.headers_mut() = map;
     response
+}
+
+fn has_length(body: &Body) -> bool {
+    body.remaining().is_some() && !body.is_empty()
 }
 
 fn add_length(map: &mut HeaderMap, body: &Body) {
@@ -248,6 +253,8 @@ pub(crate) struct Pump {
     stream: SendStream<Bytes>,
     /// A piece taken from the body that the window has no room for yet.
     waiting: Bytes,
+    /// A first piece that is the whole body is handed over at once, whatever room there is.
+    at_once: bool,
     /// Bytes sent.
     pub(crate) sent: u64,
     /// `grpc-status` of the trailers, when they had one.
@@ -266,7 +273,13 @@ pub(crate) enum PumpError {
 impl Pump {
     /// Starts sending.
     pub(crate) fn new(body: Body, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, waiting: Bytes::new(), sent: 0, grpc_status: None }
+        Self { body, stream, waiting: Bytes::new(), at_once: false, sent: 0, grpc_status: None }
+    }
+
+    /// Starts sending on a stream that was opened just now: until its head has left there is no room for content, so that a small message
+    /// would wait for it, be woken, and leave on its own. It is no more memory there than here.
+    pub(crate) fn upload(body: Body, stream: SendStream<Bytes>) -> Self {
+        Self { at_once: true, ..Self::new(body, stream) }
     }
 
     /// Whether there is something to send that the peer gives no room for.
@@ -279,9 +292,7 @@ impl Pump {
         loop {
             if !self.waiting.is_empty() {
                 if ready!(self.poll_send(context))? {
-                    // The body is told that it was read to its end: its connection may then serve another.
-                    let _ = self.body.poll_frame(context);
-                    return Poll::Ready(Ok(()));
+                    return self.end(context);
                 }
                 continue;
             }
@@ -297,12 +308,17 @@ impl Pump {
             };
             match frame {
                 Some(Ok(Frame::Data(data))) => {
+                    let first = std::mem::take(&mut self.at_once);
+                    if first && data.len() <= AT_ONCE && self.body.is_empty() {
+                        self.send(data, true)?;
+                        return self.end(context);
+                    }
                     self.stream.reserve_capacity(data.len());
                     self.waiting = data;
                 }
                 Some(Ok(Frame::Trailers(trailers))) => {
                     self.grpc_status = trailers.get_str("grpc-status").and_then(|text| text.parse().ok());
-                    let sent = self.stream.send_trailers(trailers.into_map());
+                    let sent = self.stream.send_trailers(trailers.into_map(0));
                     return Poll::Ready(sent.map_err(|_| PumpError::Peer));
                 }
                 Some(Err(error)) => {
@@ -341,11 +357,22 @@ impl Pump {
             };
         }
         let piece = self.waiting.split_to(capacity.min(self.waiting.len()));
-        self.sent += piece.len() as u64;
         let last = self.waiting.is_empty() && self.body.is_empty();
-        if self.stream.send_data(piece, last).is_err() {
-            return Poll::Ready(Err(PumpError::Peer));
-        }
+        self.send(piece, last)?;
         Poll::Ready(Ok(last))
     }
+
+    fn send(&mut self, piece: Bytes, last: bool) -> Result<(), PumpError> {
+        self.sent += piece.len() as u64;
+        self.stream.send_data(piece, last).map_err(|_| PumpError::Peer)
+    }
+
+    /// The body is told that it was read to its end: its connection may then serve another.
+    fn end(&mut self, context: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
+        let _ = self.body.poll_frame(context);
+        Poll::Ready(Ok(()))
+    }
 }
+
+/// What a frame holds by default.
+const AT_ONCE: usize = 16 * 1024;

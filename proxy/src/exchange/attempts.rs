@@ -88,14 +88,20 @@ impl Exchange<'_> {
         let deadline = Deadline { timeout: terms.timeout, received: received.clone(), at: None };
         let mut plan = Plan::new(forward, asked, cluster, request, deadline);
         // The route's timeout only starts once the whole request has come, or is off: then something else must end what stalls.
-        let watched = !received.has_ended()
-            || terms.fixed.is_some()
-            || terms.timeout.is_none_or(|most| terms.idle.is_some_and(|idle| idle < most));
-        // Boxed: most requests need none.
-        let mut watch = watched.then(|| Box::pin(received.stalled(&terms, started)));
-        let stall = std::future::poll_fn(|context| match &mut watch {
-            Some(watch) => watch.as_mut().poll(context),
-            None => Poll::Pending,
+        let is_watched = || {
+            !received.has_ended()
+                || terms.fixed.is_some()
+                || terms.timeout.is_none_or(|most| terms.idle.is_some_and(|idle| idle < most))
+        };
+        // Looked at when there is something to wait for: by then most requests have come. Boxed: most need none.
+        let mut watch = None;
+        let stall = std::future::poll_fn(|context| {
+            let watch = watch
+                .get_or_insert_with(|| is_watched().then(|| Box::pin(received.stalled(&terms, started))));
+            match watch {
+                Some(watch) => watch.as_mut().poll(context),
+                None => Poll::Pending,
+            }
         });
         let (response, lease) = {
             // Pinned here, as `select!` would move it.

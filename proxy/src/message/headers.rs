@@ -4,10 +4,13 @@
 //! Fields from HTTP/2 keep the `http` crate's types, so that passing them on to HTTP/2 costs neither.
 //! Lookup is linear: heads have about ten fields, and comparing lengths first settles most of them.
 
-use std::cell::RefCell;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+mod spare;
+
+pub(crate) use spare::drop_spare as drop_spare_fields;
+use spare::{give_fields, give_map, take_fields, take_map};
 
 /// A header section or trailer section.
 #[derive(Clone, Debug, Default)]
@@ -146,10 +149,10 @@ impl Headers {
     }
 
     /// Takes the fields of an HTTP/2 message, without copying them.
-    pub(crate) fn from_map(map: HeaderMap) -> Self {
+    pub(crate) fn from_map(mut map: HeaderMap) -> Self {
         let mut fields = take_fields(map.len());
         let mut last = None;
-        for (name, value) in map {
+        for (name, value) in map.drain() {
             // The map names a repeated field only once.
             if name.is_some() {
                 last = name;
@@ -158,24 +161,23 @@ impl Headers {
                 fields.push((Name::Http(name.clone()), Value::Http(value)));
             }
         }
+        give_map(map);
         Self { buffer: Bytes::new(), fields }
     }
 
-    /// The fields for an HTTP/2 message. A name or value that HTTP/2 cannot carry is left out
+    /// The fields for an HTTP/2 message, with room for so many more. A name or value that HTTP/2 cannot carry is left out
     /// (the HTTP/1.1 grammar is the stricter one, so there is none).
-    pub(crate) fn to_map(&self) -> HeaderMap {
-        let mut map = self.new_map();
+    pub(crate) fn to_map(&self, more: usize) -> HeaderMap {
+        let mut map = take_map(self.fields.len() + more);
         for (name, value) in &self.fields {
-            if let (Some(name), Some(value)) = (name_of(&self.buffer, name), value_of(&self.buffer, value)) {
-                map.append(name, value);
-            }
+            append(&mut map, name_of(&self.buffer, name), value_of(&self.buffer, value));
         }
         map
     }
 
     /// As [`Self::to_map`], and passes on what it can as it is.
-    pub(crate) fn into_map(mut self) -> HeaderMap {
-        let mut map = self.new_map();
+    pub(crate) fn into_map(mut self, more: usize) -> HeaderMap {
+        let mut map = take_map(self.fields.len() + more);
         for (name, value) in self.fields.drain(..) {
             let name = match name {
                 Name::Http(name) => Some(name),
@@ -185,16 +187,9 @@ impl Headers {
                 Value::Http(value) => Some(value),
                 written => value_of(&self.buffer, &written),
             };
-            if let (Some(name), Some(value)) = (name, value) {
-                map.append(name, value);
-            }
+            append(&mut map, name, value);
         }
         map
-    }
-
-    /// With room for what the codec adds: the length, and `te`.
-    fn new_map(&self) -> HeaderMap {
-        HeaderMap::with_capacity(self.fields.len() + 2)
     }
 
     fn name_is(&self, candidate: &Name, wanted: &str) -> bool {
@@ -216,44 +211,46 @@ impl Drop for Headers {
     }
 }
 
-type Fields = Vec<(Name, Value)>;
-
-thread_local! {
-    /// Lists that no section uses: many requests at once would not all find memory in the allocator's cache.
-    static SPARE: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
-}
-
-fn take_fields(capacity: usize) -> Fields {
-    let mut fields = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default();
-    fields.reserve(capacity);
-    fields
-}
-
-fn give_fields(mut fields: Fields) {
-    fields.clear();
-    if (1..=SPARE_FIELDS).contains(&fields.capacity()) {
-        // Fails only while the thread ends.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < SPARE_LISTS {
-                spare.push(fields);
-            }
-        });
+fn append(map: &mut HeaderMap, name: Option<HeaderName>, value: Option<HeaderValue>) {
+    let (Some(name), Some(mut value)) = (name, value) else { return };
+    if is_of_one_request(name.as_str()) {
+        // Kept out of the compression's table, where it would take the place of what comes again; and each search for such a name there
+        // would go by every value that it ever had.
+        value.set_sensitive(true);
     }
+    map.append(name, value);
 }
 
-/// Gives up the lists that no section of this thread uses.
-pub(crate) fn drop_spare_fields() {
-    SPARE.take();
+/// Whether a field has another value in every request.
+fn is_of_one_request(name: &str) -> bool {
+    OF_ONE_REQUEST.contains(&name)
 }
 
-const SPARE_LISTS: usize = 128;
-const SPARE_FIELDS: usize = 32;
+const OF_ONE_REQUEST: [&str; 8] = [
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "b3",
+    "grpc-timeout",
+];
+
+/// Names that we write into every request: made once.
+static WRITTEN: [HeaderName; 3] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+];
 
 fn name_of(buffer: &Bytes, name: &Name) -> Option<HeaderName> {
     match name {
         Name::Http(name) => Some(name.clone()),
-        Name::Static(text) => Some(HeaderName::from_static(text)),
+        Name::Static(text) => {
+            let known = WRITTEN.iter().find(|known| known.as_str() == *text).cloned();
+            Some(known.unwrap_or_else(|| HeaderName::from_static(text)))
+        }
         Name::Span(..) => HeaderName::from_bytes(bytes_of_name(buffer, name)).ok(),
     }
 }
@@ -338,22 +335,42 @@ mod tests {
         headers.append(Name::Static("x-ours"), Value::Static("3"));
         headers.set("x-built", HeaderValue::from_static("4"));
         assert_eq!((headers.len(), headers.is_empty(), Headers::new().is_empty()), (5, false, true));
-        let map = headers.to_map();
+        let map = headers.to_map(2);
         let of =
             |name: &str| map.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().concat();
         assert_eq!((of("host"), of("x-one")), (b"a".to_vec(), b"12".to_vec()));
         assert_eq!((of("x-ours"), of("x-built")), (b"3".to_vec(), b"4".to_vec()));
         assert!(map.capacity() >= headers.len() + 2, "room for what a codec adds");
-        assert_eq!(headers.into_map(), map);
+        assert_eq!(headers.into_map(0), map);
     }
 
     #[test]
     fn survives_the_way_through_http2() {
-        let map = sample().into_map();
+        let map = sample().into_map(0);
         assert_eq!(map.get_all("x-one").iter().count(), 2);
         let back = Headers::from_map(map);
         assert_eq!(back.get_all("x-one").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(back.len(), 3);
+    }
+
+    #[test]
+    fn what_is_new_in_every_request_is_kept_out_of_the_compressions_table() {
+        let mut headers = sample();
+        headers.set("x-request-id", HeaderValue::from_static("a"));
+        headers.set("grpc-timeout", HeaderValue::from_static("1S"));
+        for map in [headers.to_map(0), headers.into_map(0)] {
+            let kept_out = map.iter().filter(|(_, value)| value.is_sensitive()).count();
+            assert_eq!((map.len(), kept_out), (5, 2));
+        }
+    }
+
+    #[test]
+    fn a_map_that_is_used_again_holds_nothing_of_before() {
+        drop(Headers::from_map(sample().into_map(0)));
+        let mut headers = Headers::new();
+        headers.set("x-two", HeaderValue::from_static("2"));
+        let map = headers.to_map(0);
+        assert_eq!((map.len(), map.get("x-two")), (1, Some(&HeaderValue::from_static("2"))));
     }
 
     #[test]

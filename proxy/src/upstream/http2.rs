@@ -78,22 +78,22 @@ impl Pools {
         let end = attempt.body.is_empty();
         // A pooled connection may turn out to be closed; that costs nothing but another look.
         for _ in 0..CHECKOUTS {
-            let connection = self.checkout_http2(destination).await?;
-            let Ok(mut sender) = connection.sender.clone().ready().await else {
-                connection.state.closed.set(true);
+            let Connection { sender, state } = self.checkout_http2(destination).await?;
+            let Ok(mut sender) = sender.ready().await else {
+                state.closed.set(true);
                 continue;
             };
             let head = outgoing_request(attempt.head, &attempt.body)
                 .map_err(|error| SendError::not_sent(Reason::BadRequest, error.to_string()))?;
             let Ok((response, stream)) = sender.send_request(head, end) else {
-                connection.state.closed.set(true);
+                state.closed.set(true);
                 continue;
             };
-            destination.took(connection.state.session.as_ref());
-            connection.probe_if_idle(&destination.cluster.http2);
-            let claim = StreamClaim::new(connection.state);
+            destination.took(state.session.as_ref());
+            state.probe_if_idle(&destination.cluster.http2);
+            let claim = StreamClaim::new(state);
             claim.hold(response);
-            let pump = (!end).then(|| Pump::new(attempt.body, stream));
+            let pump = (!end).then(|| Pump::upload(attempt.body, stream));
             return receive(pump, claim, &method).await;
         }
         let detail = "every HTTP/2 connection closed before it could be used";
@@ -232,14 +232,12 @@ fn ending(claim: StreamClaim) -> impl FnOnce(bool) + 'static {
     }
 }
 
-impl Connection {
+impl State {
     /// Asks whether the endpoint is there when the connection has been idle for long (`connection_idle_interval`).
     fn probe_if_idle(&self, options: &Options) {
         let idle = options.keepalive.and_then(|keepalive| keepalive.idle);
-        if self.state.guard.active() == 0
-            && idle.is_some_and(|idle| self.state.idle_since.get().elapsed() > idle)
-        {
-            self.state.probe.notify_one();
+        if self.guard.active() == 0 && idle.is_some_and(|idle| self.idle_since.get().elapsed() > idle) {
+            self.probe.notify_one();
         }
     }
 }

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use sidegate_tests::client::Http2;
-use sidegate_tests::frames::{Raw, flag, frame, get, kind, settings, window_update};
+use sidegate_tests::client::{Http2, Protocol, call_over};
+use sidegate_tests::frames::{Raw, data, flag, frame, get, kind, ok, settings, window_update};
 use sidegate_tests::gateway::Gateway;
 use sidegate_tests::message::{Call, Received};
 use sidegate_tests::origin::{Answer, Origin};
+use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::wait;
 use tokio::task::JoinSet;
 
 use super::Stage;
+use super::upstreams::Played;
 
 const MEGABYTE: usize = 1024 * 1024;
 
@@ -187,4 +189,38 @@ async fn b9_uploads_to_an_endpoint_that_does_not_read() {
         held.abort();
         stage.finish().await;
     }
+}
+
+/// A small message is on its way before the endpoint has room for it: it comes as the window opens, byte by byte, and whole.
+#[tokio::test]
+async fn b9_a_small_upload_waits_for_the_endpoints_window() {
+    let sandbox = Sandbox::new();
+    let endpoint = Played::start(&[(4, 0)], async |_, mut raw: Raw| {
+        let mut pieces = Vec::new();
+        loop {
+            let next = raw.next().await?;
+            let bytes = match next.kind {
+                kind::HEADERS => window_update(next.stream, 1),
+                kind::DATA => {
+                    pieces.push(String::from_utf8_lossy(&next.payload).into_owned());
+                    if next.flags & flag::END_STREAM == 0 {
+                        window_update(next.stream, 1)
+                    } else {
+                        let text = std::mem::take(&mut pieces).join(" ");
+                        let content = data(next.stream, flag::END_STREAM, text.as_bytes());
+                        [ok(next.stream, flag::NONE), content].concat()
+                    }
+                }
+                _ => continue,
+            };
+            raw.send(&bytes).await.ok()?;
+        }
+    })
+    .await;
+    let proxy = Gateway::to_http2(&[endpoint.address]).start(&sandbox).await;
+    let post = async || call_over(Protocol::Http2, proxy.address, &Call::post("/", "abc")).await;
+    // The first may come before the proxy knows of the window.
+    assert_eq!(post().await.status, 200);
+    let answer = post().await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "a b c"));
 }
