@@ -32,6 +32,10 @@ mod cluster; // endpoints, balancing, limits
 #[doc(hidden)]
 pub mod fuzzing; // what `fuzz/` checks; not in the program
 
+#[cfg(feature = "measured")]
+#[doc(hidden)]
+pub mod measured; // what `bench/` measures alone; not in the program
+
 // Ground floor.
 mod telemetry; // metrics, access log, flight recorder
 mod trace; // B3 and W3C trace context

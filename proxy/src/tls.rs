@@ -12,6 +12,8 @@ mod certificate;
 mod client;
 mod failure;
 mod material;
+#[cfg(feature = "measured")]
+pub(crate) mod measured;
 mod outbound;
 mod parameters;
 mod peer;

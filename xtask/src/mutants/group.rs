@@ -76,6 +76,7 @@ impl Group {
                 &[
                     "tls/verify.rs",
                     "tls/verifier.rs",
+                    "tls/signatures.rs",
                     "tls/bundle.rs",
                     "tls/peer.rs",
                     "tls/certificate.rs",
