@@ -21,8 +21,9 @@ impl Index {
     /// Applies a batch as a whole. Returns the new view, one generation later, if anything is different; the first
     /// batch always makes one, so that an empty world can be told from one that has not been read.
     pub fn apply(&mut self, batch: Batch) -> Option<Arc<View>> {
-        let Batch { changes, findings } = batch;
-        let mut is_different = self.view.generation == 0 || findings != self.view.findings;
+        let Batch { changes, findings, held_back } = batch;
+        let mut is_different =
+            self.view.generation == 0 || findings != self.view.findings || held_back != self.view.held_back;
         for change in changes {
             if !is_news(&self.view, &change) {
                 continue;
@@ -39,7 +40,7 @@ impl Index {
             return None;
         }
         let view = Arc::make_mut(&mut self.view);
-        view.findings = findings;
+        (view.findings, view.held_back) = (findings, held_back);
         view.generation += 1;
         Some(Arc::clone(&self.view))
     }
@@ -63,6 +64,12 @@ pub async fn run(mut batches: mpsc::Receiver<Batch>, views: watch::Sender<Arc<Vi
         let Some(batch) = batch else { return };
         if let Some(view) = index.apply(batch) {
             tracing::debug!(generation = view.generation, findings = view.findings.len(), "a new view");
+            if view.held_back {
+                tracing::error!(
+                    "no proxy is told anything: what may be a policy cannot be read, and nothing is known of what it said before; \
+                     mend or remove what the findings name (sidegate status)"
+                );
+            }
             views.send_replace(view);
         }
     }

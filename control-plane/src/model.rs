@@ -90,6 +90,14 @@ pub enum Kind {
     MeshTlsPolicy,
 }
 
+impl Kind {
+    /// Whether objects of the kind keep somebody out: without them, more may pass.
+    pub fn is_policy_of_access(self) -> bool {
+        use Kind::{AuthorizationPolicy, ExternalAuthorizationPolicy, JwtPolicy, MeshTlsPolicy};
+        matches!(self, AuthorizationPolicy | ExternalAuthorizationPolicy | JwtPolicy | MeshTlsPolicy)
+    }
+}
+
 /// One object, by kind.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant is the Kubernetes kind of the same name")]
@@ -139,6 +147,8 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// The whole current set of findings; replaces the earlier one.
     pub findings: Vec<Finding>,
+    /// Not to be published: something that may be a policy cannot be used, and what it said before is not known.
+    pub held_back: bool,
 }
 
 /// Everything at one moment. Immutable; a new one is made for every batch of changes.
@@ -147,6 +157,8 @@ pub struct Batch {
 pub struct View {
     /// Grows by one with every view of this process.
     pub generation: u64,
+    /// See [`Batch::held_back`].
+    pub held_back: bool,
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     pub services: BTreeMap<Name, Arc<Service>>,
     pub endpoint_slices: BTreeMap<Name, Arc<EndpointSlice>>,

@@ -46,8 +46,8 @@ pub async fn run(
             settle(&mut views, since).await;
         }
         let view = Arc::clone(&views.borrow_and_update());
-        if view.generation == 0 {
-            // The index has read nothing yet. Streams that wait are found again with the first view.
+        if view.generation == 0 || view.held_back {
+            // The index has read nothing yet, or not what it has to know. Streams that wait are found again with the first view.
             continue;
         }
         let trust: Option<Arc<Trust>> = trust.borrow_and_update().clone();

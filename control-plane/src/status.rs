@@ -285,9 +285,10 @@ impl Reporter {
         self.certifier.as_ref()
     }
 
-    /// Whether the source was read in full at least once.
+    /// Whether the source was read in full at least once, and may be published.
     pub fn is_ready(&self) -> bool {
-        self.views.borrow().generation > 0
+        let view = self.views.borrow();
+        view.generation > 0 && !view.held_back
     }
 }
 

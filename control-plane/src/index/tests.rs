@@ -14,7 +14,7 @@ fn service(name: &str, label: &str) -> Object {
 }
 
 fn batch(changes: impl IntoIterator<Item = Change>) -> Batch {
-    Batch { changes: changes.into_iter().collect(), findings: Vec::new() }
+    Batch { changes: changes.into_iter().collect(), findings: Vec::new(), held_back: false }
 }
 
 fn web() -> ObjectKey {
@@ -67,7 +67,7 @@ fn findings_are_replaced_and_are_a_change() {
         message: "broken".to_owned(),
         in_force: "nothing".to_owned(),
     };
-    let with = || Batch { changes: Vec::new(), findings: vec![finding.clone()] };
+    let with = || Batch { changes: Vec::new(), findings: vec![finding.clone()], held_back: false };
     assert_eq!(index.apply(with()).unwrap().findings.len(), 1);
     assert!(index.apply(with()).is_none());
     assert!(index.apply(batch([])).unwrap().findings.is_empty());

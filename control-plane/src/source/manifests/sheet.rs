@@ -21,6 +21,8 @@ pub(super) struct Sheet {
     /// Something in the file could not be read so far that its objects are known: objects that the file provided
     /// earlier and does not claim now may be in there.
     pub(super) torn: bool,
+    /// What is torn may be any object, a policy too.
+    pub(super) doubtful: bool,
     /// Objects of kinds that Sidegate does not read.
     pub(super) skipped: usize,
 }
@@ -98,7 +100,7 @@ impl Sheet {
     }
 
     fn tear(&mut self, document: usize, object: Option<String>, problem: Problem) {
-        self.torn = true;
+        (self.torn, self.doubtful) = (true, true);
         self.remarks.push(Remark { document, object, problem });
     }
 
@@ -139,7 +141,11 @@ impl Sheet {
 
     fn object(&mut self, document: usize, place: &str, object: Map<String, Value>) {
         let (Some(api_version), Some(kind)) = (text(&object, "apiVersion"), text(&object, "kind")) else {
+            // A mapping that has neither is something else, such as the values of a chart.
+            let (doubtful, is_other) =
+                (self.doubtful, !object.contains_key("apiVersion") && !object.contains_key("kind"));
             self.tear(document, None, below(place, not_an_object()));
+            self.doubtful = doubtful || !is_other;
             return;
         };
         match classify(api_version, kind) {

@@ -1,8 +1,12 @@
 //! What is in force: every object in its last good form, and which document provides it. Pure: sheets in, batch out.
 //!
-//! The rules. Of two documents that claim one object the first counts, by the order of paths. A document that claims
-//! an object in a form that cannot be used leaves the last good form in force. A file that is torn leaves in force
-//! what it provided and what nobody claims now. Everything else that nobody claims is gone.
+//! The rules. Of two documents that claim one object the first counts, by the order of paths; one that cannot be used gives way to one that
+//! can, but where it provided the last good form. A document that claims an object in a form that cannot be used leaves the last good form in
+//! force. A file of which something cannot be used leaves in force what it provided and what nobody claims now: a name with a slip of the pen
+//! in it is another object. Everything else that nobody claims is gone.
+//!
+//! After a start there are no last good forms. What may be a policy and cannot be used holds everything back then, until it is mended or
+//! removed: proxies keep what they have, and nobody is let in by a policy that is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +17,8 @@ use crate::source::validate::Problem;
 /// What is in force.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
+    /// Nothing was in doubt once since the start.
+    begun: bool,
     held: BTreeMap<ObjectKey, Held>,
     findings: Vec<Finding>,
 }
@@ -39,6 +45,10 @@ impl Standing {
         for (file, sheet) in sheets.clone() {
             for claim in &sheet.claims {
                 match claims.get(&claim.key) {
+                    Some(first) if self.gives_way(*first, claim) => {
+                        findings.extend(of_claim(*first, THE_OTHER));
+                        claims.insert(&claim.key, (file, claim));
+                    }
                     Some(first) => findings.push(claimed_twice(file, claim, *first)),
                     None => {
                         claims.insert(&claim.key, (file, claim));
@@ -46,24 +56,49 @@ impl Standing {
                 }
             }
         }
-        let torn: BTreeSet<&str> =
-            sheets.clone().filter(|(_, sheet)| sheet.torn).map(|(file, _)| file).collect();
-        let changes = self.take_over(&claims, &torn);
+        let is_broken = |sheet: &Sheet| sheet.torn || sheet.claims.iter().any(|claim| claim.form.is_none());
+        let broken: BTreeSet<&str> =
+            sheets.clone().filter(|(_, sheet)| is_broken(sheet)).map(|(file, _)| file).collect();
+        let changes = self.take_over(&claims, &broken);
+        let in_doubt = if self.begun { BTreeSet::new() } else { self.in_doubt(sheets.clone(), &claims) };
+        let begins = !self.begun && in_doubt.is_empty();
+        self.begun |= begins;
         for (key, (file, claim)) in &claims {
-            let in_force = if self.held.contains_key(*key) { LAST_GOOD } else { NOTHING };
-            findings.extend(claim.problems.iter().map(|problem| {
-                // A field that is left out matters only in an object that is used.
-                let in_force = if claim.form.is_some() { THE_REST } else { in_force };
-                finding(file, claim.document, Some(claim.key.to_string()), problem, in_force)
-            }));
+            let in_force = match self.held.contains_key(*key) {
+                true => LAST_GOOD,
+                false if in_doubt.contains(file) => HELD_BACK,
+                false => NOTHING,
+            };
+            // A field that is left out matters only in an object that is used.
+            let in_force = if claim.form.is_some() { THE_REST } else { in_force };
+            findings.extend(of_claim((file, claim), in_force));
         }
-        findings.extend(self.of_remarks(sheets, &claims));
+        findings.extend(self.of_remarks(sheets, &claims, &in_doubt));
         let findings = ordered(findings);
-        if changes.is_empty() && findings == self.findings {
+        if changes.is_empty() && findings == self.findings && !begins {
             return None;
         }
         self.findings.clone_from(&findings);
-        Some(Batch { changes, findings })
+        Some(Batch { changes, findings, held_back: !self.begun })
+    }
+
+    /// Whether the first claim of an object, which cannot be used, gives way to another one.
+    fn gives_way(&self, (file, first): Claimed<'_>, other: &Claim) -> bool {
+        let keeps = self.held.get(&first.key).is_some_and(|held| held.file == file);
+        first.form.is_none() && other.form.is_some() && !keeps
+    }
+
+    /// The files that may hold a policy of which no form is known.
+    fn in_doubt<'s>(
+        &self,
+        sheets: impl Iterator<Item = (&'s str, &'s Sheet)>,
+        claims: &BTreeMap<&ObjectKey, Claimed<'s>>,
+    ) -> BTreeSet<&'s str> {
+        let unknown = claims.iter().filter(|(key, (_, claim))| {
+            key.kind.is_policy_of_access() && claim.form.is_none() && !self.held.contains_key(**key)
+        });
+        let files = unknown.map(|(_, (file, _))| *file);
+        sheets.filter(|(_, sheet)| sheet.doubtful).map(|(file, _)| file).chain(files).collect()
     }
 
     /// The file and document of each object in force.
@@ -74,7 +109,7 @@ impl Standing {
     fn take_over(
         &mut self,
         claims: &BTreeMap<&ObjectKey, Claimed<'_>>,
-        torn: &BTreeSet<&str>,
+        broken: &BTreeSet<&str>,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         for (key, (file, claim)) in claims {
@@ -94,7 +129,7 @@ impl Standing {
             }
         }
         self.held.retain(|key, held| {
-            let stays = claims.contains_key(key) || torn.contains(held.file.as_str());
+            let stays = claims.contains_key(key) || broken.contains(held.file.as_str());
             if !stays {
                 changes.push(Change::Delete(key.clone()));
             }
@@ -107,17 +142,30 @@ impl Standing {
         &self,
         sheets: impl Iterator<Item = (&'s str, &'s Sheet)>,
         claims: &BTreeMap<&ObjectKey, Claimed<'_>>,
+        in_doubt: &BTreeSet<&str>,
     ) -> Vec<Finding> {
         let unclaimed = self.held.iter().filter(|(key, _)| !claims.contains_key(key));
         let keeps: BTreeSet<&str> = unclaimed.map(|(_, held)| held.file.as_str()).collect();
         let remarks = sheets.flat_map(|(file, sheet)| sheet.remarks.iter().map(move |remark| (file, remark)));
         remarks
             .map(|(file, remark)| {
-                let in_force = if keeps.contains(file) { LAST_GOOD } else { NOTHING };
+                let in_force = match keeps.contains(file) {
+                    true => LAST_GOOD,
+                    false if in_doubt.contains(file) => HELD_BACK,
+                    false => NOTHING,
+                };
                 finding(file, remark.document, remark.object.clone(), &remark.problem, in_force)
             })
             .collect()
     }
+}
+
+fn of_claim((file, claim): Claimed<'_>, in_force: &'static str) -> impl Iterator<Item = Finding> {
+    let object = claim.key.to_string();
+    claim
+        .problems
+        .iter()
+        .map(move |problem| finding(file, claim.document, Some(object.clone()), problem, in_force))
 }
 
 fn claimed_twice(file: &str, claim: &Claim, (first_file, first): Claimed<'_>) -> Finding {
@@ -164,4 +212,7 @@ fn ordered(mut findings: Vec<Finding>) -> Vec<Finding> {
 pub(super) const LAST_GOOD: &str = "last good form";
 /// What `in_force` says when nothing is used instead.
 pub(super) const NOTHING: &str = "nothing";
+/// What it says of what may be a policy, after a start.
+const HELD_BACK: &str = "nothing; no proxy is told anything until this is mended or removed";
+pub(super) const THE_OTHER: &str = "the other document that is this object";
 const THE_REST: &str = "the rest of the object";

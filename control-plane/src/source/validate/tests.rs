@@ -411,11 +411,30 @@ fn policies_of_mutual_tls() {
 
 #[test]
 fn annotations() {
-    let shared = serde_json::json!({"metadata": {"annotations":
-        {"sidegate.dev/inbound": "8080:15001", "sidegate.dev/outbound-proxy": "15001"}}});
-    let mut shared = shared.as_object().cloned().unwrap_or_default();
-    assert_eq!(annotations::check(Kind::Pod, &mut shared).len(), 1);
-    let mut elsewhere =
-        serde_json::json!({"metadata": {"annotations": {"sidegate.dev/inbound": "8080:15001"}}});
-    assert_eq!(annotations::check(Kind::Service, elsewhere.as_object_mut().unwrap()).len(), 1);
+    let problems = |kind, annotations: serde_json::Value| {
+        let object = serde_json::json!({"metadata": {"annotations": annotations}});
+        annotations::check(kind, object.as_object().unwrap())
+    };
+    for (kind, wrong) in [
+        (
+            Kind::Pod,
+            serde_json::json!({"sidegate.dev/inbound": "8080:15001", "sidegate.dev/outbound-proxy": "15001"}),
+        ),
+        (Kind::Pod, serde_json::json!({"sidegate.dev/inbound": "8080:15001x"})),
+        (Kind::Pod, serde_json::json!({"sidegate.dev/inbond": "8080:15001"})),
+        (Kind::Service, serde_json::json!({"sidegate.dev/inbound": "8080:15001"})),
+        (Kind::AuthorizationPolicy, serde_json::json!({"sidegate.dev/dry-run": "yes"})),
+        (Kind::Pod, serde_json::json!({"sidegate.dev/dry-run": "true"})),
+    ] {
+        // Without it, a Pod would be reached past its sidecar, and a dry run would be none.
+        let found = problems(kind, wrong.clone());
+        assert_eq!(found.iter().map(|problem| problem.refuses).collect::<Vec<_>>(), [true], "{wrong}");
+    }
+    for (kind, right) in [
+        (Kind::Pod, serde_json::json!({"sidegate.dev/inbound": "8080:15001", "example.com/other": "x"})),
+        (Kind::AuthorizationPolicy, serde_json::json!({"sidegate.dev/dry-run": "true"})),
+        (Kind::AuthorizationPolicy, serde_json::json!({"sidegate.dev/dry-run": "false"})),
+    ] {
+        assert!(problems(kind, right.clone()).is_empty(), "{right}");
+    }
 }

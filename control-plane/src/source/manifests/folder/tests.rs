@@ -11,6 +11,8 @@ use crate::index::Index;
 use crate::model::{Name, View};
 use crate::source::manifests::scan;
 
+mod policies;
+
 /// A folder, its memory, and the index that its batches make.
 struct Scene {
     directory: TempDir,
