@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, BytesMut};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::{CommonState, Error, ProtocolVersion};
+use rustls::{CommonState, Error};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -46,8 +46,6 @@ pub(crate) struct Secured {
     left: BytesMut,
     /// Encrypted, and the socket did not take it.
     outgoing: BytesMut,
-    /// What is in `outgoing` may wait for the first answer: tickets.
-    held: bool,
     /// Bytes of the caller's that are in `outgoing`: told to the caller when they have left.
     committed: usize,
     /// The peer has said that it sends no more.
@@ -74,7 +72,6 @@ impl Secured {
             incoming: ahead,
             left: BytesMut::new(),
             outgoing: BytesMut::new(),
-            held: false,
             committed: 0,
             ended: false,
             shut: false,
@@ -105,10 +102,7 @@ impl Secured {
                 Ok(Step::Ended) => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
                 Err(error) => return Poll::Ready(Err(invalid(error))),
             }
-            self.held = self.has_tickets_at_most();
-            if !self.held {
-                ready!(self.poll_outgoing(context))?;
-            }
+            ready!(self.poll_outgoing(context))?;
             if !self.state().is_handshaking() {
                 self.undecided = true;
                 return Poll::Ready(Ok(()));
@@ -139,7 +133,7 @@ impl Secured {
                     Step::Ended => break,
                 }
             }
-            if !self.outgoing.is_empty() && self.committed == 0 && !self.held {
+            if !self.outgoing.is_empty() && self.committed == 0 {
                 // An answer to the peer's key update. What does not leave now leaves with the next write.
                 let _ = self.poll_outgoing(context);
             }
@@ -173,14 +167,11 @@ impl Secured {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.committed == 0 {
-            if !self.held {
-                ready!(self.poll_outgoing(context))?;
-            }
+            ready!(self.poll_outgoing(context))?;
             if self.shut {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             self.committed = self.encrypt(pieces)?;
-            self.held = false;
         }
         ready!(self.poll_outgoing(context))?;
         Poll::Ready(Ok(std::mem::take(&mut self.committed)))
@@ -248,16 +239,6 @@ impl Secured {
     pub(crate) fn cut(&mut self) {
         self.shut = true;
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
-    }
-
-    /// Whether the handshake is over, and nothing can be left to send of it that the peer waits for: after the client's last word, a server
-    /// of TLS 1.3 has but tickets. They leave with the first answer, as BoringSSL's do: that is a write less, and a peer that closes
-    /// without having read an answer is not reset for them.
-    fn has_tickets_at_most(&self) -> bool {
-        let is_server = matches!(self.session, Session::Server(_));
-        is_server
-            && !self.state().is_handshaking()
-            && self.state().protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     fn take_left(&mut self, into: &mut dyn Sink) -> usize {
@@ -407,15 +388,6 @@ impl Secured {
         Ok(())
     }
 
-    /// Sends what waits, as far as the socket takes it; whether that was all.
-    fn send_waiting(&mut self) -> bool {
-        if !self.outgoing.is_empty() {
-            let sent = self.stream.try_write(&self.outgoing).unwrap_or(0);
-            self.outgoing.advance(sent);
-        }
-        self.outgoing.is_empty()
-    }
-
     fn poll_outgoing(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             match self.stream.try_write(&self.outgoing) {
@@ -446,8 +418,7 @@ impl Secured {
         if std::mem::replace(&mut self.shut, true) || self.broken.is_some() || self.state().is_handshaking() {
             return true;
         }
-        let held = std::mem::take(&mut self.held);
-        if !self.outgoing.is_empty() && !held || self.committed > 0 {
+        if !self.outgoing.is_empty() || self.committed > 0 {
             return false;
         }
         let mut bytes = [0; CLOSE_NOTIFY];
@@ -462,8 +433,7 @@ impl Secured {
             incoming.advance(discard.min(incoming.len()));
             match said {
                 Goodbye::Bytes(count) => {
-                    // Tickets have their place before it in the order of records.
-                    return self.send(&bytes[..count]).is_ok() && self.send_waiting();
+                    return self.send(&bytes[..count]).is_ok() && self.outgoing.is_empty();
                 }
                 Goodbye::Again => {}
                 Goodbye::Never => return true,
