@@ -51,7 +51,9 @@ async fn the_roots_are_a_file_that_is_followed() {
     let two = root("two");
     std::fs::write(&roots, format!("{}{two}", first[0])).unwrap();
     until("both are trusted", || own() == [first[0].clone(), two.clone()]).await;
-    assert_eq!(read(&scene.path(), "root-cert.pem").matches("BEGIN").count(), 2);
+    // The file is written afterwards.
+    let written = || read(&scene.path(), "root-cert.pem").matches("BEGIN").count();
+    until("the file has both", || written() == 2).await;
     std::fs::write(&roots, "half").unwrap();
     until("a problem is told", || !external.report().problems.is_empty()).await;
     assert_eq!(own().len(), 2, "the last good form stays");

@@ -200,6 +200,8 @@ async fn of_several_requirements_the_failure_that_says_most_is_told() {
     let any = || R::Any(vec![R::Provider(0), R::Provider(1)]);
     assert!(say(any(), &[("x-token", &stranger)]).unwrap().contains("not configured"));
     assert!(say(any(), &[("x-token", &expired)]).unwrap().contains("expired"));
+    // Of nothing, nothing holds.
+    assert!(say(R::Any(Vec::new()), &[]).unwrap().contains("missing"));
     // Nothing but leave to have none, or a bad one.
     assert_eq!(say(R::Any(vec![R::AllowMissing]), &[]), None);
     assert!(say(R::Any(vec![R::AllowMissing]), &[("x-token", &expired)]).unwrap().contains("expired"));
