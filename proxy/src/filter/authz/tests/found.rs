@@ -25,6 +25,11 @@ fn i7_a_host_is_found_however_it_is_written() {
         for host in ["h777.test", "77.test", "xh77.test", "xyzzy"] {
             assert!(!denied(&policies, &request("GET", host, "/", &[]), None), "{host} of {count}");
         }
+        // And no other one is asked in vain.
+        let (head, attributes) = (request("GET", "H77.test:80", "/", &[]), Attributes::default());
+        let found = policies.index.candidates::<WORDS>(&facts(&head, &attributes, None), 0);
+        let names: Vec<&str> = found.iter().map(|number| &*policies.policies[number].name).collect();
+        assert_eq!(names, ["p77"]);
         let addresses = many(count, |number| (Rule::Always, is(":authority", &format!("[::{number}]"))));
         assert!(denied(&addresses, &request("GET", "[::77]:80", "/", &[]), None));
         assert!(denied(&addresses, &request("GET", "[::77]", "/", &[]), None));
