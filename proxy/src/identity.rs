@@ -367,3 +367,6 @@ pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

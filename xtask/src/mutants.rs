@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let output = folder.join(arguments.group.name());
     std::fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
     let mut mutants = Command::new(MUTANTS.program()?);
-    mutants.args(["mutants", "--in-place", "--shuffle", "--timeout", "300", "--output"]);
+    mutants.args(["mutants", "--in-place", "--shuffle", "--timeout", "90", "--output"]);
     mutants.arg(&output).arg("--dir").arg(&copy).env_remove("CARGO_TARGET_DIR");
     mutants.env("SIDEGATE_REPLAY_PART", REPLAY_PART);
     mutants.env("PROPTEST_CASES", CASES).env("PROPTEST_MAX_SHRINK_ITERS", "0");

@@ -227,4 +227,23 @@ mod tests {
         assert_eq!((limits(1024).connections, limits(1024).strangers), (512, 128));
         assert_eq!(limits(256).connections, 128);
     }
+
+    #[test]
+    fn the_oldest_stranger_makes_room_when_all_places_are_taken_and_not_before() {
+        let (mut strangers, mut waiting) = (VecDeque::new(), Vec::new());
+        for place in 0..3 {
+            assert!(make_room(&mut strangers, 3).is_none(), "{place} of three are taken");
+            let (stranger, gone) = oneshot::channel();
+            strangers.push_back(stranger);
+            waiting.push(gone);
+        }
+        let out = make_room(&mut strangers, 3).unwrap();
+        assert_eq!(strangers.len(), 2);
+        drop(waiting.remove(0));
+        assert!(out.is_closed(), "it was the oldest");
+        strangers.push_back(oneshot::channel().0);
+        // Who has gone, or is known by now, has no place.
+        assert!(make_room(&mut strangers, 3).is_none());
+        assert_eq!(strangers.len(), 2);
+    }
 }

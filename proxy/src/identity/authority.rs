@@ -180,3 +180,6 @@ const LARGEST_ANSWER: usize = 256 << 10;
 const LONGEST_TOKEN: usize = 16 << 10;
 
 const LONGEST_TEXT: usize = 300;
+
+#[cfg(test)]
+mod tests;

@@ -77,3 +77,11 @@ impl Own {
         self.handle.discovered.send_replace(Some(Arc::new(context)));
     }
 }
+
+#[cfg(test)]
+impl Own {
+    /// Of a keeper that the test drives itself.
+    pub(super) fn of(handle: Handle) -> Self {
+        Self { handle }
+    }
+}

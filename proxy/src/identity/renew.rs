@@ -139,7 +139,8 @@ impl Renewal {
         };
         self.misplaced = self.misplaced.saturating_add(1);
         life.renew_at = life.renew_at.min(now.wall);
-        self.earliest = now.steady + pause;
+        // Never sooner than after any certificate or failure: whoever is told one thing and the other in turn asks without haste too.
+        self.earliest = self.earliest.max(now.steady + pause);
     }
 
     /// The certificate in force is of the root that signs now.

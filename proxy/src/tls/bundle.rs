@@ -60,3 +60,17 @@ impl Bundles {
         self.by_domain.get(domain).ok_or_else(|| Refusal::Domain(domain.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_domain_has_one_bundle_and_is_told_by_its_name() {
+        let mut bundles = Bundles::new(|_| None);
+        assert!(bundles.insert("a.test", Roots::default()));
+        assert!(!bundles.insert("a.test", Roots::default()), "there already");
+        assert!(bundles.insert("b.test", Roots::default()));
+        assert_eq!(format!("{bundles:?}"), "{\"a.test\", \"b.test\"}");
+    }
+}

@@ -179,3 +179,25 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
 
 /// The longest name: SPIFFE ids have 2,048 bytes at most.
 const NAME: usize = 2048;
+
+#[cfg(test)]
+impl Certificate {
+    /// One with so many names that cannot be read, and nothing else.
+    pub(crate) fn with_doubts(doubtful: usize) -> Self {
+        Self {
+            subject: "".into(),
+            issuer: "".into(),
+            serial: "".into(),
+            names: Names { doubtful, ..Names::default() },
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH,
+            sha256: "".into(),
+            key_sha256: [0; 32],
+            may_sign: true,
+            may_certify: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -148,3 +148,6 @@ fn alert_text(alert: AlertDescription) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

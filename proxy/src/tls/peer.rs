@@ -189,4 +189,60 @@ mod tests {
         assert_eq!(encoded("-----BEGIN A\n+/="), "-----BEGIN%20A%0A%2B%2F%3D");
         assert!(encoded(&pem(&[0xfb; 100])).bytes().all(|byte| byte.is_ascii_graphic()));
     }
+
+    #[test]
+    fn a_certificate_in_pem_form_is_base64_in_lines() {
+        // RFC 4648 §10.
+        for (bytes, digits) in [
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            let wanted = format!("-----BEGIN CERTIFICATE-----\n{digits}\n-----END CERTIFICATE-----\n");
+            assert_eq!(pem(bytes.as_bytes()), wanted);
+        }
+        let lines: Vec<usize> = pem(&[0; 100]).lines().map(str::len).collect();
+        assert_eq!(lines, [27, 64, 64, 8, 25]);
+    }
+
+    #[test]
+    fn a_peer_shows_its_certificate_and_what_it_sent_with_it() {
+        let made = rcgen::generate_simple_self_signed(["web.test".to_owned()]).unwrap();
+        let mut security = Security::with_peer(made.cert.der(), None);
+        let peer = security.peer.as_mut().unwrap();
+        let own = encoded(&pem(made.cert.der()));
+        assert_eq!((peer.pem(), peer.chain_pem()), (own.clone(), own.clone()));
+        peer.intermediates.push(CertificateDer::from(vec![1, 2, 3]));
+        assert_eq!(peer.pem(), own);
+        assert_eq!(peer.chain_pem(), own + &encoded(&pem(&[1, 2, 3])));
+    }
+
+    #[test]
+    fn who_is_at_either_end_is_known_by_the_one_uri() {
+        let with = |uris: &[&str]| {
+            let mut params = rcgen::CertificateParams::default();
+            let uri = |text: &&str| rcgen::SanType::URI((*text).try_into().unwrap());
+            params.subject_alt_names = uris.iter().map(uri).collect();
+            let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            Security::with_peer(made.der(), None)
+        };
+        assert_eq!(with(&["spiffe://a/b"]).peer_id(), Some("spiffe://a/b"));
+        assert_eq!(with(&["spiffe://a/b", "spiffe://a/c"]).peer_id(), None);
+        assert_eq!(with(&[]).peer_id(), None);
+        assert_eq!(with(&[]).own_id(), None);
+        assert_eq!(Security { peer: None, ..with(&[]) }.peer_id(), None);
+    }
+
+    #[test]
+    fn the_name_that_was_asked_for_admits_in_any_case() {
+        let made = rcgen::generate_simple_self_signed(["web.test".to_owned()]).unwrap();
+        let security =
+            Security { server_name: Some("web.test".into()), ..Security::with_peer(made.cert.der(), None) };
+        assert!(security.admits("WEB.test"));
+        // Without other certificates there is nothing that another host's client has not seen.
+        assert!(security.admits("other.test"));
+    }
 }

@@ -137,3 +137,40 @@ fn of_handshake(error: Error) -> Error {
 fn schemes() -> Vec<SignatureScheme> {
     provider().signature_verification_algorithms.supported_schemes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::verify::PolicyParts;
+
+    #[test]
+    fn either_side_takes_the_signatures_of_every_key_that_a_workload_has() {
+        let policy = Arc::new(Policy::new(PolicyParts::default()));
+        let clients = Clients { policy: policy.clone(), required: true };
+        for schemes in [clients.supported_verify_schemes(), Servers { policy }.supported_verify_schemes()] {
+            for scheme in [
+                SignatureScheme::ECDSA_NISTP256_SHA256,
+                SignatureScheme::ECDSA_NISTP384_SHA384,
+                SignatureScheme::ED25519,
+                SignatureScheme::RSA_PSS_SHA256,
+            ] {
+                assert!(schemes.contains(&scheme), "{scheme:?}");
+            }
+            assert!(!schemes.contains(&SignatureScheme::RSA_PKCS1_SHA1));
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_demanded_where_one_is_required() {
+        let clients = |required| Clients { policy: Arc::new(Policy::new(PolicyParts::default())), required };
+        assert!(clients(true).client_auth_mandatory());
+        assert!(!clients(false).client_auth_mandatory());
+    }
+
+    #[test]
+    fn a_bad_signature_of_the_handshake_is_not_told_as_one_of_the_certificate() {
+        let told = of_handshake(Error::InvalidCertificate(CertificateError::BadSignature)).to_string();
+        assert!(told.contains("has another key than has signed the handshake"), "{told}");
+        assert_eq!(of_handshake(Error::DecryptError), Error::DecryptError);
+    }
+}

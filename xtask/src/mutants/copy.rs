@@ -34,6 +34,8 @@ pub(super) struct Copy {
 pub(super) enum File {
     /// The package's own, from `src` on.
     Own,
+    /// Another package's, from the root on.
+    Of(&'static str),
     /// This text.
     Text(&'static str),
 }
@@ -42,7 +44,7 @@ pub(super) enum File {
 pub(super) enum Dependencies {
     /// Some of the workspace's, and those that tests use.
     These(&'static [&'static str], &'static [&'static str]),
-    /// All that its package does, the proxy apart.
+    /// All that its package does.
     OfPackage,
 }
 
@@ -68,6 +70,7 @@ impl Copy {
             fs::create_dir_all(place.parent().context("a file without a folder")?)?;
             match source {
                 File::Own => copy(&from.join(file), &place)?,
+                File::Of(path) => copy(&root.join(path), &place)?,
                 File::Text(text) => fs::write(place, text)?,
             }
         }
@@ -96,7 +99,14 @@ impl Copy {
         }
         write!(text, "[package]\nname = \"{}\"\nedition.workspace = true\n\n", self.name)?;
         let optimised = if self.optimised { "opt-level = 1\n" } else { "" };
-        write!(text, "[profile.dev]\n{optimised}debug = false\n\n[features]\nfuzzing = []\n\n")?;
+        let profile = match self.dependencies {
+            Dependencies::These(..) => "debug = false",
+            // The workspace's own profile, so that what its `target/debug` holds is good here too.
+            Dependencies::OfPackage => {
+                "debug = \"line-tables-only\"\n\n[profile.dev.package.\"*\"]\ndebug = false"
+            }
+        };
+        write!(text, "[profile.dev]\n{optimised}{profile}\n\n[features]\nfuzzing = []\n\n")?;
         match self.dependencies {
             Dependencies::These(names, tested) => {
                 text.push_str("[dependencies]\n");
@@ -113,10 +123,7 @@ impl Copy {
                 let package = fs::read_to_string(root.join(self.package).join("Cargo.toml"))?;
                 let begin = package.find("[dependencies]").context("a package without dependencies")?;
                 let end = package.find("[[bin]]").unwrap_or(package.len());
-                let lines = package.get(begin..end).unwrap_or_default().lines();
-                for line in lines.filter(|line| !line.starts_with("sidegate-proxy.")) {
-                    writeln!(text, "{line}")?;
-                }
+                writeln!(text, "{}", package.get(begin..end).unwrap_or_default())?;
             }
         }
         Ok(text)

@@ -140,6 +140,7 @@ const FILTERS: Copy = Copy {
     files: &[
         ("telemetry/filter_event.rs", File::Own),
         ("filter/ext_authz.rs", File::Text(include_str!("stand_in_ext_authz.txt"))),
+        ("path_template.rs", File::Of("xds-proto/src/path_template.rs")),
     ],
     without: &[("message.rs", "websocket")],
     dependencies: Dependencies::These(

@@ -195,3 +195,10 @@ fn a_new_folder_is_for_its_owner_alone() {
     assert_eq!(std::fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(std::fs::read_dir(&inner).unwrap().count(), 1, "no draft is left behind");
 }
+
+#[test]
+fn a_key_is_shown_by_its_thumbprint_alone() {
+    let (folder, key) = key();
+    assert_eq!(format!("{key:?}"), format!("TokenKey {{ id: {:?}, .. }}", key.id));
+    assert_eq!(TokenKey::open(folder.path()).unwrap().id, key.id, "the same key, the same name");
+}

@@ -28,6 +28,19 @@ async fn g7_a_handshake_that_never_comes_is_cut_and_counted() {
 }
 
 #[tokio::test]
+async fn who_only_looks_whether_the_port_is_open_is_no_failed_handshake() {
+    let port = Port::start().await;
+    let mut looker = TcpStream::connect(port.address).await.unwrap();
+    looker.shutdown().await.unwrap();
+    assert!(is_closed(&mut looker).await);
+    let mut nonsense = TcpStream::connect(port.address).await.unwrap();
+    nonsense.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(is_closed(&mut nonsense).await);
+    port.counted(Reason::HandshakeFailed).await;
+    assert_eq!(port.refusals.count(Reason::HandshakeFailed), 1);
+}
+
+#[tokio::test]
 async fn g7_who_proves_nothing_does_not_stay() {
     let limits = Limits { stranger: Duration::from_millis(300), ..Limits::default() };
     let port = Port::with_limits(limits).await;

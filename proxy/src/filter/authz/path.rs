@@ -224,6 +224,12 @@ mod tests {
         assert_eq!(texts("/100%25"), ["/100%25", "/100%"]);
         let many = format!("/%{}61", "25".repeat(40));
         assert_eq!(readings(&many), None, "nobody writes that by chance");
+        // However many there are at one step, and however few too many.
+        let nested = |depth: usize| readings(&format!("/a/%{}2e/..;x//a", "25".repeat(depth)));
+        assert_eq!(nested(4).map(|readings| readings.len()), Some(MOST_READINGS));
+        for depth in 5..40 {
+            assert!(nested(depth).is_none_or(|readings| readings.len() <= MOST_READINGS), "{depth}");
+        }
         // Letters of Latin-1 are none of that.
         assert!(readings("/caf%e9").is_some() && readings("/%c0").is_some());
     }

@@ -9,6 +9,7 @@ use crate::filter::Attributes;
 use crate::message::{Headers, Name, RequestHead, Scheme, Value as FieldValue, Version};
 
 mod cost;
+mod found;
 mod gate;
 mod random;
 

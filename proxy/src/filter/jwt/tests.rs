@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -16,14 +17,19 @@ use crate::filter::{Answer, Attributes, Kind, resume};
 use crate::message::Scheme;
 
 mod callers;
+mod edges;
 
 /// Keys of every kind, and their JWKS.
 struct Issuer {
     ec: EcdsaKeyPair,
     ec384: EcdsaKeyPair,
     ed: Ed25519KeyPair,
-    rsa: RsaKeyPair,
+    rsa: &'static RsaKeyPair,
 }
+
+/// One for all issuers: to make one takes longer than all else that these tests do.
+static RSA_KEY: LazyLock<RsaKeyPair> =
+    LazyLock::new(|| RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap());
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -41,7 +47,7 @@ impl Issuer {
             ec: ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             ec384: ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
             ed: Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap(),
-            rsa: RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap(),
+            rsa: &RSA_KEY,
         }
     }
 
