@@ -179,7 +179,7 @@ fn overloaded(worker: &Worker) -> Reply {
     Reply::new(Reason::Overload).detail(format!("{memory} of memory are used"))
 }
 
-/// Answers a request that is not served at all: malformed (then without a head), or one that asks for what is not configured.
+/// Answers a request that is not served at all: malformed (without a head where none could be read), or one that asks for what is not configured.
 pub(crate) fn refuse(
     worker: &Rc<Worker>,
     downstream: &Downstream,

@@ -19,8 +19,8 @@ use crate::drain::Phase;
 use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, MOMENT, Served, refuse, serve as serve_exchange};
 use crate::http2::{
-    Budgets, Cut, Guard, Guarded, HeadBounds, Incoming, Keepalive, Pump, PumpError, incoming_request,
-    keep_alive, outgoing_response, request_head,
+    Budgets, Cut, Guard, Guarded, HeadBounds, Incoming, Keepalive, Pump, PumpError, Refused,
+    incoming_request, keep_alive, outgoing_response, request_head,
 };
 use crate::io::{Gathered, Io};
 use crate::message::{Body, BodyError, Request, Response, Tunnel};
@@ -269,9 +269,11 @@ impl Stream {
         let started = Instant::now();
         let tunnel = tunnel_of(&mut parts);
         let served = match request_head(parts, self.bounds) {
-            Err(error) => {
+            Err(refused) => {
+                let Refused { error, mut head } = *refused;
+                head.scheme = self.downstream.scheme;
                 let detail = Some(error.to_string());
-                refuse(&self.worker, &self.downstream, None, error.reason(), detail)
+                refuse(&self.worker, &self.downstream, Some(head), error.reason(), detail)
             }
             Ok(Incoming { mut head, expects_continue }) => {
                 // What the transport is, whatever the client calls it.
