@@ -220,6 +220,8 @@ impl Connection {
             && asked.tunnel.is_none()
             && framing != Framing::UntilClose
             && (request_done || !self.inbound.awaits_continue.get())
+            // It says that the rest is not waited for any longer (RFC 9110 §15.5.9).
+            && (request_done || head.status != StatusCode::REQUEST_TIMEOUT)
             && self.inbound.may_be_skipped(SKIP_BYTES)
             && !self.is_old(http)
             && !self.downstream.is_leaving(&self.worker);
