@@ -26,7 +26,7 @@ pub(crate) enum Reason {
     UpstreamTlsFailure,
     /// The upstream closed or reset before the response head.
     UpstreamReset,
-    /// The upstream closed or reset within the response body.
+    /// The upstream closed or reset within the response body, or reset an opaque connection.
     UpstreamBodyReset,
     /// The upstream spoke something that is not a valid response.
     UpstreamProtocolError,
@@ -70,7 +70,7 @@ pub(crate) enum Reason {
     DownstreamProtocolError,
     /// Memory is scarce: nothing new is served.
     Overload,
-    /// The bound on a whole exchange has passed (`max_stream_duration`).
+    /// The bound on a whole exchange has passed (`max_stream_duration`), or the one on an opaque connection.
     MaxDuration,
     /// No filter chain of the listener takes the connection.
     NoFilterChain,

@@ -179,7 +179,7 @@ fn overloaded(worker: &Worker) -> Reply {
     Reply::new(Reason::Overload).detail(format!("{memory} of memory are used"))
 }
 
-/// Answers a request that is not served at all: malformed (then without a head), or one that asks for what is not configured.
+/// Answers a request that is not served at all: malformed (without a head where none could be read), or one that asks for what is not configured.
 pub(crate) fn refuse(
     worker: &Rc<Worker>,
     downstream: &Downstream,
@@ -244,6 +244,7 @@ impl<'a> Exchange<'a> {
             logs,
             received: None,
             grpc_status: None,
+            sent: Cell::new(0),
             claims: None,
         };
         Self {
@@ -355,6 +356,8 @@ pub(crate) struct Ending {
     received: Option<Rc<bodies::Received>>,
     /// Where the status of trailers is noted that go out as a part of the body.
     grpc_status: Option<Rc<Cell<Option<u16>>>>,
+    /// Body bytes that have been sent so far: kept here by whoever sends them, so that they are known however that ends.
+    pub(crate) sent: Cell<u64>,
     /// Held until the response has been sent: places among the cluster's requests, the endpoint's lease.
     claims: Option<attempts::Claims>,
 }
@@ -432,10 +435,9 @@ impl Ending {
     }
 
     /// The response has been sent to its end, or was cut for `cut`.
-    pub(crate) fn finish(mut self, bytes_sent: u64, grpc_status: Option<u16>, cut: Option<Reason>) {
+    pub(crate) fn finish(mut self, grpc_status: Option<u16>, cut: Option<Reason>) {
         let grpc_status = grpc_status.or(self.grpc_status.as_ref().and_then(|status| status.get()));
         let record = self.record();
-        record.bytes_sent = bytes_sent;
         if grpc_status.is_some() {
             record.grpc_status = grpc_status;
         }
@@ -448,6 +450,7 @@ impl Ending {
     fn write(&mut self) {
         let Some(mut record) = self.record.take() else { return };
         record.duration = record.start.elapsed();
+        record.bytes_sent = self.sent.get();
         if let Some(received) = &self.received {
             record.bytes_received = received.bytes();
         }

@@ -11,7 +11,7 @@ mod options;
 
 pub(crate) use guard::{Budgets, Cut, Guard};
 pub(crate) use guarded::Guarded;
-pub(crate) use head::{HeadBounds, Incoming, request_head};
+pub(crate) use head::{HeadBounds, Incoming, Refused, request_head};
 pub(crate) use options::{Keepalive, Options, keep_alive, watch_silence};
 
 use bytes::Bytes;

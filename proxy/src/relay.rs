@@ -30,12 +30,31 @@ pub(crate) struct Copied<C> {
     pub(crate) received: u64,
     /// Bytes to the client.
     pub(crate) sent: u64,
-    /// What cut it, if that was asked for: both ends are reset then.
-    pub(crate) cut: Option<C>,
+    /// Why it ended.
+    pub(crate) end: End<C>,
 }
 
-/// Copies until both directions have ended, the idle bound passes, the shutdown's deadline comes, or `cut` says to stop.
-/// `ahead` was read from the client already.
+/// Why a copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End<C> {
+    /// Both directions came to their ends.
+    Orderly,
+    /// The client's connection failed: it was reset, say.
+    ClientFailed,
+    /// The upstream's did.
+    UpstreamFailed,
+    /// Nothing moved for too long.
+    Silent,
+    /// It lasted for too long.
+    Old,
+    /// The shutdown's deadline came.
+    Shutdown,
+    /// It was asked for.
+    Cut(C),
+}
+
+/// Copies until both directions have ended, one side fails, a bound passes, the shutdown's deadline comes, or `cut` says to stop. What was
+/// cut on one side is reset on the other, so that it does not look complete there. `ahead` was read from the client already.
 pub(crate) async fn copy<C>(
     client: &Io,
     upstream: &Io,
@@ -48,29 +67,38 @@ pub(crate) async fn copy<C>(
     let mut up = Direction::new(client, upstream, ahead, activity.clone());
     let mut down = Direction::new(upstream, client, Bytes::new(), activity.clone());
     let copying = poll_fn(|context| {
-        let (first, second) = (up.poll(context), down.poll(context));
-        if up.failed || down.failed || (first.is_ready() && second.is_ready()) {
-            return Poll::Ready(());
+        let up_done = up.poll(context, down.failed).is_ready();
+        let down_done = down.poll(context, up.failed).is_ready();
+        match (up.failed, down.failed) {
+            (Some(Side::Source), _) => Poll::Ready(End::ClientFailed),
+            (_, Some(Side::Source)) => Poll::Ready(End::UpstreamFailed),
+            // Who takes nothing more may have said something before: that still goes to the other.
+            (Some(Side::Sink), _) if down_done || !upstream.is_plain() => Poll::Ready(End::UpstreamFailed),
+            (_, Some(Side::Sink)) if up_done || !client.is_plain() => Poll::Ready(End::ClientFailed),
+            (None, None) if up_done && down_done => Poll::Ready(End::Orderly),
+            _ => Poll::Pending,
         }
-        Poll::Pending
     });
-    let cut = tokio::select! {
+    let end = tokio::select! {
         biased;
-        cut = cut => Some(cut),
-        () = copying => None,
-        () = timer::silence(bounds.idle, || activity.get()) => None,
-        () = end(bounds.longest) => None,
-        () = drain.reached(Phase::Ended) => None,
+        cut = cut => End::Cut(cut),
+        end = copying => end,
+        () = timer::silence(bounds.idle, || activity.get()) => End::Silent,
+        () = end(bounds.longest) => End::Old,
+        () = drain.reached(Phase::Ended) => End::Shutdown,
     };
-    if cut.is_some() {
-        client.reset_on_close();
-        upstream.reset_on_close();
-    } else if up.failed || down.failed {
-        // What was cut on one side must not look complete on the other.
-        client.leave_open_ended();
-        upstream.leave_open_ended();
+    match end {
+        End::Orderly => {}
+        End::ClientFailed | End::UpstreamFailed => {
+            up.break_off();
+            down.break_off();
+        }
+        End::Silent | End::Old | End::Shutdown | End::Cut(_) => {
+            client.reset_on_close();
+            upstream.reset_on_close();
+        }
     }
-    Copied { received: up.copied, sent: down.copied, cut }
+    Copied { received: up.copied, sent: down.copied, end }
 }
 
 async fn end(longest: Option<Duration>) {
@@ -78,6 +106,15 @@ async fn end(longest: Option<Duration>) {
         Some(longest) => tokio::time::sleep(longest).await,
         None => std::future::pending().await,
     }
+}
+
+/// An end of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// Where bytes come from.
+    Source,
+    /// Where they go.
+    Sink,
 }
 
 struct Direction<'a> {
@@ -89,7 +126,7 @@ struct Direction<'a> {
     pipe: Option<Pipe>,
     ended: bool,
     shut: bool,
-    failed: bool,
+    failed: Option<Side>,
     copied: u64,
     activity: Rc<Cell<Instant>>,
 }
@@ -106,19 +143,23 @@ impl<'a> Direction<'a> {
             pipe: None,
             ended: false,
             shut: false,
-            failed: false,
+            failed: None,
             activity,
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Moves what there is. `other` says whether the other direction has failed: what comes to an end by that has no orderly one.
+    fn poll(&mut self, context: &mut Context<'_>, other: Option<Side>) -> Poll<()> {
+        if self.failed.is_some() {
+            return Poll::Ready(());
+        }
         loop {
             if ready!(self.poll_give(context)).is_err() {
-                self.failed = true;
+                self.failed = Some(Side::Sink);
                 return Poll::Ready(());
             }
             if self.ended {
-                if !std::mem::replace(&mut self.shut, true) {
+                if other.is_none() && !std::mem::replace(&mut self.shut, true) {
                     self.to.shutdown_write();
                 }
                 return Poll::Ready(());
@@ -142,10 +183,23 @@ impl<'a> Direction<'a> {
                 // Nothing was taken: it is copied instead.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Unsupported => self.bulk = false,
                 Poll::Ready(Err(_)) => {
-                    self.failed = true;
+                    self.failed = Some(Side::Source);
                     return Poll::Ready(());
                 }
             }
+        }
+    }
+
+    /// Sees to it that what was not all given does not look complete. A direction that had its end is left to it: a reset would take back
+    /// what is still on its way.
+    fn break_off(&self) {
+        if self.shut {
+            return;
+        }
+        if self.to.is_plain() {
+            self.to.reset_on_close();
+        } else {
+            self.to.leave_open_ended();
         }
     }
 

@@ -99,7 +99,7 @@ impl Opening {
                 let copying = relay::copy(&io, &upstream.io, ahead.freeze(), bounds, drain, cut);
                 let copied = copying.await;
                 (record.bytes_received, record.bytes_sent) = (copied.received, copied.sent);
-                if let Some((reason, detail)) = copied.cut {
+                if let Some((reason, detail)) = failure(copied.end) {
                     record.fail(reason, worker.recorder.next_reason_id(), detail);
                 }
             }
@@ -111,6 +111,20 @@ impl Opening {
         record.duration = record.start.elapsed();
         worker.recorder.connection_ended(&*record, &tcp.access_logs);
     }
+}
+
+/// What to say of a copy that did not end in order.
+fn failure(end: relay::End<(Reason, String)>) -> Option<(Reason, String)> {
+    let (reason, detail) = match end {
+        relay::End::Orderly => return None,
+        relay::End::Cut(cut) => return Some(cut),
+        relay::End::ClientFailed => (Reason::DownstreamClosed, "the client's connection was reset"),
+        relay::End::UpstreamFailed => (Reason::UpstreamBodyReset, "the endpoint's connection was reset"),
+        relay::End::Silent => (Reason::IdleTimeout, "nothing moved within idle_timeout"),
+        relay::End::Old => (Reason::MaxDuration, "it lasted for max_downstream_connection_duration"),
+        relay::End::Shutdown => (Reason::Draining, "the shutdown's deadline came"),
+    };
+    Some((reason, detail.to_owned()))
 }
 
 /// Connects to an endpoint of the chosen cluster, another one after each failure.

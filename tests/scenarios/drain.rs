@@ -8,6 +8,8 @@ use sidegate_tests::message::{Call, Received};
 use sidegate_tests::origin::{Answer, Gate, Origin};
 use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::wait;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test]
 async fn sigterm_finishes_what_was_begun() {
@@ -83,4 +85,38 @@ async fn a_second_sigterm_ends_it_now() {
     assert!(proxy.process.is_running());
     proxy.process.terminate();
     assert_eq!(proxy.process.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_response_that_is_cut_does_not_look_complete() {
+    let sandbox = Sandbox::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap();
+    let path = sandbox.path().join("access.log");
+    let log = format!(
+        "{{access_log: [{{name: file, typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog,
+          path: {}, log_format: {{text_format_source: {{inline_string: '%RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_SENT%'}}}}}}}}]}}",
+        path.display()
+    );
+    let flags = ["--shutdown-delay-s", "0", "--drain-time-s", "600"];
+    let mut proxy = Gateway::to(&[endpoint]).http(&log).flags(&flags).start(&sandbox).await;
+    let mut client = TcpStream::connect(proxy.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let (mut origin, _) = wait::within("a request", listener.accept()).await.unwrap();
+    // It ends with the connection, as far as the endpoint says.
+    origin.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nab").await.unwrap();
+    let mut seen = Vec::new();
+    wait::within("two bytes", async {
+        while !seen.ends_with(b"ab\r\n") {
+            assert_ne!(client.read_buf(&mut seen).await.unwrap(), 0);
+        }
+    })
+    .await;
+    proxy.process.terminate();
+    wait::until("draining", async || proxy.process.log().contains("draining").then_some(())).await;
+    proxy.process.terminate();
+    let end = wait::within("the end", client.read(&mut [0; 16])).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(proxy.process.ended().await.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(path).unwrap().trim_end(), "200 OM 2");
 }

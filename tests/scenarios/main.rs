@@ -22,6 +22,7 @@ mod mesh; // app to app, through a sidecar on either side
 mod pools; // stale connections, retries, exactly once (D8, D9)
 mod protocols; // HTTP/1.1 and HTTP/2 on either side, opaque TCP, explicit proxy
 mod routing; // which route, and what it changes
+mod tcp; // opaque connections and how they end
 mod timeouts; // every bound of time, on either side of a response's head
 mod upgrades; // WebSocket, CONNECT and other tunnels over either version
 mod soak; // a mixed load, faults, and what is left afterwards

@@ -230,3 +230,18 @@ async fn an_idle_connection_ends() {
     wait::within("the end of one that never was", fresh.rest()).await.unwrap();
     wait::until("GOAWAY", async || streams.is_closed().then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_request_that_stalls_is_told_that_its_connection_ends() {
+    let origin = Origin::named("app").await;
+    let sandbox = Sandbox::new();
+    let proxy = bounded(&sandbox, origin.address(), "timeout: 15s", "{request_timeout: 0.4s}").await;
+    let mut client = Http1::connect(proxy.address).await.unwrap();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").await.unwrap();
+    let response = wait::within("an answer", client.response("POST")).await.unwrap();
+    assert_eq!((response.status, response.header("connection")), (408, Some("close")));
+    let begun = Instant::now();
+    assert_eq!(wait::within("the end", client.rest()).await.unwrap(), b"");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    logged(&sandbox, "408 DT").await;
+}

@@ -11,11 +11,10 @@ use crate::io::{Io, Pipe};
 use crate::message::Body;
 
 /// Sends what is left of a body, as far as that goes; the rest is for the one who reads it in pieces, errors and the end included.
-/// Adds to `sent`; returns why the response was cut, if it was.
+/// Adds to what `ending` counts; returns why the response was cut, if it was.
 pub(super) async fn send(
     inbound: &Inbound,
     body: &mut Body,
-    sent: &mut u64,
     idle: Option<Duration>,
     ending: &Ending,
 ) -> Option<Reason> {
@@ -37,13 +36,13 @@ pub(super) async fn send(
             Ok(Ok(0)) => return None,
             Ok(Ok(taken)) => {
                 body.took(taken);
-                *sent += taken as u64;
+                ending.sent.set(ending.sent.get() + taken as u64);
                 continue;
             }
             Ok(Err(reason)) => reason,
             Err(_) => Reason::IdleTimeout,
         };
-        *sent -= pipe.held() as u64;
+        ending.sent.set(ending.sent.get() - pipe.held() as u64);
         return Some(cut);
     }
 }

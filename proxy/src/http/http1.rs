@@ -1,5 +1,6 @@
 //! The server loop of one HTTP/1.1 connection: head → exchange → response, in order, until either side is done.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -38,6 +39,7 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Rc
         served: 0,
         since: Instant::now(),
         linger: SKIP_TIME,
+        busy: false,
     };
     while connection.serve_next().await == Next::Another {}
 }
@@ -54,6 +56,17 @@ struct Connection {
     since: Instant,
     /// How long the client is listened to after the last response.
     linger: Duration,
+    /// A request has come and its response has not left.
+    busy: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Ended from outside within a response, which must not be taken for complete.
+        if self.busy {
+            self.io.reset_on_close();
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +111,7 @@ impl Connection {
         if let Some((reason, detail)) = not_served(&event, self.downstream.scheme) {
             return Box::pin(self.refuse_request(event, reason, detail)).await;
         }
+        self.busy = true;
         self.served = self.served.saturating_add(1);
         let full = http.max_requests_per_connection.is_some_and(|most| self.served >= most);
         let asked = Asked {
@@ -110,7 +124,10 @@ impl Connection {
             let mut request = self.begin_request(event, &limits, asked.tunnel.clone());
             self.run_exchange(&mut request).await
         };
-        let Some(served) = served else { return Next::Close };
+        let Some(served) = served else {
+            self.busy = false;
+            return Next::Close;
+        };
         self.respond(served, &asked, &http).await
     }
 
@@ -203,6 +220,8 @@ impl Connection {
             && asked.tunnel.is_none()
             && framing != Framing::UntilClose
             && (request_done || !self.inbound.awaits_continue.get())
+            // It says that the rest is not waited for any longer (RFC 9110 §15.5.9).
+            && (request_done || head.status != StatusCode::REQUEST_TIMEOUT)
             && self.inbound.may_be_skipped(SKIP_BYTES)
             && !self.is_old(http)
             && !self.downstream.is_leaving(&self.worker);
@@ -210,13 +229,14 @@ impl Connection {
             ResponseOptions { to_http_10: asked.version == Version::Http10, keep_alive, upgrade: None };
         encode_response(&head, &framing, &options, &mut self.out.head);
         let body = if is_bodiless(&asked.method, head.status) { Body::Empty } else { body };
-        let mut sending = Sending { chunked: framing == Framing::Chunked, sent: 0, grpc_status: None };
+        let mut sending = Sending { chunked: framing == Framing::Chunked, grpc_status: None };
         let idle = served.bounds.idle.or(http.timeouts.stream_idle);
         let cut = {
             let sent = pin!(self.send_body(body, &mut sending, idle, &served.ending));
             served.bounds.cover(sent).await.unwrap_or_else(Some)
         };
-        served.ending.finish(sending.sent, sending.grpc_status, cut);
+        served.ending.finish(sending.grpc_status, cut);
+        self.busy = false;
         if cut.is_some() {
             // The client must not take what it has for complete.
             self.io.reset_on_close();
@@ -244,7 +264,7 @@ impl Connection {
         loop {
             if self.out.is_empty()
                 && !sending.chunked
-                && let Some(cut) = bulk::send(&self.inbound, &mut body, &mut sending.sent, idle, ending).await
+                && let Some(cut) = bulk::send(&self.inbound, &mut body, idle, ending).await
             {
                 return Some(cut);
             }
@@ -272,7 +292,7 @@ impl Connection {
                     }
                 }
             };
-            let last = match sending.encode(frame, &mut self.out) {
+            let last = match sending.encode(frame, &mut self.out, &ending.sent) {
                 Ok(last) => last,
                 Err(reason) => return Some(reason),
             };
@@ -351,8 +371,9 @@ impl Connection {
         encode_response(&head, &Framing::None, &options, &mut self.out.head);
         let idle = served.bounds.idle.or(http.timeouts.stream_idle);
         let drain = self.worker.drain.clone();
-        let (sent, cut) = tunnel::run(&self.io, &mut self.out, body, &served.ending, idle, drain).await;
-        served.ending.finish(sent, None, cut);
+        let cut = tunnel::run(&self.io, &mut self.out, body, &served.ending, idle, drain).await;
+        served.ending.finish(None, cut);
+        self.busy = false;
         if cut.is_some() {
             self.io.reset_on_close();
         }
@@ -380,9 +401,9 @@ impl Connection {
         let body = if bodiless { Body::Empty } else { body };
         let options = ResponseOptions { to_http_10: false, keep_alive: false, upgrade: None };
         encode_response(&head, &framing, &options, &mut self.out.head);
-        let mut sending = Sending { chunked: false, sent: 0, grpc_status: None };
+        let mut sending = Sending { chunked: false, grpc_status: None };
         let cut = self.send_body(body, &mut sending, Some(SKIP_TIME), &served.ending).await;
-        served.ending.finish(sending.sent, None, cut);
+        served.ending.finish(None, cut);
         self.close_gently().await;
         Next::Close
     }
@@ -434,17 +455,21 @@ fn framing_of(asked: &Asked, status: StatusCode, body: &Body) -> Framing {
 /// A response body on its way out.
 struct Sending {
     chunked: bool,
-    sent: u64,
     grpc_status: Option<u16>,
 }
 
 impl Sending {
-    /// Encodes a piece; true when it was the last.
-    fn encode(&mut self, frame: Option<Result<Frame, BodyError>>, out: &mut Outbox) -> Result<bool, Reason> {
+    /// Encodes a piece, and adds it to `sent`; true when it was the last.
+    fn encode(
+        &mut self,
+        frame: Option<Result<Frame, BodyError>>,
+        out: &mut Outbox,
+        sent: &Cell<u64>,
+    ) -> Result<bool, Reason> {
         match frame {
             Some(Ok(Frame::Data(data))) if data.is_empty() => Ok(false),
             Some(Ok(Frame::Data(data))) => {
-                self.sent += data.len() as u64;
+                sent.set(sent.get() + data.len() as u64);
                 self.encode_data(data, out);
                 Ok(false)
             }

@@ -19,8 +19,8 @@ use crate::drain::Phase;
 use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, MOMENT, Served, refuse, serve as serve_exchange};
 use crate::http2::{
-    Budgets, Cut, Guard, Guarded, HeadBounds, Incoming, Keepalive, Pump, PumpError, incoming_request,
-    keep_alive, outgoing_response, request_head,
+    Budgets, Cut, Guard, Guarded, HeadBounds, Incoming, Keepalive, Pump, PumpError, Refused,
+    incoming_request, keep_alive, outgoing_response, request_head,
 };
 use crate::io::{Gathered, Io};
 use crate::message::{Body, BodyError, Request, Response, Tunnel};
@@ -269,9 +269,11 @@ impl Stream {
         let started = Instant::now();
         let tunnel = tunnel_of(&mut parts);
         let served = match request_head(parts, self.bounds) {
-            Err(error) => {
+            Err(refused) => {
+                let Refused { error, mut head } = *refused;
+                head.scheme = self.downstream.scheme;
                 let detail = Some(error.to_string());
-                refuse(&self.worker, &self.downstream, None, error.reason(), detail)
+                refuse(&self.worker, &self.downstream, Some(head), error.reason(), detail)
             }
             Ok(Incoming { mut head, expects_continue }) => {
                 // What the transport is, whatever the client calls it.
@@ -337,11 +339,11 @@ impl Stream {
         let body = if is_bodiless(method, head.status) { Body::Empty } else { body };
         let end = body.is_empty();
         let Ok(stream) = self.respond.send_response(outgoing_response(head, &body), end) else {
-            ending.finish(0, None, Some(Reason::DownstreamClosed));
+            ending.finish(None, Some(Reason::DownstreamClosed));
             return;
         };
         if end {
-            ending.finish(0, None, None);
+            ending.finish(None, None);
             return;
         }
         let mut pump = Pump::new(body, stream);
@@ -360,7 +362,8 @@ impl Stream {
             let drained = timer::within(idle, poll_fn(|context| pump.poll_drained(context))).await;
             cut = drained.is_err().then_some(Reason::IdleTimeout);
         }
-        ending.finish(pump.sent, pump.grpc_status, cut);
+        ending.sent.set(pump.sent);
+        ending.finish(pump.grpc_status, cut);
     }
 }
 
@@ -382,10 +385,14 @@ async fn send_body(pump: &mut Pump, idle: Option<Duration>, ending: &Ending) -> 
         let blocked = pump.is_blocked();
         // Looked after more closely once the client takes nothing: it may have to go for want of memory.
         let wait = if blocked { Some(idle.map_or(MOMENT, |idle| idle.min(MOMENT))) } else { idle };
-        let step = poll_fn(|context| match pump.poll(context) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending if pump.is_blocked() && !blocked => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let step = poll_fn(|context| {
+            let polled = pump.poll(context);
+            ending.sent.set(pump.sent);
+            match polled {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending if pump.is_blocked() && !blocked => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
         });
         match timer::within(wait, step).await {
             Ok(None) => {}

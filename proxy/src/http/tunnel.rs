@@ -49,7 +49,7 @@ impl BodyStream for Upload {
 }
 
 /// Carries bytes until both directions have ended, nothing has moved in either for `idle`, or the shutdown's deadline has come.
-/// Returns the bytes to the client, and why it was cut, if it was.
+/// Returns why it was cut, if it was.
 pub(super) async fn run(
     io: &Io,
     out: &mut Outbox,
@@ -57,9 +57,9 @@ pub(super) async fn run(
     ending: &Ending,
     idle: Option<Duration>,
     mut drain: Watcher,
-) -> (u64, Option<Reason>) {
-    let (sent, last) = (Cell::new(0), Cell::new(Instant::now()));
-    let mut passage = Passage { io, out, body, sent: &sent, last: &last, ended: false };
+) -> Option<Reason> {
+    let last = Cell::new(Instant::now());
+    let mut passage = Passage { io, out, body, sent: &ending.sent, last: &last, ended: false };
     let silent = async {
         let Some(idle) = idle else { return std::future::pending().await };
         loop {
@@ -70,13 +70,12 @@ pub(super) async fn run(
             tokio::time::sleep_until(moved + idle).await;
         }
     };
-    let cut = tokio::select! {
+    tokio::select! {
         biased;
         cut = poll_fn(|context| passage.poll(context)) => cut,
         () = silent => Some(Reason::IdleTimeout),
         () = drain.reached(Phase::Ended) => Some(Reason::Draining),
-    };
-    (sent.get(), cut)
+    }
 }
 
 struct Passage<'a> {

@@ -60,6 +60,15 @@ impl HeadError {
     }
 }
 
+/// A request that is refused for its head.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Why.
+    pub(crate) error: HeadError,
+    /// What is known of it: for the log, without fields and without anybody's credentials.
+    pub(crate) head: RequestHead,
+}
+
 /// Bounds on a header section.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadBounds {
@@ -79,51 +88,89 @@ pub(crate) struct Incoming {
 }
 
 /// Reads a head.
-pub(crate) fn request_head(parts: http::request::Parts, bounds: HeadBounds) -> Result<Incoming, HeadError> {
-    let http::request::Parts { method, uri, mut headers, .. } = parts;
+pub(crate) fn request_head(
+    parts: http::request::Parts,
+    bounds: HeadBounds,
+) -> Result<Incoming, Box<Refused>> {
+    let http::request::Parts { method, uri, headers, .. } = parts;
     let uri = uri.into_parts();
     let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let room = bounds.bytes.checked_sub(path.as_str().len()).ok_or(HeadError::TooLarge)?;
-    let authority = authority(uri.authority, &mut headers)?;
-    if method == Method::CONNECT && authority.port_u16().is_none_or(|port| port == 0) {
+    let mut head = RequestHead {
+        method,
+        scheme: Scheme::Http,
+        authority: uri.authority,
+        path,
+        version: Version::Http2,
+        headers: Headers::new(),
+    };
+    match complete(&mut head, uri.scheme.as_ref(), headers, bounds) {
+        Ok(expects_continue) => Ok(Incoming { head, expects_continue }),
+        Err(error) => {
+            head.authority = head.authority.and_then(without_user);
+            head.headers = Headers::new();
+            Err(Box::new(Refused { error, head }))
+        }
+    }
+}
+
+/// Checks what the request line would say, and adds the fields. Whether a `100 Continue` is expected.
+fn complete(
+    head: &mut RequestHead,
+    scheme: Option<&http::uri::Scheme>,
+    mut headers: HeaderMap,
+    bounds: HeadBounds,
+) -> Result<bool, HeadError> {
+    let room = bounds.bytes.checked_sub(head.path.as_str().len()).ok_or(HeadError::TooLarge)?;
+    let authority = match one_authority(head.authority.as_ref(), &mut headers)? {
+        Some(named) => head.authority.insert(named),
+        None => head.authority.as_mut().ok_or(HeadError::NoAuthority)?,
+    };
+    if !is_authority(authority.as_str().as_bytes()) {
+        return Err(HeadError::Authority);
+    }
+    if head.method == Method::CONNECT && authority.port_u16().is_none_or(|port| port == 0) {
         return Err(HeadError::NoPort);
     }
-    let scheme = match &uri.scheme {
+    head.scheme = match scheme {
         Some(scheme) if *scheme == http::uri::Scheme::HTTPS => Scheme::Https,
         Some(scheme) if *scheme != http::uri::Scheme::HTTP => return Err(HeadError::Scheme),
         _ => Scheme::Http,
     };
-    let is_server_wide = path == "*" && method == Method::OPTIONS;
-    if !(path.as_str().starts_with('/') || is_server_wide) {
+    let is_server_wide = head.path == "*" && head.method == Method::OPTIONS;
+    if !(head.path.as_str().starts_with('/') || is_server_wide) {
         return Err(HeadError::Path);
     }
     join_cookies(&mut headers, room)?;
     let mut section = Section { room, fields: bounds.fields, ..Section::default() };
-    let mut headers = Headers::from_map(headers);
-    headers.retain(|name, value| section.keeps(name, value));
-    if let Some(fault) = section.fault {
-        return Err(fault);
-    }
-    let head =
-        RequestHead { method, scheme, authority: Some(authority), path, version: Version::Http2, headers };
-    Ok(Incoming { head, expects_continue: section.expects_continue })
+    head.headers = Headers::from_map(headers);
+    head.headers.retain(|name, value| section.keeps(name, value));
+    section.fault.map_or(Ok(section.expects_continue), Err)
 }
 
-/// The one authority of a request, from `:authority` or `host`; `host` is taken out.
-fn authority(pseudo: Option<Authority>, headers: &mut HeaderMap) -> Result<Authority, HeadError> {
+/// An authority without the user's name and password; `None` when nothing is left.
+fn without_user(authority: Authority) -> Option<Authority> {
+    match authority.as_str().rsplit_once('@') {
+        Some((_, host)) => host.parse().ok(),
+        None => Some(authority),
+    }
+}
+
+/// The one authority of a request: what `host` says where there is no `:authority`, which it may only repeat. `host` is taken out.
+fn one_authority(
+    pseudo: Option<&Authority>,
+    headers: &mut HeaderMap,
+) -> Result<Option<Authority>, HeadError> {
     let hosts = headers.get_all(HOST).iter().count();
-    let authority = match (pseudo, headers.remove(HOST)) {
-        (_, Some(_)) if hosts > 1 => return Err(HeadError::AuthorityMismatch),
+    match (pseudo, headers.remove(HOST)) {
+        (_, Some(_)) if hosts > 1 => Err(HeadError::AuthorityMismatch),
         (Some(authority), Some(host))
             if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
         {
-            return Err(HeadError::AuthorityMismatch);
+            Err(HeadError::AuthorityMismatch)
         }
-        (Some(authority), _) => authority,
-        (None, Some(host)) => host.as_bytes().try_into().map_err(|_| HeadError::Authority)?,
-        (None, None) => return Err(HeadError::NoAuthority),
-    };
-    if is_authority(authority.as_str().as_bytes()) { Ok(authority) } else { Err(HeadError::Authority) }
+        (Some(_), _) | (None, None) => Ok(None),
+        (None, Some(host)) => host.as_bytes().try_into().map(Some).map_err(|_| HeadError::Authority),
+    }
 }
 
 /// HTTP/2 may split `cookie` into crumbs; everything behind us expects one field (RFC 9113 §8.2.3). Gives the bytes that they make.

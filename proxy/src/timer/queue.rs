@@ -48,7 +48,11 @@ impl Driven {
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        QUEUES.with_borrow_mut(|queues| (queues.driven, queues.armed, queues.driver) = (false, None, None));
+        let driver = QUEUES.with_borrow_mut(|queues| {
+            (queues.driven, queues.armed) = (false, None);
+            queues.driver.take()
+        });
+        drop(driver);
     }
 }
 
@@ -69,14 +73,13 @@ pub(super) struct Place {
 impl Place {
     /// Ready once the time has come.
     pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
-        QUEUES.with_borrow_mut(|queues| {
-            let waiter = queues.at(self.index);
-            match &mut waiter.waker {
-                Some(waker) => waker.clone_from(context.waker()),
-                None => return Poll::Ready(()),
-            }
-            Poll::Pending
-        })
+        let waiting = QUEUES.with_borrow_mut(|queues| {
+            let waker = queues.at(self.index).waker.as_mut()?;
+            let moved = !waker.will_wake(context.waker());
+            Some(moved.then(|| std::mem::replace(waker, context.waker().clone())))
+        });
+        // The former waker goes outside of the borrow, as below.
+        waiting.map_or(Poll::Ready(()), |_former| Poll::Pending)
     }
 }
 

@@ -1,6 +1,8 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
 
 use super::*;
 
@@ -107,6 +109,34 @@ async fn silence_is_counted_from_what_last_happened() {
             () = silence(Some(2 * SECOND), || last.get()) => {}
         }
         assert_eq!(start.elapsed(), 7 * SECOND);
+    })
+    .await;
+}
+
+/// A task that waits itself, and goes with the last that may wake it.
+struct Waiting {
+    alarm: Mutex<Option<Alarm>>,
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ends_when_its_place_wakes_another_may_give_up_its_own() {
+    both(|| async {
+        let mut theirs = Alarm::after(SECOND);
+        assert!(theirs.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let task = Arc::new(Waiting { alarm: Mutex::new(Some(theirs)) });
+        let gone = Arc::downgrade(&task);
+        let mut alarm = Alarm::after(SECOND);
+        let waker = Waker::from(task);
+        assert!(alarm.poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert!(gone.upgrade().is_some_and(|task| task.alarm.lock().unwrap().is_some()));
+        assert!(alarm.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(gone.upgrade().is_none());
+        alarm.wait().await;
     })
     .await;
 }

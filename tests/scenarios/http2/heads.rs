@@ -4,6 +4,7 @@ use sidegate_tests::frames::{Raw, code, data, flag, headers, request};
 use sidegate_tests::gateway::Gateway;
 use sidegate_tests::message::Received;
 use sidegate_tests::origin::{Answer, Origin};
+use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::wait;
 
 use super::{Stage, outcome};
@@ -275,5 +276,39 @@ async fn b14_downgrade_is_one_clean_request() {
     // One Host, one framing field at most, in every one of them.
     assert!(stage.origin.strictly().iter().all(|message| message.values("host").len() == 1));
     drop(raw);
+    stage.finish().await;
+}
+
+#[tokio::test]
+async fn the_log_knows_what_was_refused() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path().join("access.log");
+    let log = format!(
+        "{{access_log: [{{name: file, typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog,
+          path: {}, log_format: {{text_format_source: {{inline_string: \"%PROTOCOL% %REQ(:METHOD)% %REQ(:AUTHORITY)% %REQ(:PATH)% %RESPONSE_CODE%\\n\"}}}}}}}}]}}",
+        path.display()
+    );
+    let origin = Origin::http1(Answer::echo).await;
+    let gateway = Gateway::to(&[origin.address()]).http(&log);
+    let stage = Stage::start(origin, gateway).await;
+    let many: Fields<'_> = (0..101).map(|_| ("x-a", "1")).collect();
+    let table = [
+        (plus(&[("host", "other.test")]), "app.test", 400),
+        (with(":authority", "me:secret@a.test"), "a.test", 400),
+        (plus(&many), "app.test", 431),
+        (plus(&[("expect", "200-ok")]), "app.test", 417),
+    ];
+    let mut expected = Vec::new();
+    for (fields, authority, status) in table {
+        let mut raw = stage.raw().await;
+        raw.send(&headers(1, flag::WHOLE, &fields)).await.unwrap();
+        assert_eq!(outcome(&mut raw, 1).await, (Some(status), None), "{fields:?}");
+        expected.push(format!("HTTP/2 GET {authority} /attack {status}"));
+    }
+    wait::until_equal("the access log", expected, async || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        text.lines().filter(|line| line.contains("/attack")).map(str::to_owned).collect()
+    })
+    .await;
     stage.finish().await;
 }

@@ -7,7 +7,16 @@ fn read(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<Incoming, He
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    request_head(request.body(()).unwrap().into_parts().0, BOUNDS)
+    request_head(request.body(()).unwrap().into_parts().0, BOUNDS).map_err(|refused| refused.error)
+}
+
+#[test]
+fn what_is_refused_is_still_known_and_nobodys_password() {
+    let request =
+        http::Request::builder().method("POST").uri("http://me:secret@a.test/b?c").body(()).unwrap();
+    let Refused { error, head } = *request_head(request.into_parts().0, BOUNDS).unwrap_err();
+    assert_eq!((error, head.version, head.method), (HeadError::Authority, Version::Http2, Method::POST));
+    assert_eq!((head.authority.unwrap().as_str(), head.path.as_str()), ("a.test", "/b?c"));
 }
 
 #[test]
@@ -45,7 +54,7 @@ fn what_is_malformed_is_named() {
         assert_eq!(read(method, uri, &fields).unwrap_err(), fault, "{method} {uri} {fields:?}");
     }
     let star = http::Request::builder().method("GET").uri("*").header("host", "a.test").body(()).unwrap();
-    assert_eq!(request_head(star.into_parts().0, BOUNDS).unwrap_err(), HeadError::Path);
+    assert_eq!(request_head(star.into_parts().0, BOUNDS).unwrap_err().error, HeadError::Path);
 }
 
 #[test]

@@ -66,7 +66,7 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
     (
         Reason::UpstreamBodyReset,
         "The endpoint closed or reset the connection within its response",
-        "Look into the workload's log at this time: it ended in the middle of a response; the client has seen a cut response.",
+        "Look into the workload's log at this time: it ended in the middle of a response, or reset an opaque connection; the client has seen that it was cut.",
     ),
     (
         Reason::UpstreamProtocolError,
@@ -175,8 +175,8 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
     ),
     (
         Reason::MaxDuration,
-        "The exchange lasted longer than max_stream_duration",
-        "Raise max_stream_duration of the route, or of the connection manager, if such long exchanges are meant to be.",
+        "It lasted longer than max_stream_duration, or than max_downstream_connection_duration of an opaque connection",
+        "Raise max_stream_duration of the route or of the connection manager, or the TCP proxy's bound, if it is meant to last so long.",
     ),
     (
         Reason::NoFilterChain,
