@@ -19,10 +19,16 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TE};
 
-use crate::http1::{is_hop_by_hop, may_trail};
+use crate::http1::{is_for_codecs, is_hop_by_hop, may_trail};
 use crate::message::{
     Body, BodyError, BodyStream, Frame, Headers, RequestHead, ResponseHead, Scheme, Version,
 };
+
+/// Whether the h2 crate did not take what we asked of it: nothing has left, and the other end has no part in it.
+pub(crate) fn is_local(error: &h2::Error) -> bool {
+    // The crate has no name for its own kind: every other one is of the transport or has a code.
+    !error.is_io() && error.reason().is_none()
+}
 
 fn without_connection_fields(map: HeaderMap) -> Headers {
     let mut headers = Headers::from_map(map);
@@ -55,7 +61,9 @@ pub(crate) fn outgoing_request(head: &RequestHead, body: &Body) -> Result<http::
     uri.path_and_query = Some(head.path.clone());
     *request.uri_mut() = http::Uri::from_parts(uri)?;
     // The length, and `te`.
-    let mut map = head.headers.to_map(usize::from(has_length(body)) + usize::from(grpc));
+    // Whatever put one there: the h2 crate sends no head that has a connection's field, and the length is the body's.
+    let ours = usize::from(has_length(body)) + usize::from(grpc);
+    let mut map = head.headers.to_map_of(ours, |name| !is_for_codecs(name));
     add_length(&mut map, body);
     if grpc {
         // gRPC servers insist on it; it is connection-level, so ours to say.

@@ -467,8 +467,10 @@ fn stalled(reason: Reason, received: &Received) -> Reply {
 
 fn final_reply(plan: &Plan<'_>, error: SendError) -> Reply {
     let exhausted = plan.retry().is_some_and(|policy| plan.retries >= policy.retries.max(1));
-    let keeps_own_reason =
-        matches!(error.reason, Reason::RequestTimeout | Reason::DownstreamClosed | Reason::BadRequest);
+    let keeps_own_reason = matches!(
+        error.reason,
+        Reason::RequestTimeout | Reason::DownstreamClosed | Reason::BadRequest | Reason::Internal
+    );
     let detail = error.detail;
     if exhausted && !keeps_own_reason {
         let status = error.reason.status();

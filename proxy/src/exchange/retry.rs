@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::error::Reason;
 use crate::message::ResponseHead;
 use crate::route::RetryPolicy;
 use crate::upstream::{Processed, SendError};
@@ -20,6 +21,10 @@ pub(super) fn is_free(error: &SendError, method: &Method) -> bool {
 
 /// Whether the route's policy wants another attempt after a failure without a response.
 pub(super) fn wants_after_error(policy: &RetryPolicy, error: &SendError, method: &Method) -> bool {
+    if matches!(error.reason, Reason::Internal | Reason::BadRequest) {
+        // It is the request that cannot be sent, by whatever way.
+        return false;
+    }
     let on = &policy.on;
     match error.processed {
         Processed::NotSent => {
@@ -58,7 +63,6 @@ pub(super) fn back_off(policy: &RetryPolicy, number: u32, roll: u32) -> Duration
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Reason;
     use crate::route::RetryOn;
 
     fn policy(on: RetryOn) -> RetryPolicy {
@@ -100,6 +104,15 @@ mod tests {
         );
         let connect = RetryOn { connect_failure: true, ..RetryOn::default() };
         assert!(wants_after_error(&policy(connect), &error(Processed::NotSent, false), &Method::POST));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_not_tried_again() {
+        let all = RetryOn { server_error: true, reset: true, connect_failure: true, ..RetryOn::default() };
+        for reason in [Reason::Internal, Reason::BadRequest] {
+            let error = SendError { reason, ..error(Processed::NotSent, false) };
+            assert!(!is_free(&error, &Method::GET) && !wants_after_error(&policy(all), &error, &Method::GET));
+        }
     }
 
     #[test]

@@ -18,8 +18,8 @@ use super::pool::Pools;
 use super::{Attempt, Destination, Processed, SendError};
 use crate::error::Reason;
 use crate::http2::{
-    Guard, Guarded, Options, Pump, PumpError, incoming, keep_alive, outgoing_request, response_head,
-    watch_silence,
+    Guard, Guarded, Options, Pump, PumpError, incoming, is_local, keep_alive, outgoing_request,
+    response_head, watch_silence,
 };
 use crate::io::Gathered;
 use crate::message::{Body, Response};
@@ -85,9 +85,14 @@ impl Pools {
             };
             let head = outgoing_request(attempt.head, &attempt.body)
                 .map_err(|error| SendError::not_sent(Reason::BadRequest, error.to_string()))?;
-            let Ok((response, stream)) = sender.send_request(head, end) else {
-                state.closed.set(true);
-                continue;
+            let (response, stream) = match sender.send_request(head, end) {
+                Ok(sent) => sent,
+                // It was ready just now: what is wrong is the request that we made, and the connection is everybody's.
+                Err(error) if is_local(&error) => return Err(unsendable(&error)),
+                Err(_) => {
+                    state.closed.set(true);
+                    continue;
+                }
             };
             destination.took(state.session.as_ref());
             state.probe_if_idle(&destination.cluster.http2);
@@ -118,7 +123,11 @@ impl Pools {
             let detail = "the endpoint does not take extended CONNECT (RFC 8441)";
             return Err(SendError::not_sent(Reason::UpstreamProtocolError, detail));
         }
-        let (response, mut stream) = sender.send_request(head, false).map_err(|error| failed(&error))?;
+        let (response, mut stream) =
+            sender.send_request(head, false).map_err(|error| match is_local(&error) {
+                true => unsendable(&error),
+                false => failed(&error),
+            })?;
         destination.took(connection.state.session.as_ref());
         let claim = StreamClaim::new(connection.state);
         claim.hold(response);
@@ -277,6 +286,11 @@ async fn receive(mut pump: Option<Pump>, claim: StreamClaim, method: &Method) ->
     }
     let body = incoming(stream, &mut head.headers, ending(claim), pump);
     Ok(Response { head, body })
+}
+
+/// A request that the h2 crate does not take: a defect of ours, which another attempt would only repeat.
+fn unsendable(error: &h2::Error) -> SendError {
+    SendError::not_sent(Reason::Internal, format!("the request cannot be sent over HTTP/2: {error}"))
 }
 
 fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
