@@ -82,14 +82,14 @@ pub(crate) fn response_head(parts: http::response::Parts) -> ResponseHead {
     }
 }
 
-/// The head of a response to send.
-pub(crate) fn outgoing_response(head: ResponseHead, body: &Body) -> http::Response<()> {
+/// The head of a response to send. The length is the body's, but for one that is never sent (HEAD, 304): there it is what would have been.
+pub(crate) fn outgoing_response(head: ResponseHead, body: &Body, bodiless: bool) -> http::Response<()> {
     let mut response = http::Response::new(());
     *response.status_mut() = head.status;
-    let mut map = head.headers.into_map(usize::from(has_length(body)));
-    if !map.contains_key(CONTENT_LENGTH) && !body.is_empty() {
-        add_length(&mut map, body);
-    }
+    let announced = |name: &[u8]| bodiless && name.eq_ignore_ascii_case(b"content-length");
+    let wanted = |name: &[u8]| !is_for_codecs(name) || announced(name);
+    let mut map = head.headers.into_map_of(usize::from(has_length(body)), wanted);
+    add_length(&mut map, body);
     *response.headers_mut() = map;
     response
 }

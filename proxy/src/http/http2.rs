@@ -20,7 +20,7 @@ use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, MOMENT, Served, refuse, serve as serve_exchange};
 use crate::http2::{
     Budgets, Cut, Guard, Guarded, HeadBounds, Incoming, Keepalive, Pump, PumpError, incoming_request,
-    keep_alive, outgoing_response, request_head,
+    is_local, keep_alive, outgoing_response, request_head,
 };
 use crate::io::{Gathered, Io};
 use crate::message::{Body, BodyError, Request, Response, Tunnel};
@@ -326,6 +326,18 @@ impl Stream {
         .await
     }
 
+    /// Why a response's head could not be sent. A client that has gone makes the h2 crate complain of us too.
+    async fn unsent(&mut self, error: &h2::Error) -> Reason {
+        let respond = &mut self.respond;
+        let gone = poll_fn(|context| Poll::Ready(respond.poll_reset(context).is_ready())).await;
+        if gone || !is_local(error) {
+            return Reason::DownstreamClosed;
+        }
+        tracing::error!("a response cannot be sent over HTTP/2: {error}");
+        self.respond.send_reset(H2Reason::INTERNAL_ERROR);
+        Reason::Internal
+    }
+
     async fn send(mut self, served: Served, method: &Method, idle: Option<Duration>) {
         let Served { response: Response { mut head, body }, ending, bounds, tunnel } = served;
         let idle = bounds.idle.or(idle);
@@ -334,11 +346,16 @@ impl Stream {
             head.status = StatusCode::OK;
             head.headers.remove("sec-websocket-accept");
         }
-        let body = if is_bodiless(method, head.status) { Body::Empty } else { body };
+        let bodiless = is_bodiless(method, head.status);
+        let body = if bodiless { Body::Empty } else { body };
         let end = body.is_empty();
-        let Ok(stream) = self.respond.send_response(outgoing_response(head, &body), end) else {
-            ending.finish(0, None, Some(Reason::DownstreamClosed));
-            return;
+        let stream = match self.respond.send_response(outgoing_response(head, &body, bodiless), end) {
+            Ok(stream) => stream,
+            Err(error) => {
+                let reason = self.unsent(&error).await;
+                ending.finish(0, None, Some(reason));
+                return;
+            }
         };
         if end {
             ending.finish(0, None, None);

@@ -181,9 +181,17 @@ impl Headers {
     }
 
     /// As [`Self::to_map`], and passes on what it can as it is.
-    pub(crate) fn into_map(mut self, more: usize) -> HeaderMap {
+    pub(crate) fn into_map(self, more: usize) -> HeaderMap {
+        self.into_map_of(more, |_| true)
+    }
+
+    /// As [`Self::into_map`], of the fields whose names are wanted.
+    pub(crate) fn into_map_of(mut self, more: usize, wanted: impl Fn(&[u8]) -> bool) -> HeaderMap {
         let mut map = take_map(self.fields.len() + more);
         for (name, value) in self.fields.drain(..) {
+            if !wanted(bytes_of_name(&self.buffer, &name)) {
+                continue;
+            }
             let name = match name {
                 Name::Http(name) => Some(name),
                 written => name_of(&self.buffer, &written),

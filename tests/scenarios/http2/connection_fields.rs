@@ -53,3 +53,21 @@ async fn connection_fields_are_not_added_to_requests() {
     let log = proxy.process.log();
     assert_eq!(log.matches("request_headers_to_add[").count(), FIELDS.len(), "{log}");
 }
+
+#[tokio::test]
+async fn connection_fields_are_not_added_to_responses() {
+    let sandbox = Sandbox::new();
+    let origin = Origin::http2(Answer::echo).await;
+    let proxy = adding(&sandbox, "response", &origin).await;
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let response = call_over(protocol, proxy.address, &Call::post("/", "four")).await;
+        assert_eq!((response.status, response.text().as_str()), (200, "four"), "{response:?}");
+        assert_eq!(response.header("x-added"), Some("yes"));
+        assert!(response.header("content-length").is_none_or(|length| length == "4"), "{response:?}");
+        for (name, _) in FIELDS.iter().filter(|(name, _)| *name != "content-length") {
+            // Over HTTP/1.1 the proxy frames by what it knows of the body itself.
+            assert!(protocol == Protocol::Http1 || response.header(name).is_none(), "{name}: {response:?}");
+        }
+    }
+    assert_eq!(origin.connections(), 1);
+}
