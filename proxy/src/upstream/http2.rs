@@ -301,9 +301,11 @@ fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
         claim.state.closed.set(true);
     }
     let processed = if refused || beyond_goaway { Processed::Refused } else { Processed::Maybe };
-    // A connection that has served others may just have been closed for its age; a stream that the endpoint resets is another matter.
+    // A connection that has served others may just have been closed for its age, and refuses what comes meanwhile; a stream that the
+    // endpoint resets is another matter.
     let dead = claim.state.dead.get();
-    let reused = dead || claim.state.heard.get().is_some() && (error.is_go_away() || error.is_io());
+    let reused =
+        dead || claim.state.heard.get().is_some() && (refused || error.is_go_away() || error.is_io());
     // Whatever ended it, there is nothing left to reset.
     claim.ended();
     let detail = match dead {

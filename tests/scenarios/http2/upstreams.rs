@@ -143,6 +143,64 @@ async fn b15_refused_streams_are_sent_again() {
     assert_eq!(endpoint.connections(), 1);
 }
 
+/// Refuses every stream, and counts them.
+async fn refusing() -> (Played, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = count.clone();
+    let played = Played::start(&[], move |_, mut raw: Raw| {
+        let seen = seen.clone();
+        async move {
+            loop {
+                let end = request_end(&mut raw).await?;
+                seen.fetch_add(1, Ordering::Relaxed);
+                raw.send(&reset(end.stream, code::REFUSED_STREAM)).await.ok()?;
+            }
+        }
+    })
+    .await;
+    (played, count)
+}
+
+/// The pool's own retries are three for a request, not three for each retry of the policy.
+#[tokio::test]
+async fn b15_refused_streams_are_sent_again_within_bounds() {
+    for retries in [0, 2, 5] {
+        let sandbox = Sandbox::new();
+        let (endpoint, count) = refusing().await;
+        let policy = format!("retry_policy: {{retry_on: refused-stream, num_retries: {retries}}}");
+        let policy = if retries == 0 { String::new() } else { policy };
+        let proxy = Gateway::new()
+            .cluster_http2("app", &[endpoint.address])
+            .routes(&format!("[{{match: {{prefix: /}}, route: {{cluster: app, {policy}}}}}]"))
+            .with_admin()
+            .start(&sandbox)
+            .await;
+        let response = proxy.get("/").await;
+        assert!(response.status >= 502, "{response:?}");
+        assert_eq!(count.load(Ordering::Relaxed), 1 + 3 + retries);
+        let page = proxy.admin("/stats/prometheus").await.text();
+        let counted = page
+            .lines()
+            .find(|line| line.starts_with("envoy_cluster_upstream_rq_retry{"))
+            .unwrap_or_default();
+        assert!(counted.ends_with(&format!(" {}", 3 + retries)), "{counted}");
+    }
+}
+
+/// Who refuses on a new connection is asked no more by this request while there is another endpoint.
+#[tokio::test]
+async fn b15_another_endpoint_is_asked_after_a_refusal() {
+    let sandbox = Sandbox::new();
+    let (endpoint, count) = refusing().await;
+    let other = Origin::http2(|_| Answer::text("other")).await;
+    let proxy = Gateway::to_http2(&[endpoint.address, other.address()]).start(&sandbox).await;
+    for _ in 0..20 {
+        let response = proxy.call(&Call::post("/", "x")).await;
+        assert_eq!((response.status, response.text().as_str()), (200, "other"), "{response:?}");
+    }
+    assert!(count.load(Ordering::Relaxed) <= 20, "{count:?}");
+}
+
 #[tokio::test]
 async fn b15_an_early_response_is_kept() {
     let sandbox = Sandbox::new();
