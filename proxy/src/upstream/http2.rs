@@ -300,19 +300,21 @@ fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
     if error.is_go_away() || error.is_io() {
         claim.state.closed.set(true);
     }
+    // Our own GOAWAY says that the endpoint broke the protocol, not that it closed.
+    let left = beyond_goaway || error.is_io();
     let processed = if refused || beyond_goaway { Processed::Refused } else { Processed::Maybe };
     // A connection that has served others may just have been closed for its age, and refuses what comes meanwhile; a stream that the
     // endpoint resets is another matter.
     let dead = claim.state.dead.get();
-    let reused =
-        dead || claim.state.heard.get().is_some() && (refused || error.is_go_away() || error.is_io());
+    let reused = dead || claim.state.heard.get().is_some() && (refused || left);
     // Whatever ended it, there is nothing left to reset.
     claim.ended();
     let detail = match dead {
         true => "HTTP/2: the endpoint was silent and did not answer a ping".to_owned(),
         false => format!("HTTP/2: {error}"),
     };
-    SendError { reason: Reason::UpstreamReset, processed, reused, detail }
+    let reason = if error.is_library() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
+    SendError { reason, processed, reused, detail }
 }
 
 /// How long a request for a tunnel waits for the endpoint's SETTINGS.

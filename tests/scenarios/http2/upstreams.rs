@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sidegate_tests::client::{Http1, Http2, Protocol, call_over};
-use sidegate_tests::frames::{Frame, Raw, code, data, flag, frame, goaway, kind, ok, reset};
+use sidegate_tests::frames::{Frame, Raw, code, data, flag, frame, goaway, kind, literal, ok, reset};
 use sidegate_tests::gateway::Gateway;
 use sidegate_tests::message::Call;
 use sidegate_tests::origin::{Answer, Gate, Origin};
@@ -199,6 +199,35 @@ async fn b15_another_endpoint_is_asked_after_a_refusal() {
         assert_eq!((response.status, response.text().as_str()), (200, "other"), "{response:?}");
     }
     assert!(count.load(Ordering::Relaxed) <= 20, "{count:?}");
+}
+
+/// One malformed answer ends its connection. What else was under way there was not refused, and nobody asked for it to be sent again.
+#[tokio::test]
+async fn b15_a_malformed_answer_is_the_endpoints_fault() {
+    let sandbox = Sandbox::new();
+    let endpoint = Played::start(&[], async |number, mut raw: Raw| {
+        if number > 1 {
+            return serve(raw, "again").await;
+        }
+        let first = request_end(&mut raw).await?.stream;
+        raw.send(&answer(first, "first")).await.ok()?;
+        let (one, _) = (request_end(&mut raw).await?.stream, request_end(&mut raw).await?.stream);
+        let mut block = vec![0x88];
+        literal(0x00, b"x-bad", b"a\0b", &mut block);
+        raw.send(&frame(kind::HEADERS, flag::END_HEADERS, one, &block)).await.ok()?;
+        while raw.next().await.is_some() {}
+        Some(())
+    })
+    .await;
+    let proxy = Gateway::to_http2(&[endpoint.address]).start(&sandbox).await;
+    assert_eq!(proxy.get("/").await.text(), "first");
+    let (one, two) = wait::within("both", async { tokio::join!(proxy.get("/"), proxy.get("/")) }).await;
+    for response in [one, two] {
+        let reason = response.reason().map(|(reason, _)| reason);
+        assert_eq!((response.status, reason), (502, Some("upstream_protocol_error")), "{response:?}");
+    }
+    assert_eq!(endpoint.connections(), 1);
+    assert_eq!(proxy.get("/").await.text(), "again");
 }
 
 #[tokio::test]
