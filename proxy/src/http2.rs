@@ -125,6 +125,7 @@ fn take_length(headers: &mut Headers) -> Option<u64> {
 pub(crate) fn incoming(
     stream: RecvStream,
     headers: &mut Headers,
+    most_trailers: usize,
     done: impl FnOnce(bool) + 'static,
     feeder: Option<Pump>,
 ) -> Body {
@@ -135,18 +136,20 @@ pub(crate) fn incoming(
     }
     let done = Some(done);
     let held = Held::Never;
-    Body::stream(IncomingBody { stream, remaining, consumed: 0, data_ended: false, held, feeder, done })
+    let (consumed, data_ended) = (0, false);
+    Body::stream(IncomingBody { stream, remaining, most_trailers, consumed, data_ended, held, feeder, done })
 }
 
 /// The body of a request that came in: as [`incoming`]. Its last piece is only given on once the client has ended it there: where its length
 /// was announced, whoever gets all of that takes the request for whole (B13).
-pub(crate) fn incoming_request(stream: RecvStream, headers: &mut Headers) -> Body {
+pub(crate) fn incoming_request(stream: RecvStream, headers: &mut Headers, most_trailers: usize) -> Body {
     let remaining = take_length(headers);
     if stream.is_end_stream() {
         return Body::Empty;
     }
     let (held, feeder, done) = (Held::Nothing, None, None::<fn(bool)>);
-    Body::stream(IncomingBody { stream, remaining, consumed: 0, data_ended: false, held, feeder, done })
+    let (consumed, data_ended) = (0, false);
+    Body::stream(IncomingBody { stream, remaining, most_trailers, consumed, data_ended, held, feeder, done })
 }
 
 /// A piece that waits for the stream's end.
@@ -162,6 +165,8 @@ enum Held {
 struct IncomingBody<D: FnOnce(bool)> {
     stream: RecvStream,
     remaining: Option<u64>,
+    /// Fields that the trailers may have: to cut them could cut off the one that says how the call went.
+    most_trailers: usize,
     consumed: usize,
     data_ended: bool,
     held: Held,
@@ -212,6 +217,7 @@ impl<D: FnOnce(bool) + 'static> BodyStream for IncomingBody<D> {
             done(true);
         }
         match trailers {
+            Ok(Some(map)) if map.len() > this.most_trailers => Poll::Ready(Some(Err(BodyError::Malformed))),
             Ok(Some(map)) => Poll::Ready(Some(Ok(Frame::Trailers(trailers_of(map))))),
             Ok(None) => Poll::Ready(None),
             Err(_) => Poll::Ready(Some(Err(BodyError::Reset))),

@@ -124,6 +124,9 @@ pub(crate) struct Attempt<'a> {
     pub(crate) tunnel: Option<&'a Tunnel>,
 }
 
+/// Header fields, and trailer fields, that a response may have.
+const MOST_FIELDS: usize = 200;
+
 impl Pools {
     /// Sends a request and returns its response as soon as the head is there.
     pub(crate) async fn send(

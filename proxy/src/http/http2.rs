@@ -285,7 +285,7 @@ impl Stream {
                     // Content waits in its window, not on the wire: it may as well come (RFC 9110 §10.1.1).
                     self.send_continue();
                 }
-                let body = incoming_request(stream, &mut head.headers);
+                let body = incoming_request(stream, &mut head.headers, self.bounds.fields);
                 let Some(served) = self.run_exchange(&mut Request { head, body, tunnel }).await else {
                     if started.elapsed() >= PATIENT {
                         self.streams.guard.answered();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::connect::{ConnectionClaim, Opened};
 use super::pool::Pools;
-use super::{Attempt, Destination, Processed, SendError};
+use super::{Attempt, Destination, MOST_FIELDS, Processed, SendError};
 use crate::error::Reason;
 use crate::http2::{
     Guard, Guarded, Options, Pump, PumpError, incoming, is_local, keep_alive, outgoing_request,
@@ -142,7 +142,7 @@ impl Pools {
             let _ = stream.send_data(Bytes::new(), true);
             None
         };
-        let body = incoming(received, &mut head.headers, ending(claim), upload);
+        let body = incoming(received, &mut head.headers, MOST_FIELDS, ending(claim), upload);
         Ok(Response { head, body })
     }
 }
@@ -284,7 +284,7 @@ async fn receive(mut pump: Option<Pump>, claim: StreamClaim, method: &Method) ->
         }
         return Ok(Response { head, body: Body::Empty });
     }
-    let body = incoming(stream, &mut head.headers, ending(claim), pump);
+    let body = incoming(stream, &mut head.headers, MOST_FIELDS, ending(claim), pump);
     Ok(Response { head, body })
 }
 
