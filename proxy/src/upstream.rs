@@ -63,6 +63,13 @@ impl Destination {
         let _ = session.is_some_and(|session| self.session.set(session.clone()).is_ok());
     }
 
+    /// Whether the endpoint has shown an identity of the mesh, and we one to it: another proxy, as far as one can tell.
+    pub(crate) fn is_mesh(&self) -> bool {
+        self.session().is_some_and(|session| {
+            session.own.is_some() && session.peer_id().is_some_and(|id| id.starts_with("spiffe://"))
+        })
+    }
+
     /// The TLS session of the connection that the request went out on, if there was one.
     pub(crate) fn session(&self) -> Option<&Arc<tls::Security>> {
         self.session.get()

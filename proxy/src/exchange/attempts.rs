@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::bodies::Received;
 use super::bounds::Terms;
 use super::deadline::Deadline;
-use super::{Exchange, Reply, mirror, reply, retry, tunnel};
+use super::{Exchange, Reply, forwarded, mirror, reply, retry, tunnel};
 use crate::cluster::{
     Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, now_millis, pick,
 };
@@ -299,7 +299,7 @@ impl Exchange<'_> {
             reused: false,
             detail: what,
         };
-        let result = match sent {
+        let mut result = match sent {
             None => Err(late(format!("no response within the route's {:?}", plan.deadline.timeout))),
             Some(Err(timer::Elapsed)) => {
                 self.worker.recorder.per_try_timeout(&plan.cluster.metrics);
@@ -312,7 +312,11 @@ impl Exchange<'_> {
             Some(Ok(Ok(result))) => result,
         };
         self.ending.record().upstream_security = destination.session().cloned();
-        if result.is_ok() {
+        if let Ok(response) = &mut result {
+            if !destination.is_mesh() {
+                // An app could pass its own failures off as ours, or have its endpoint avoided.
+                forwarded::strip_response(&mut response.head.headers);
+            }
             self.ending.record().upstream_time = Some(started.elapsed());
         }
         result

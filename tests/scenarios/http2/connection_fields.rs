@@ -1,4 +1,5 @@
 //! Fields that only a codec may write, in headers that configuration adds: left out, whichever version is spoken, and no connection suffers.
+//! And those that only proxies of the mesh write: an origin that is none says nothing by them.
 
 use sidegate_tests::client::{Protocol, call_over};
 use sidegate_tests::gateway::{Gateway, Proxy};
@@ -70,4 +71,18 @@ async fn connection_fields_are_not_added_to_responses() {
         }
     }
     assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn reasons_of_strangers_are_not_passed_on() {
+    let answer = |_: &_| {
+        Answer::text("ok").header("x-sidegate-reason", "connect_failure; id=aaaaaaaa").header("x-kept", "yes")
+    };
+    let (one, two) = (Origin::http1(answer).await, Origin::http2(answer).await);
+    for gateway in [Gateway::to(&[one.address()]), Gateway::to_http2(&[two.address()])] {
+        let sandbox = Sandbox::new();
+        let proxy = gateway.start(&sandbox).await;
+        let response = proxy.get("/").await;
+        assert_eq!((response.reason(), response.header("x-kept")), (None, Some("yes")), "{response:?}");
+    }
 }
