@@ -100,7 +100,12 @@ pub(crate) fn may_change(name: &str) -> bool {
     !name.starts_with(':')
         && !name.starts_with("x-envoy-")
         && !name.starts_with("x-sidegate-")
-        && !PROTECTED.contains(&name)
+        && !is_protected(name)
+}
+
+/// Whether a header (by its name in lower case) frames the message or is about one connection: codecs write these, nobody else.
+pub(crate) fn is_protected(name: &str) -> bool {
+    PROTECTED.contains(&name)
 }
 
 const PROTECTED: [&str; 11] = [

@@ -31,7 +31,7 @@ pub(crate) use encode::{
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fault::Fault;
 pub(crate) use fault::ParseError;
-pub(crate) use field::{is_hop_by_hop, may_trail};
+pub(crate) use field::{is_for_codecs, is_hop_by_hop, may_trail};
 pub(crate) use request::RequestParser;
 pub(crate) use response::ResponseParser;
 

@@ -19,10 +19,16 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TE};
 
-use crate::http1::{is_hop_by_hop, may_trail};
+use crate::http1::{is_for_codecs, is_hop_by_hop, may_trail};
 use crate::message::{
     Body, BodyError, BodyStream, Frame, Headers, RequestHead, ResponseHead, Scheme, Version,
 };
+
+/// Whether the h2 crate did not take what we asked of it: nothing has left, and the other end has no part in it.
+pub(crate) fn is_local(error: &h2::Error) -> bool {
+    // The crate has no name for its own kind: every other one is of the transport or has a code.
+    !error.is_io() && error.reason().is_none()
+}
 
 fn without_connection_fields(map: HeaderMap) -> Headers {
     let mut headers = Headers::from_map(map);
@@ -55,7 +61,9 @@ pub(crate) fn outgoing_request(head: &RequestHead, body: &Body) -> Result<http::
     uri.path_and_query = Some(head.path.clone());
     *request.uri_mut() = http::Uri::from_parts(uri)?;
     // The length, and `te`.
-    let mut map = head.headers.to_map(usize::from(has_length(body)) + usize::from(grpc));
+    // Whatever put one there: the h2 crate sends no head that has a connection's field, and the length is the body's.
+    let ours = usize::from(has_length(body)) + usize::from(grpc);
+    let mut map = head.headers.to_map_of(ours, |name| !is_for_codecs(name));
     add_length(&mut map, body);
     if grpc {
         // gRPC servers insist on it; it is connection-level, so ours to say.
@@ -74,14 +82,14 @@ pub(crate) fn response_head(parts: http::response::Parts) -> ResponseHead {
     }
 }
 
-/// The head of a response to send.
-pub(crate) fn outgoing_response(head: ResponseHead, body: &Body) -> http::Response<()> {
+/// The head of a response to send. The length is the body's, but for one that is never sent (HEAD, 304): there it is what would have been.
+pub(crate) fn outgoing_response(head: ResponseHead, body: &Body, bodiless: bool) -> http::Response<()> {
     let mut response = http::Response::new(());
     *response.status_mut() = head.status;
-    let mut map = head.headers.into_map(usize::from(has_length(body)));
-    if !map.contains_key(CONTENT_LENGTH) && !body.is_empty() {
-        add_length(&mut map, body);
-    }
+    let announced = |name: &[u8]| bodiless && name.eq_ignore_ascii_case(b"content-length");
+    let wanted = |name: &[u8]| !is_for_codecs(name) || announced(name);
+    let mut map = head.headers.into_map_of(usize::from(has_length(body)), wanted);
+    add_length(&mut map, body);
     *response.headers_mut() = map;
     response
 }
@@ -117,6 +125,7 @@ fn take_length(headers: &mut Headers) -> Option<u64> {
 pub(crate) fn incoming(
     stream: RecvStream,
     headers: &mut Headers,
+    most_trailers: usize,
     done: impl FnOnce(bool) + 'static,
     feeder: Option<Pump>,
 ) -> Body {
@@ -127,18 +136,20 @@ pub(crate) fn incoming(
     }
     let done = Some(done);
     let held = Held::Never;
-    Body::stream(IncomingBody { stream, remaining, consumed: 0, data_ended: false, held, feeder, done })
+    let (consumed, data_ended) = (0, false);
+    Body::stream(IncomingBody { stream, remaining, most_trailers, consumed, data_ended, held, feeder, done })
 }
 
 /// The body of a request that came in: as [`incoming`]. Its last piece is only given on once the client has ended it there: where its length
 /// was announced, whoever gets all of that takes the request for whole (B13).
-pub(crate) fn incoming_request(stream: RecvStream, headers: &mut Headers) -> Body {
+pub(crate) fn incoming_request(stream: RecvStream, headers: &mut Headers, most_trailers: usize) -> Body {
     let remaining = take_length(headers);
     if stream.is_end_stream() {
         return Body::Empty;
     }
     let (held, feeder, done) = (Held::Nothing, None, None::<fn(bool)>);
-    Body::stream(IncomingBody { stream, remaining, consumed: 0, data_ended: false, held, feeder, done })
+    let (consumed, data_ended) = (0, false);
+    Body::stream(IncomingBody { stream, remaining, most_trailers, consumed, data_ended, held, feeder, done })
 }
 
 /// A piece that waits for the stream's end.
@@ -154,6 +165,8 @@ enum Held {
 struct IncomingBody<D: FnOnce(bool)> {
     stream: RecvStream,
     remaining: Option<u64>,
+    /// Fields that the trailers may have: to cut them could cut off the one that says how the call went.
+    most_trailers: usize,
     consumed: usize,
     data_ended: bool,
     held: Held,
@@ -204,6 +217,7 @@ impl<D: FnOnce(bool) + 'static> BodyStream for IncomingBody<D> {
             done(true);
         }
         match trailers {
+            Ok(Some(map)) if map.len() > this.most_trailers => Poll::Ready(Some(Err(BodyError::Malformed))),
             Ok(Some(map)) => Poll::Ready(Some(Ok(Frame::Trailers(trailers_of(map))))),
             Ok(None) => Poll::Ready(None),
             Err(_) => Poll::Ready(Some(Err(BodyError::Reset))),

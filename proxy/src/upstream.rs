@@ -63,6 +63,13 @@ impl Destination {
         let _ = session.is_some_and(|session| self.session.set(session.clone()).is_ok());
     }
 
+    /// Whether the endpoint has shown an identity of the mesh, and we one to it: another proxy, as far as one can tell.
+    pub(crate) fn is_mesh(&self) -> bool {
+        self.session().is_some_and(|session| {
+            session.own.is_some() && session.peer_id().is_some_and(|id| id.starts_with("spiffe://"))
+        })
+    }
+
     /// The TLS session of the connection that the request went out on, if there was one.
     pub(crate) fn session(&self) -> Option<&Arc<tls::Security>> {
         self.session.get()
@@ -123,6 +130,9 @@ pub(crate) struct Attempt<'a> {
     /// What the request asks for, when it is a tunnel; the body is left alone until it is there (R1).
     pub(crate) tunnel: Option<&'a Tunnel>,
 }
+
+/// Header fields, and trailer fields, that a response may have.
+const MOST_FIELDS: usize = 200;
 
 impl Pools {
     /// Sends a request and returns its response as soon as the head is there.

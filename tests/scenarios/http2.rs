@@ -12,6 +12,7 @@ use sidegate_tests::origin::{Answer, Origin};
 use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::wait;
 
+mod connection_fields; // what only a codec may write, in configuration
 mod grpc; // B17: calls and how they end
 mod floods; // B3 to B8: what costs much and serves nobody
 mod streams; // B16: streams without number, and the last one

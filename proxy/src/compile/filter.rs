@@ -290,7 +290,7 @@ fn status(code: Option<i32>) -> StatusCode {
 fn response_headers(
     wire: &[HeaderValueOption],
 ) -> Result<Vec<(http::HeaderName, http::HeaderValue)>, Problem> {
-    let changes = header::changes("response_headers", wire, &[])?;
+    let changes = header::changes("local rate limit", "response_headers", wire, &[])?;
     let added = changes.iter().flat_map(|changes| &changes.add);
     added
         .map(|addition| match &addition.value {

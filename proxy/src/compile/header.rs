@@ -1,5 +1,6 @@
 //! Header additions and removals, as routes, virtual hosts, tables and weighted clusters have them.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -9,11 +10,13 @@ use sidegate_xds::envoy::config::core::v3::header_value_option::HeaderAppendActi
 
 use super::problem::{At, Problem, fail};
 use super::value;
+use crate::authorization::is_protected;
 use crate::route::{AddedValue, AppendAction, HeaderAddition, HeaderChanges};
 use crate::telemetry::HeaderFormat;
 
-/// Changes of `<side>_to_add` and `<side>_to_remove`; `None` when there are none.
+/// Changes of `<side>_to_add` and `<side>_to_remove`; `None` when there are none. `place` is where they stand, for warnings.
 pub(crate) fn changes(
+    place: impl Display,
     side: &str,
     add: &[wire::HeaderValueOption],
     remove: &[String],
@@ -28,6 +31,16 @@ pub(crate) fn changes(
     }
     for (index, option) in add.iter().enumerate() {
         let addition = addition(option).at(format_args!("{side}_to_add[{index}]"))?;
+        // Envoy takes such configuration; to refuse the whole table would stop every other route of it.
+        if let Some(addition) = &addition
+            && is_protected(addition.name.as_str())
+        {
+            tracing::warn!(
+                "{place}: {side}_to_add[{index}]: {} is the codec's to write; it is left out",
+                addition.name
+            );
+            continue;
+        }
         changes.add.extend(addition);
     }
     Ok(Some(Arc::new(changes)))
@@ -85,8 +98,9 @@ mod tests {
 
     #[test]
     fn additions_and_removals() {
-        let changes =
-            changes("request_headers", &[option("X-A", "50%%")], &["X-B".to_owned()]).unwrap().unwrap();
+        let changes = changes("all", "request_headers", &[option("X-A", "50%%")], &["X-B".to_owned()])
+            .unwrap()
+            .unwrap();
         assert_eq!(&*changes.remove[0], "x-b");
         assert!(matches!(&changes.add[0].value, AddedValue::Fixed(value) if value == "50%"));
         assert_eq!(changes.add[0].action, AppendAction::Append);
@@ -98,7 +112,7 @@ mod tests {
         overwrite.append = Some(sidegate_xds::google::protobuf::BoolValue { value: false });
         let mut kept = option("x-c", "");
         kept.keep_empty_value = true;
-        let changes = changes("s", &[overwrite, option("x-b", ""), kept], &[]).unwrap().unwrap();
+        let changes = changes("all", "s", &[overwrite, option("x-b", ""), kept], &[]).unwrap().unwrap();
         assert_eq!(changes.add.len(), 2);
         assert_eq!(changes.add[0].action, AppendAction::Overwrite);
     }
@@ -106,13 +120,31 @@ mod tests {
     #[test]
     fn values_may_be_made_for_each_message() {
         let changes =
-            changes("s", &[option("x-a", "from %DOWNSTREAM_REMOTE_ADDRESS%")], &[]).unwrap().unwrap();
+            changes("all", "s", &[option("x-a", "from %DOWNSTREAM_REMOTE_ADDRESS%")], &[]).unwrap().unwrap();
         assert!(matches!(changes.add[0].value, AddedValue::Made(_)));
     }
 
     #[test]
+    fn what_codecs_write_is_left_out() {
+        for name in [
+            "Connection",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "keep-alive",
+            "proxy-connection",
+            "content-length",
+        ] {
+            let added = [option(name, "trailers"), option("x-a", "1")];
+            let changes = changes("all", "request_headers", &added, &[]).unwrap().unwrap();
+            let names: Vec<_> = changes.add.iter().map(|addition| addition.name.as_str()).collect();
+            assert_eq!(names, ["x-a"], "{name}");
+        }
+    }
+
+    #[test]
     fn refusals_say_where() {
-        let refused = |option| changes("request_headers", &[option], &[]).unwrap_err().to_string();
+        let refused = |option| changes("all", "request_headers", &[option], &[]).unwrap_err().to_string();
         assert_eq!(
             refused(option("x-ip", "%DOWNSTREAM_REMOTE_ADRESS%")),
             "request_headers_to_add[0].header.value: unknown operator %DOWNSTREAM_REMOTE_ADRESS%"

@@ -85,11 +85,13 @@ impl Level {
     fn of_table(config: &wire::RouteConfiguration, context: &mut Context<'_>) -> Result<Self, Problem> {
         Ok(Self {
             request_headers: header::changes(
+                format_args!("route table {}", config.name),
                 "request_headers",
                 &config.request_headers_to_add,
                 &config.request_headers_to_remove,
             )?,
             response_headers: header::changes(
+                format_args!("route table {}", config.name),
                 "response_headers",
                 &config.response_headers_to_add,
                 &config.response_headers_to_remove,
@@ -104,11 +106,13 @@ impl Level {
         let mirrors = action::mirrors(&host.request_mirror_policies)?;
         Ok(Self {
             request_headers: header::changes(
+                format_args!("virtual host {}", host.name),
                 "request_headers",
                 &host.request_headers_to_add,
                 &host.request_headers_to_remove,
             )?,
             response_headers: header::changes(
+                format_args!("virtual host {}", host.name),
                 "response_headers",
                 &host.response_headers_to_add,
                 &host.response_headers_to_remove,
@@ -215,11 +219,13 @@ impl Builder<'_> {
         let matching = wire.r#match.as_ref().ok_or_else(|| Problem::new("is required").at("match"))?;
         let place = format!("{}/{}", host.name, self.identity(matching));
         let own_request = header::changes(
+            format_args!("route {place}"),
             "request_headers",
             &wire.request_headers_to_add,
             &wire.request_headers_to_remove,
         )?;
         let own_response = header::changes(
+            format_args!("route {place}"),
             "response_headers",
             &wire.response_headers_to_add,
             &wire.response_headers_to_remove,

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use super::asked::Asked;
 use super::bodies::Received;
 use super::bounds::Terms;
 use super::deadline::Deadline;
-use super::{Exchange, Reply, mirror, reply, retry, tunnel};
+use super::{Exchange, Reply, forwarded, mirror, reply, retry, tunnel};
 use crate::cluster::{
     Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, now_millis, pick,
 };
@@ -21,7 +22,7 @@ use crate::message::{Body, Replay, Request, RequestHead, Response, Tunnel};
 use crate::route::{Forward, HostRewrite, RetryPolicy, Rewrite, Route};
 use crate::snapshot::HttpTimeouts;
 use crate::timer;
-use crate::upstream::{Attempt, Destination, SendError};
+use crate::upstream::{Attempt, Destination, Processed, SendError};
 
 /// What a forwarded exchange holds until its response has been sent.
 #[derive(Debug)]
@@ -44,8 +45,14 @@ struct Plan<'a> {
     tried: Vec<EndpointId>,
     /// Retries that the route's policy made.
     retries: u32,
-    /// Attempts that the pool made again by itself.
+    /// Attempts that the pool made again by itself, over the whole request.
     free: u32,
+    /// The last attempt was refused.
+    refused: bool,
+    /// An endpoint has turned the request away: another is better.
+    aside: bool,
+    /// The pause before the next attempt.
+    wait: Option<Duration>,
     fresh: bool,
     retry_claim: Option<RetryClaim>,
 }
@@ -199,11 +206,7 @@ impl Exchange<'_> {
                     }
                 }
             }
-            if plan.retries > 0
-                && plan.free == 0
-                && let Some(policy) = plan.retry()
-            {
-                let wait = retry::back_off(policy, plan.retries, self.worker.roll());
+            if let Some(wait) = plan.wait.take() {
                 let slept = timer::until(plan.deadline.at, pin!(tokio::time::sleep(wait))).await;
                 if slept.is_err() {
                     return Err(Reply::new(Reason::RequestTimeout));
@@ -221,6 +224,7 @@ impl Exchange<'_> {
             return self.original(port);
         }
         let avoid = match plan.retry() {
+            _ if plan.aside => &plan.tried[..],
             Some(policy) if policy.other_endpoint => &plan.tried[..],
             _ => &[],
         };
@@ -291,11 +295,11 @@ impl Exchange<'_> {
         };
         let late = |what| SendError {
             reason: Reason::RequestTimeout,
-            processed: crate::upstream::Processed::Maybe,
+            processed: Processed::Maybe,
             reused: false,
             detail: what,
         };
-        let result = match sent {
+        let mut result = match sent {
             None => Err(late(format!("no response within the route's {:?}", plan.deadline.timeout))),
             Some(Err(timer::Elapsed)) => {
                 self.worker.recorder.per_try_timeout(&plan.cluster.metrics);
@@ -308,7 +312,11 @@ impl Exchange<'_> {
             Some(Ok(Ok(result))) => result,
         };
         self.ending.record().upstream_security = destination.session().cloned();
-        if result.is_ok() {
+        if let Ok(response) = &mut result {
+            if !destination.is_mesh() {
+                // An app could pass its own failures off as ours, or have its endpoint avoided.
+                forwarded::strip_response(&mut response.head.headers);
+            }
             self.ending.record().upstream_time = Some(started.elapsed());
         }
         result
@@ -339,8 +347,15 @@ impl Exchange<'_> {
             return false;
         }
         plan.fresh = error.reused;
+        let refused = error.processed == Processed::Refused;
+        let again = std::mem::replace(&mut plan.refused, refused);
         if retry::is_free(error, method) && plan.free < MAX_FREE {
             plan.free += 1;
+            if retry::is_turned_away(error, again) {
+                plan.aside = true;
+                plan.wait = Some(retry::back_off(plan.back_off(), plan.free, self.worker.roll()));
+            }
+            self.worker.recorder.upstream_retry(&plan.cluster.metrics);
             return true;
         }
         let wanted = plan.retry().is_some_and(|policy| {
@@ -350,6 +365,7 @@ impl Exchange<'_> {
     }
 
     fn retry_response(&mut self, plan: &mut Plan<'_>, response: &Response) -> bool {
+        plan.refused = false;
         let Some(policy) = plan.retry() else { return false };
         let method: &Method = &plan.head.method;
         let wanted =
@@ -366,7 +382,7 @@ impl Exchange<'_> {
             return false;
         }
         plan.retries += 1;
-        plan.free = 0;
+        plan.wait = Some(retry::back_off(plan.back_off(), plan.retries, self.worker.roll()));
         self.worker.recorder.upstream_retry(&plan.cluster.metrics);
         true
     }
@@ -404,6 +420,9 @@ impl<'a> Plan<'a> {
             tried: Vec::new(),
             retries: 0,
             free: 0,
+            refused: false,
+            aside: false,
+            wait: None,
             fresh: false,
             retry_claim: None,
         }
@@ -412,6 +431,11 @@ impl<'a> Plan<'a> {
     /// The policy in force: the route's, or with what an insider asked for beside it.
     fn retry(&self) -> Option<&RetryPolicy> {
         self.asked.retry.as_deref().or(self.forward.retry.as_deref())
+    }
+
+    /// The bounds of pauses between attempts.
+    fn back_off(&self) -> (Duration, Duration) {
+        self.retry().map_or(retry::DEFAULT_BACK_OFF, |policy| policy.back_off)
     }
 }
 
@@ -467,8 +491,10 @@ fn stalled(reason: Reason, received: &Received) -> Reply {
 
 fn final_reply(plan: &Plan<'_>, error: SendError) -> Reply {
     let exhausted = plan.retry().is_some_and(|policy| plan.retries >= policy.retries.max(1));
-    let keeps_own_reason =
-        matches!(error.reason, Reason::RequestTimeout | Reason::DownstreamClosed | Reason::BadRequest);
+    let keeps_own_reason = matches!(
+        error.reason,
+        Reason::RequestTimeout | Reason::DownstreamClosed | Reason::BadRequest | Reason::Internal
+    );
     let detail = error.detail;
     if exhausted && !keeps_own_reason {
         let status = error.reason.status();
@@ -481,7 +507,7 @@ fn final_reply(plan: &Plan<'_>, error: SendError) -> Reply {
     Reply::new(error.reason).detail(detail)
 }
 
-/// Attempts that the pool makes again by itself, in a row.
+/// Attempts that the pool makes again by itself for one request, however many retries its policy adds.
 const MAX_FREE: u32 = 3;
 /// Bytes of a request body kept for attempts that the pool makes again by itself.
 const DEFAULT_REPLAY: usize = 64 * 1024;

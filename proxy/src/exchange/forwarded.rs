@@ -116,6 +116,13 @@ fn strip(headers: &mut Headers, inside: bool, edge: bool) {
     }
 }
 
+/// Takes away what only proxies of the mesh say of a response.
+pub(super) fn strip_response(headers: &mut Headers) {
+    if headers.iter().any(|(name, _)| starts(name, b"x-sidegate-")) {
+        headers.retain(|name, _| !starts(name, b"x-sidegate-"));
+    }
+}
+
 /// Headers of this proxy and its kin.
 fn is_ours(name: &[u8]) -> bool {
     // Few names begin so: the rest is settled by one byte.

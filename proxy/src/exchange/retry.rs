@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::error::Reason;
 use crate::message::ResponseHead;
 use crate::route::RetryPolicy;
 use crate::upstream::{Processed, SendError};
+
+/// The pauses where no policy says them: Envoy's.
+pub(super) const DEFAULT_BACK_OFF: (Duration, Duration) =
+    (Duration::from_millis(25), Duration::from_millis(250));
 
 /// Whether the pool makes the attempt again by itself, whatever the route says: it was provably not processed, or it is idempotent
 /// and died on a connection that the endpoint may just have closed (D8).
@@ -20,6 +25,10 @@ pub(super) fn is_free(error: &SendError, method: &Method) -> bool {
 
 /// Whether the route's policy wants another attempt after a failure without a response.
 pub(super) fn wants_after_error(policy: &RetryPolicy, error: &SendError, method: &Method) -> bool {
+    if matches!(error.reason, Reason::Internal | Reason::BadRequest) {
+        // It is the request that cannot be sent, by whatever way.
+        return false;
+    }
     let on = &policy.on;
     match error.processed {
         Processed::NotSent => {
@@ -48,9 +57,14 @@ pub(super) fn wants_after_response(policy: &RetryPolicy, head: &ResponseHead, me
         || (on.grpc != 0 && grpc_status().is_some_and(|code| code < 32 && on.grpc & (1 << code) != 0))
 }
 
+/// Whether the endpoint is to be left alone for a moment: it refuses, and not only a connection that it was closing anyway. `again`: so it did
+/// before.
+pub(super) fn is_turned_away(error: &SendError, again: bool) -> bool {
+    error.processed == Processed::Refused && (again || !error.reused)
+}
+
 /// How long to wait before retry `number` (from 1): uniform up to an exponentially growing bound, Envoy's `retry_back_off`.
-pub(super) fn back_off(policy: &RetryPolicy, number: u32, roll: u32) -> Duration {
-    let (base, maximum) = policy.back_off;
+pub(super) fn back_off((base, maximum): (Duration, Duration), number: u32, roll: u32) -> Duration {
     let bound = base.saturating_mul((1_u32 << number.min(16)) - 1).min(maximum);
     bound.mul_f64(f64::from(roll) / f64::from(u32::MAX))
 }
@@ -58,7 +72,6 @@ pub(super) fn back_off(policy: &RetryPolicy, number: u32, roll: u32) -> Duration
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Reason;
     use crate::route::RetryOn;
 
     fn policy(on: RetryOn) -> RetryPolicy {
@@ -103,11 +116,28 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_sent_is_not_tried_again() {
+        let all = RetryOn { server_error: true, reset: true, connect_failure: true, ..RetryOn::default() };
+        for reason in [Reason::Internal, Reason::BadRequest] {
+            let error = SendError { reason, ..error(Processed::NotSent, false) };
+            assert!(!is_free(&error, &Method::GET) && !wants_after_error(&policy(all), &error, &Method::GET));
+        }
+    }
+
+    #[test]
+    fn only_a_connection_that_was_good_may_refuse_once() {
+        assert!(!is_turned_away(&error(Processed::Refused, true), false));
+        assert!(is_turned_away(&error(Processed::Refused, true), true));
+        assert!(is_turned_away(&error(Processed::Refused, false), false));
+        assert!(!is_turned_away(&error(Processed::Maybe, false), true));
+    }
+
+    #[test]
     fn back_off_grows_to_its_maximum() {
-        let policy = policy(RetryOn::default());
-        assert_eq!(back_off(&policy, 1, u32::MAX), Duration::from_millis(25));
-        assert_eq!(back_off(&policy, 2, u32::MAX), Duration::from_millis(75));
-        assert_eq!(back_off(&policy, 30, u32::MAX), Duration::from_millis(250));
-        assert_eq!(back_off(&policy, 3, 0), Duration::ZERO);
+        let policy = policy(RetryOn::default()).back_off;
+        assert_eq!(back_off(policy, 1, u32::MAX), Duration::from_millis(25));
+        assert_eq!(back_off(policy, 2, u32::MAX), Duration::from_millis(75));
+        assert_eq!(back_off(policy, 30, u32::MAX), Duration::from_millis(250));
+        assert_eq!(back_off(policy, 3, 0), Duration::ZERO);
     }
 }

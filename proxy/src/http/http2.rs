@@ -20,7 +20,7 @@ use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, MOMENT, Served, refuse, serve as serve_exchange};
 use crate::http2::{
     Budgets, Cut, Guard, Guarded, HeadBounds, Incoming, Keepalive, Pump, PumpError, Refused,
-    incoming_request, keep_alive, outgoing_response, request_head,
+    incoming_request, is_local, keep_alive, outgoing_response, request_head,
 };
 use crate::io::{Gathered, Io};
 use crate::message::{Body, BodyError, Request, Response, Tunnel};
@@ -287,7 +287,7 @@ impl Stream {
                     // Content waits in its window, not on the wire: it may as well come (RFC 9110 §10.1.1).
                     self.send_continue();
                 }
-                let body = incoming_request(stream, &mut head.headers);
+                let body = incoming_request(stream, &mut head.headers, self.bounds.fields);
                 let Some(served) = self.run_exchange(&mut Request { head, body, tunnel }).await else {
                     if started.elapsed() >= PATIENT {
                         self.streams.guard.answered();
@@ -328,6 +328,18 @@ impl Stream {
         .await
     }
 
+    /// Why a response's head could not be sent. A client that has gone makes the h2 crate complain of us too.
+    async fn unsent(&mut self, error: &h2::Error) -> Reason {
+        let respond = &mut self.respond;
+        let gone = poll_fn(|context| Poll::Ready(respond.poll_reset(context).is_ready())).await;
+        if gone || !is_local(error) {
+            return Reason::DownstreamClosed;
+        }
+        tracing::error!("a response cannot be sent over HTTP/2: {error}");
+        self.respond.send_reset(H2Reason::INTERNAL_ERROR);
+        Reason::Internal
+    }
+
     async fn send(mut self, served: Served, method: &Method, idle: Option<Duration>) {
         let Served { response: Response { mut head, body }, ending, bounds, tunnel } = served;
         let idle = bounds.idle.or(idle);
@@ -336,11 +348,16 @@ impl Stream {
             head.status = StatusCode::OK;
             head.headers.remove("sec-websocket-accept");
         }
-        let body = if is_bodiless(method, head.status) { Body::Empty } else { body };
+        let bodiless = is_bodiless(method, head.status);
+        let body = if bodiless { Body::Empty } else { body };
         let end = body.is_empty();
-        let Ok(stream) = self.respond.send_response(outgoing_response(head, &body), end) else {
-            ending.finish(None, Some(Reason::DownstreamClosed));
-            return;
+        let stream = match self.respond.send_response(outgoing_response(head, &body, bodiless), end) {
+            Ok(stream) => stream,
+            Err(error) => {
+                let reason = self.unsent(&error).await;
+                ending.finish(None, Some(reason));
+                return;
+            }
         };
         if end {
             ending.finish(None, None);

@@ -135,6 +135,16 @@ pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
     )
 }
 
+/// Whether a field frames the message or belongs to one connection, so that only a codec may write it: HTTP/2 has no place for most of
+/// these (RFC 9113 §8.2.2).
+pub(crate) fn is_for_codecs(name: &[u8]) -> bool {
+    match classify(name) {
+        Known::ProxyLogin => false,
+        Known::ContentLength => true,
+        _ => is_hop_by_hop(name),
+    }
+}
+
 fn has_prefix(name: &[u8], prefixes: &[&str]) -> bool {
     prefixes.iter().any(|prefix| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))

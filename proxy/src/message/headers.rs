@@ -168,17 +168,30 @@ impl Headers {
     /// The fields for an HTTP/2 message, with room for so many more. A name or value that HTTP/2 cannot carry is left out
     /// (the HTTP/1.1 grammar is the stricter one, so there is none).
     pub(crate) fn to_map(&self, more: usize) -> HeaderMap {
+        self.to_map_of(more, |_| true)
+    }
+
+    /// As [`Self::to_map`], of the fields whose names are wanted.
+    pub(crate) fn to_map_of(&self, more: usize, wanted: impl Fn(&[u8]) -> bool) -> HeaderMap {
         let mut map = take_map(self.fields.len() + more);
-        for (name, value) in &self.fields {
+        for (name, value) in self.fields.iter().filter(|(name, _)| wanted(self.name_bytes(name))) {
             append(&mut map, name_of(&self.buffer, name), value_of(&self.buffer, value));
         }
         map
     }
 
     /// As [`Self::to_map`], and passes on what it can as it is.
-    pub(crate) fn into_map(mut self, more: usize) -> HeaderMap {
+    pub(crate) fn into_map(self, more: usize) -> HeaderMap {
+        self.into_map_of(more, |_| true)
+    }
+
+    /// As [`Self::into_map`], of the fields whose names are wanted.
+    pub(crate) fn into_map_of(mut self, more: usize, wanted: impl Fn(&[u8]) -> bool) -> HeaderMap {
         let mut map = take_map(self.fields.len() + more);
         for (name, value) in self.fields.drain(..) {
+            if !wanted(bytes_of_name(&self.buffer, &name)) {
+                continue;
+            }
             let name = match name {
                 Name::Http(name) => Some(name),
                 written => name_of(&self.buffer, &written),

@@ -15,7 +15,7 @@ use super::checkout::OpenCount;
 use super::connect::{ConnectionClaim, Opened};
 use super::line::Item;
 use super::pool::Pools;
-use super::{Attempt, Destination, Processed, SendError};
+use super::{Attempt, Destination, MOST_FIELDS, Processed, SendError};
 use crate::error::Reason;
 use crate::http1::{
     BodyDecoder, CHUNK_END, Decoded, Framing, Limits, RequestOptions, ResponseEvent, ResponseParser,
@@ -456,7 +456,8 @@ impl Pump {
 }
 
 /// What a response may be: as large as a request's bounds allow.
-const RESPONSE_LIMITS: Limits = Limits { head_bytes: 64 * 1024, fields: 200, target_bytes: 0, http_10: true };
+const RESPONSE_LIMITS: Limits =
+    Limits { head_bytes: 64 * 1024, fields: MOST_FIELDS, target_bytes: 0, http_10: true };
 
 /// Bytes asked for when a response head is expected: heads and small bodies fit.
 const HEAD_READ: usize = 8 * 1024;

@@ -15,11 +15,11 @@ use tokio::time::Instant;
 
 use super::connect::{ConnectionClaim, Opened};
 use super::pool::Pools;
-use super::{Attempt, Destination, Processed, SendError};
+use super::{Attempt, Destination, MOST_FIELDS, Processed, SendError};
 use crate::error::Reason;
 use crate::http2::{
-    Guard, Guarded, Options, Pump, PumpError, incoming, keep_alive, outgoing_request, response_head,
-    watch_silence,
+    Guard, Guarded, Options, Pump, PumpError, incoming, is_local, keep_alive, outgoing_request,
+    response_head, watch_silence,
 };
 use crate::io::Gathered;
 use crate::message::{Body, Response};
@@ -85,9 +85,14 @@ impl Pools {
             };
             let head = outgoing_request(attempt.head, &attempt.body)
                 .map_err(|error| SendError::not_sent(Reason::BadRequest, error.to_string()))?;
-            let Ok((response, stream)) = sender.send_request(head, end) else {
-                state.closed.set(true);
-                continue;
+            let (response, stream) = match sender.send_request(head, end) {
+                Ok(sent) => sent,
+                // It was ready just now: what is wrong is the request that we made, and the connection is everybody's.
+                Err(error) if is_local(&error) => return Err(unsendable(&error)),
+                Err(_) => {
+                    state.closed.set(true);
+                    continue;
+                }
             };
             destination.took(state.session.as_ref());
             state.probe_if_idle(&destination.cluster.http2);
@@ -118,7 +123,11 @@ impl Pools {
             let detail = "the endpoint does not take extended CONNECT (RFC 8441)";
             return Err(SendError::not_sent(Reason::UpstreamProtocolError, detail));
         }
-        let (response, mut stream) = sender.send_request(head, false).map_err(|error| failed(&error))?;
+        let (response, mut stream) =
+            sender.send_request(head, false).map_err(|error| match is_local(&error) {
+                true => unsendable(&error),
+                false => failed(&error),
+            })?;
         destination.took(connection.state.session.as_ref());
         let claim = StreamClaim::new(connection.state);
         claim.hold(response);
@@ -133,7 +142,7 @@ impl Pools {
             let _ = stream.send_data(Bytes::new(), true);
             None
         };
-        let body = incoming(received, &mut head.headers, ending(claim), upload);
+        let body = incoming(received, &mut head.headers, MOST_FIELDS, ending(claim), upload);
         Ok(Response { head, body })
     }
 }
@@ -275,8 +284,13 @@ async fn receive(mut pump: Option<Pump>, claim: StreamClaim, method: &Method) ->
         }
         return Ok(Response { head, body: Body::Empty });
     }
-    let body = incoming(stream, &mut head.headers, ending(claim), pump);
+    let body = incoming(stream, &mut head.headers, MOST_FIELDS, ending(claim), pump);
     Ok(Response { head, body })
+}
+
+/// A request that the h2 crate does not take: a defect of ours, which another attempt would only repeat.
+fn unsendable(error: &h2::Error) -> SendError {
+    SendError::not_sent(Reason::Internal, format!("the request cannot be sent over HTTP/2: {error}"))
 }
 
 fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
@@ -286,17 +300,21 @@ fn failure(error: &h2::Error, claim: &StreamClaim) -> SendError {
     if error.is_go_away() || error.is_io() {
         claim.state.closed.set(true);
     }
+    // Our own GOAWAY says that the endpoint broke the protocol, not that it closed.
+    let left = beyond_goaway || error.is_io();
     let processed = if refused || beyond_goaway { Processed::Refused } else { Processed::Maybe };
-    // A connection that has served others may just have been closed for its age; a stream that the endpoint resets is another matter.
+    // A connection that has served others may just have been closed for its age, and refuses what comes meanwhile; a stream that the
+    // endpoint resets is another matter.
     let dead = claim.state.dead.get();
-    let reused = dead || claim.state.heard.get().is_some() && (error.is_go_away() || error.is_io());
+    let reused = dead || claim.state.heard.get().is_some() && (refused || left);
     // Whatever ended it, there is nothing left to reset.
     claim.ended();
     let detail = match dead {
         true => "HTTP/2: the endpoint was silent and did not answer a ping".to_owned(),
         false => format!("HTTP/2: {error}"),
     };
-    SendError { reason: Reason::UpstreamReset, processed, reused, detail }
+    let reason = if error.is_library() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
+    SendError { reason, processed, reused, detail }
 }
 
 /// How long a request for a tunnel waits for the endpoint's SETTINGS.

@@ -1,12 +1,13 @@
 //! B10 to B14: what is malformed or ambiguous is refused, whatever is spoken upstream; what is taken arrives as one clean request.
 
-use sidegate_tests::frames::{Raw, code, data, flag, headers, request};
+use sidegate_tests::frames::{Raw, code, data, flag, headers, ok, request};
 use sidegate_tests::gateway::Gateway;
 use sidegate_tests::message::Received;
 use sidegate_tests::origin::{Answer, Origin};
 use sidegate_tests::sandbox::Sandbox;
 use sidegate_tests::wait;
 
+use super::upstreams::{Played, request_end};
 use super::{Stage, outcome};
 
 /// Before a recording origin over HTTP/1.1, and before one over HTTP/2.
@@ -311,4 +312,47 @@ async fn the_log_knows_what_was_refused() {
     })
     .await;
     stage.finish().await;
+}
+
+fn many(count: usize) -> Vec<(String, String)> {
+    (0..count)
+        .map(|number| (format!("x-{number}"), "1".to_owned()))
+        .chain([("grpc-status".into(), "0".into())])
+        .collect()
+}
+
+fn trailers(stream: u32, fields: &[(String, String)]) -> Vec<u8> {
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    headers(stream, flag::WHOLE, &fields)
+}
+
+/// As over HTTP/1.1 (A12): trailers have no more fields than a head may have; they are refused, not cut.
+#[tokio::test]
+async fn b10_trailers_without_number() {
+    for (stage, _) in both().await {
+        for (count, expected) in [(50, 200), (150, 400)] {
+            let mut raw = stage.raw().await;
+            let head = headers(1, flag::END_HEADERS, &request("POST", "/attack"));
+            let message = [head, data(1, flag::NONE, b"x"), trailers(1, &many(count))].concat();
+            raw.send(&message).await.expect("an open connection");
+            let outcome = outcome(&mut raw, 1).await;
+            assert_eq!(outcome.0, Some(expected), "{count}: {outcome:?}");
+        }
+        stage.finish().await;
+    }
+    for (count, cut) in [(150, None), (300, Some(code::INTERNAL_ERROR))] {
+        let endpoint = Played::start(&[], move |_, mut raw: Raw| async move {
+            loop {
+                let stream = request_end(&mut raw).await?.stream;
+                let head = [ok(stream, flag::NONE), data(stream, flag::NONE, b"x")].concat();
+                raw.send(&[head, trailers(stream, &many(count))].concat()).await.ok()?;
+            }
+        })
+        .await;
+        let sandbox = Sandbox::new();
+        let proxy = Gateway::to_http2(&[endpoint.address]).start(&sandbox).await;
+        let mut raw = Raw::connect(proxy.address, &[]).await.expect("the proxy listens");
+        raw.send(&headers(1, flag::WHOLE, &request("GET", "/"))).await.expect("an open connection");
+        assert_eq!(outcome(&mut raw, 1).await, (Some(200), cut), "{count}");
+    }
 }

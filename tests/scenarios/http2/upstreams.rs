@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sidegate_tests::client::{Http1, Http2, Protocol, call_over};
-use sidegate_tests::frames::{Frame, Raw, code, data, flag, frame, goaway, kind, ok, reset};
+use sidegate_tests::frames::{Frame, Raw, code, data, flag, frame, goaway, kind, literal, ok, reset};
 use sidegate_tests::gateway::Gateway;
 use sidegate_tests::message::Call;
 use sidegate_tests::origin::{Answer, Gate, Origin};
@@ -141,6 +141,93 @@ async fn b15_refused_streams_are_sent_again() {
     let proxy = Gateway::to_http2(&[endpoint.address]).start(&sandbox).await;
     assert_eq!(posts(proxy.address, 1).await, [(200, "ok".to_owned())]);
     assert_eq!(endpoint.connections(), 1);
+}
+
+/// Refuses every stream, and counts them.
+async fn refusing() -> (Played, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = count.clone();
+    let played = Played::start(&[], move |_, mut raw: Raw| {
+        let seen = seen.clone();
+        async move {
+            loop {
+                let end = request_end(&mut raw).await?;
+                seen.fetch_add(1, Ordering::Relaxed);
+                raw.send(&reset(end.stream, code::REFUSED_STREAM)).await.ok()?;
+            }
+        }
+    })
+    .await;
+    (played, count)
+}
+
+/// The pool's own retries are three for a request, not three for each retry of the policy.
+#[tokio::test]
+async fn b15_refused_streams_are_sent_again_within_bounds() {
+    for retries in [0, 2, 5] {
+        let sandbox = Sandbox::new();
+        let (endpoint, count) = refusing().await;
+        let policy = format!("retry_policy: {{retry_on: refused-stream, num_retries: {retries}}}");
+        let policy = if retries == 0 { String::new() } else { policy };
+        let proxy = Gateway::new()
+            .cluster_http2("app", &[endpoint.address])
+            .routes(&format!("[{{match: {{prefix: /}}, route: {{cluster: app, {policy}}}}}]"))
+            .with_admin()
+            .start(&sandbox)
+            .await;
+        let response = proxy.get("/").await;
+        assert!(response.status >= 502, "{response:?}");
+        assert_eq!(count.load(Ordering::Relaxed), 1 + 3 + retries);
+        let page = proxy.admin("/stats/prometheus").await.text();
+        let counted = page
+            .lines()
+            .find(|line| line.starts_with("envoy_cluster_upstream_rq_retry{"))
+            .unwrap_or_default();
+        assert!(counted.ends_with(&format!(" {}", 3 + retries)), "{counted}");
+    }
+}
+
+/// Who refuses on a new connection is asked no more by this request while there is another endpoint.
+#[tokio::test]
+async fn b15_another_endpoint_is_asked_after_a_refusal() {
+    let sandbox = Sandbox::new();
+    let (endpoint, count) = refusing().await;
+    let other = Origin::http2(|_| Answer::text("other")).await;
+    let proxy = Gateway::to_http2(&[endpoint.address, other.address()]).start(&sandbox).await;
+    for _ in 0..20 {
+        let response = proxy.call(&Call::post("/", "x")).await;
+        assert_eq!((response.status, response.text().as_str()), (200, "other"), "{response:?}");
+    }
+    assert!(count.load(Ordering::Relaxed) <= 20, "{count:?}");
+}
+
+/// One malformed answer ends its connection. What else was under way there was not refused, and nobody asked for it to be sent again.
+#[tokio::test]
+async fn b15_a_malformed_answer_is_the_endpoints_fault() {
+    let sandbox = Sandbox::new();
+    let endpoint = Played::start(&[], async |number, mut raw: Raw| {
+        if number > 1 {
+            return serve(raw, "again").await;
+        }
+        let first = request_end(&mut raw).await?.stream;
+        raw.send(&answer(first, "first")).await.ok()?;
+        let (one, _) = (request_end(&mut raw).await?.stream, request_end(&mut raw).await?.stream);
+        let mut block = vec![0x88];
+        literal(0x00, b"x-bad", b"a\0b", &mut block);
+        raw.send(&frame(kind::HEADERS, flag::END_HEADERS, one, &block)).await.ok()?;
+        while raw.next().await.is_some() {}
+        Some(())
+    })
+    .await;
+    let proxy = Gateway::to_http2(&[endpoint.address]).start(&sandbox).await;
+    assert_eq!(proxy.get("/").await.text(), "first");
+    let (one, two) = wait::within("both", async { tokio::join!(proxy.get("/"), proxy.get("/")) }).await;
+    for response in [one, two] {
+        let reason = response.reason().map(|(reason, _)| reason);
+        assert_eq!((response.status, reason), (502, Some("upstream_protocol_error")), "{response:?}");
+    }
+    assert_eq!(endpoint.connections(), 1);
+    assert_eq!(proxy.get("/").await.text(), "again");
 }
 
 #[tokio::test]

@@ -151,10 +151,19 @@ fn weighted_cluster(wire: &wire::weighted_cluster::ClusterWeight) -> Result<Weig
     if wire.name.is_empty() {
         return fail("is required").at("name");
     }
-    let request =
-        header::changes("request_headers", &wire.request_headers_to_add, &wire.request_headers_to_remove)?;
-    let response =
-        header::changes("response_headers", &wire.response_headers_to_add, &wire.response_headers_to_remove)?;
+    let place = format_args!("weighted cluster {}", wire.name);
+    let request = header::changes(
+        place,
+        "request_headers",
+        &wire.request_headers_to_add,
+        &wire.request_headers_to_remove,
+    )?;
+    let response = header::changes(
+        place,
+        "response_headers",
+        &wire.response_headers_to_add,
+        &wire.response_headers_to_remove,
+    )?;
     Ok(WeightedCluster {
         name: wire.name.as_str().into(),
         weight: value::number(wire.weight.as_ref()).unwrap_or(0),
