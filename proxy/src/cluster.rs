@@ -8,10 +8,12 @@ use arc_swap::ArcSwap;
 
 mod balance;
 mod endpoint;
+mod keep;
 mod socket;
 
 pub(crate) use balance::{Policy, pick};
 pub(crate) use endpoint::{Endpoint, EndpointId, EndpointSet, Lease, Origin, Suspicion, now_millis};
+pub(crate) use keep::{Idle, Keep};
 pub(crate) use socket::{Labels, MOST_MATCHES, SocketMatch, Sockets};
 
 use crate::http2;
@@ -34,6 +36,8 @@ pub(crate) struct Cluster {
     pub(crate) http2: http2::Options,
     /// `connect_timeout`, default 5 s.
     pub(crate) connect_timeout: Duration,
+    /// How long its connections are kept.
+    pub(crate) keep: Keep,
     /// Where endpoints come from.
     pub(crate) discovery: Discovery,
     /// `circuit_breakers.thresholds[0]`.

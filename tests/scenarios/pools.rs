@@ -1,4 +1,6 @@
-//! Stale connections, retries, exactly once (D8, D9).
+//! Stale connections, retries, exactly once (D8, D9), and how long connections are kept.
+
+use std::time::Duration;
 
 use sidegate_tests::client::Http1;
 use sidegate_tests::gateway::Gateway;
@@ -104,4 +106,81 @@ async fn d11_those_who_wait_for_a_connection_are_served_in_the_order_they_came()
     let order: Vec<String> = origin.received().into_iter().map(|received| received.target).collect();
     assert_eq!(order, ["/0", "/1", "/2", "/3", "/4"]);
     assert_eq!(origin.connections(), 1);
+}
+
+/// The fields of a cluster whose connections are kept as the options say, over HTTP/1.1 or HTTP/2.
+fn kept(protocol: &str, common: &str) -> String {
+    format!(
+        "{{typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{
+            '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions,
+            explicit_http_config: {{{protocol}: {{}}}}, common_http_protocol_options: {common}}}}}}}"
+    )
+}
+
+/// An origin of each protocol, with the field that chooses it.
+async fn of_each_protocol() -> [(&'static str, Origin); 2] {
+    [
+        ("http_protocol_options", Origin::named("one").await),
+        ("http2_protocol_options", Origin::http2(|_| Answer::text("two")).await),
+    ]
+}
+
+#[tokio::test]
+async fn a_connection_serves_as_many_requests_as_it_may() {
+    for (protocol, origin) in of_each_protocol().await {
+        let sandbox = Sandbox::new();
+        let fields = kept(protocol, "{max_requests_per_connection: 3}");
+        let proxy = Gateway::new()
+            .cluster_with("app", &[origin.address()], &fields)
+            .routes("[{match: {prefix: /}, route: {cluster: app}}]")
+            .start(&sandbox)
+            .await;
+        for number in 1..=7 {
+            assert_eq!(proxy.get("/").await.status, 200);
+            assert_eq!(origin.connections(), (number + 2) / 3, "{protocol}: after {number} requests");
+        }
+        // At once too: who waits takes turns on more connections.
+        let answers =
+            tokio::join!(proxy.get("/"), proxy.get("/"), proxy.get("/"), proxy.get("/"), proxy.get("/"));
+        let answers = [answers.0, answers.1, answers.2, answers.3, answers.4];
+        assert!(answers.iter().all(|answer| answer.status == 200), "{protocol}: {answers:?}");
+        let connections = origin.connections();
+        assert!(connections >= 4, "{protocol}: 12 requests over {connections} connections");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_closed_after_the_idle_time_that_is_configured() {
+    for (protocol, origin) in of_each_protocol().await {
+        let sandbox = Sandbox::new();
+        let proxy = Gateway::new()
+            .cluster_with("app", &[origin.address()], &kept(protocol, "{idle_timeout: 0.2s}"))
+            .routes("[{match: {prefix: /}, route: {cluster: app}}]")
+            .start(&sandbox)
+            .await;
+        proxy.get("/").await;
+        // Before the sweep comes by: it is not used again.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(proxy.get("/").await.status, 200);
+        assert_eq!(origin.connections(), 2, "{protocol}");
+        wait::until("the end of both", async || (origin.open_connections() == 0).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_takes_nothing_new_after_its_time() {
+    for (protocol, origin) in of_each_protocol().await {
+        let sandbox = Sandbox::new();
+        let proxy = Gateway::new()
+            .cluster_with("app", &[origin.address()], &kept(protocol, "{max_connection_duration: 0.3s}"))
+            .routes("[{match: {prefix: /}, route: {cluster: app}}]")
+            .start(&sandbox)
+            .await;
+        for _ in 0..10 {
+            assert_eq!(proxy.get("/").await.status, 200);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let connections = origin.connections();
+        assert!((3..=5).contains(&connections), "{protocol}: {connections} connections in a second");
+    }
 }

@@ -122,6 +122,7 @@ fn web(metrics: &Metrics) -> Arc<cluster::Cluster> {
         protocol: cluster::Protocol::Http1,
         http2: crate::http2::Options::default(),
         connect_timeout: Duration::from_secs(1),
+        keep: cluster::Keep::default(),
         discovery: cluster::Discovery::Eds("web".into()),
         sockets: Arc::default(),
         limits: cluster::Limits::default(),

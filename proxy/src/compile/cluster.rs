@@ -16,10 +16,11 @@ use super::http2;
 use super::problem::{At, Problem, fail, unsupported};
 use super::tls::Contexts;
 use super::value;
-use crate::cluster::{Discovery, Limits, Policy, Protocol, Service, Sockets};
+use crate::cluster::{Discovery, Keep, Limits, Policy, Protocol, Service, Sockets};
 use crate::proxy_header::Version;
 
 mod balancing;
+mod keep;
 mod proxy_header;
 mod security;
 mod source;
@@ -44,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) http2: crate::http2::Options,
     /// `connect_timeout`.
     pub(crate) connect_timeout: Duration,
+    /// How long connections are kept.
+    pub(crate) keep: Keep,
     /// Bounds.
     pub(crate) limits: Limits,
     /// Where endpoints come from.
@@ -97,6 +100,7 @@ pub(crate) fn compile(cluster: &wire::Cluster, contexts: &mut Contexts) -> Resul
         http2: http2_options(cluster, options.as_ref())?,
         connect_timeout: value::interval(cluster.connect_timeout.as_ref(), Duration::from_secs(5))
             .at("connect_timeout")?,
+        keep: keep::compile(cluster, options.as_ref())?,
         limits: limits(cluster.circuit_breakers.as_ref()).at("circuit_breakers")?,
         source,
         sockets: security::compile(cluster, options.as_ref(), contexts)?,

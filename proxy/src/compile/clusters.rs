@@ -290,6 +290,7 @@ impl Slot {
             protocol: plan.protocol,
             http2: plan.http2,
             connect_timeout: plan.connect_timeout,
+            keep: plan.keep,
             discovery: plan.discovery(),
             limits: plan.limits,
             sockets: plan.sockets.clone(),
@@ -316,6 +317,7 @@ fn is_of(cluster: &Cluster, plan: &Plan) -> bool {
         && cluster.protocol == plan.protocol
         && cluster.http2 == plan.http2
         && cluster.connect_timeout == plan.connect_timeout
+        && cluster.keep == plan.keep
         && cluster.discovery == plan.discovery()
         && cluster.limits == plan.limits
         && cluster.sockets == plan.sockets

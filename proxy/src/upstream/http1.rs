@@ -38,7 +38,8 @@ pub(super) struct Connection {
     out: Outbox,
     pub(super) idle_since: Instant,
     /// `Keep-Alive: timeout=` of the last response, less a margin.
-    pub(super) idle_limit: Option<Duration>,
+    pub(super) announced: Option<Duration>,
+    pub(super) made: Instant,
     /// Exchanges completed.
     pub(super) served: u32,
     /// It was taken from among the idle ones.
@@ -75,7 +76,8 @@ impl Connection {
             parser: ResponseParser::new(),
             out: Outbox::default(),
             idle_since: Instant::now(),
-            idle_limit: None,
+            announced: None,
+            made: Instant::now(),
             served: 0,
             was_idle: false,
             claim,
@@ -94,6 +96,10 @@ impl Connection {
         self.served = self.served.saturating_add(1);
         self.idle_since = Instant::now();
         let pool = Rc::clone(&self.count.pool);
+        if pool.keep.get().is_over(self.made.elapsed(), self.served) {
+            // Closed: whoever waits hears of the free place, and has another one made.
+            return;
+        }
         pool.line.give(self);
         if pool.line.has_waiting() {
             // Who takes only a new one has it closed, where there is no place for both.
@@ -222,7 +228,7 @@ impl Flight {
 
     fn into_response(self, event: ResponseEvent) -> Response {
         let Self { mut connection, pump, .. } = self;
-        connection.idle_limit = event.keep_alive_timeout.map(|announced| {
+        connection.announced = event.keep_alive_timeout.map(|announced| {
             // A second of margin for the request's own way; half for very short announcements.
             announced.saturating_sub(Duration::from_secs(1)).max(announced / 2)
         });

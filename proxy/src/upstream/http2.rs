@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::connect::{ConnectionClaim, Opened};
 use super::pool::Pools;
 use super::{Attempt, Destination, MOST_FIELDS, Processed, SendError};
+use crate::cluster::Keep;
 use crate::error::Reason;
 use crate::http2::{
     Guard, Guarded, Options, Pump, PumpError, incoming, is_local, keep_alive, outgoing_request,
@@ -55,6 +56,9 @@ struct State {
     dead: Cell<bool>,
     /// The connection's task has ended, or it is not to be used for new requests.
     closed: Cell<bool>,
+    made: Instant,
+    /// Requests that were given a place on it.
+    begun: Cell<u32>,
     idle_since: Cell<Instant>,
     /// When the last response began: before that, nothing is known of the other end.
     heard: Cell<Option<Instant>>,
@@ -62,9 +66,15 @@ struct State {
 
 impl Connection {
     /// Whether it can take no more requests, or has been idle for long.
-    pub(super) fn is_closed(&self, now: Instant) -> bool {
-        let idle = self.state.guard.active() == 0;
-        self.state.closed.get() || (idle && now.duration_since(self.state.idle_since.get()) > IDLE_LIMIT)
+    pub(super) fn is_closed(&self, now: Instant, keep: &Keep) -> bool {
+        let state = &self.state;
+        let idle = || {
+            let limit = keep.idle.or(IDLE_LIMIT);
+            // A new one waits for the request that it was made for.
+            let limit = if state.begun.get() == 0 { limit.max(LEAST_IDLE) } else { limit };
+            state.guard.active() == 0 && now.duration_since(state.idle_since.get()) > limit
+        };
+        state.closed.get() || idle() || keep.is_over(now.duration_since(state.made), state.begun.get())
     }
 }
 
@@ -170,6 +180,8 @@ async fn start(
         most: options.max_concurrent_streams.map_or(usize::MAX, |most| most as usize),
         dead: Cell::new(false),
         closed: Cell::new(false),
+        made: Instant::now(),
+        begun: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
         heard: Cell::new(None),
     });
@@ -325,6 +337,8 @@ const STREAMS_BEFORE_ANOTHER: usize = 100;
 const CHECKOUTS: usize = MAX_CONNECTIONS + 2;
 /// An unused connection is closed after this.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// The least of it for a connection that has served nobody.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
 /// Bytes of one stream held for an endpoint that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 const MAX_FRAME: u32 = 64 * 1024;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::line::Line;
 use super::watch::Watch;
 use super::{Destination, SendError, http1, http2};
-use crate::cluster::EndpointId;
+use crate::cluster::{EndpointId, Keep};
 use crate::telemetry::Recorder;
 use crate::tls::ClientContext;
 
@@ -71,8 +71,10 @@ pub(super) struct Pool {
     pub(super) open: Cell<u32>,
     /// One of them was closed, or came back and is none that those who wait would take.
     pub(super) changed: Notify,
-    /// How long a connection may be idle: what the endpoint announced or was seen to do.
-    idle_limit: Cell<Duration>,
+    /// How long a connection may be idle by what the endpoint was seen to do.
+    learned: Cell<Duration>,
+    /// How long connections are kept, as the cluster was last configured.
+    pub(super) keep: Cell<Keep>,
 }
 
 impl Pools {
@@ -111,9 +113,12 @@ impl Pools {
                 streamless: Cell::new(0),
                 made: Notify::new(),
                 changed: Notify::new(),
-                idle_limit: Cell::new(DEFAULT_IDLE),
+                learned: Cell::new(Duration::MAX),
+                keep: Cell::default(),
             })
         });
+        // The endpoint stays the same when only its cluster changes.
+        pool.keep.set(destination.cluster.keep);
         pool.clone()
     }
 
@@ -193,7 +198,7 @@ impl Pool {
 
     fn is_fresh(&self, connection: &http1::Connection, repeatable: bool) -> bool {
         let age = Instant::now().duration_since(connection.idle_since);
-        if age > connection.idle_limit.unwrap_or(self.idle_limit.get()) {
+        if self.is_over(connection, age) {
             return false;
         }
         // A request that cannot be sent twice pays for a look at the socket; one that can is told by the runtime, and costs
@@ -218,8 +223,20 @@ impl Pool {
     /// What never served may have been refused from the start.
     fn learn_close(&self, connection: &http1::Connection, age: Duration) {
         if age >= LEARN_FROM && connection.served > 0 {
-            self.idle_limit.set(self.idle_limit.get().min(age.mul_f64(0.8)));
+            self.learned.set(self.learned.get().min(age.mul_f64(0.8)));
         }
+    }
+
+    /// Whether the connection has been idle, or there, for too long.
+    fn is_over(&self, connection: &http1::Connection, idle: Duration) -> bool {
+        let keep = self.keep.get();
+        let known = match connection.announced {
+            // What the endpoint says beats our guess, but not what we are told to do.
+            Some(announced) => keep.idle.or(Duration::MAX).min(announced),
+            None => keep.idle.or(DEFAULT_IDLE).min(self.learned.get()),
+        };
+        let age = connection.idle_since.duration_since(connection.made).saturating_add(idle);
+        idle > known || keep.is_over(age, connection.served)
     }
 
     fn sweep(&self, now: Instant, alive: bool) {
@@ -232,8 +249,7 @@ impl Pool {
             if stale {
                 self.learn_close(&connection, age);
             }
-            let limit = connection.idle_limit.unwrap_or(self.idle_limit.get());
-            if stale || age > limit || !alive {
+            if stale || self.is_over(&connection, age) || !alive {
                 closed.push(connection);
             } else {
                 connection.release_buffers();
@@ -243,9 +259,10 @@ impl Pool {
         self.line.put_back(keep);
         drop(closed);
         let shared = std::mem::take(&mut *self.shared.borrow_mut());
-        let keep: Vec<_> =
-            shared.into_iter().filter(|connection| alive && !connection.is_closed(now)).collect();
-        self.shared.borrow_mut().extend(keep);
+        let keep = self.keep.get();
+        let kept: Vec<_> =
+            shared.into_iter().filter(|connection| alive && !connection.is_closed(now, &keep)).collect();
+        self.shared.borrow_mut().extend(kept);
     }
 }
 

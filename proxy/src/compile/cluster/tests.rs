@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::Idle;
 use crate::compile::tests::fixture::yaml;
 
 fn compiled(text: &str) -> Result<Plan, String> {
@@ -197,4 +198,31 @@ fn plaintext_transport_sockets_are_what_there_is() {
     let raw = "{name: raw, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}";
     plan(&format!("transport_socket: {raw}"));
     plan(&format!("transport_socket_matches: [{{name: x, transport_socket: {raw}}}]"));
+}
+
+#[test]
+fn how_long_connections_are_kept() {
+    let with = |common: &str| format!("{HTTP2}    common_http_protocol_options: {common}\n");
+    let keep = |text: &str| plan(text).keep;
+    let second = Duration::from_secs(1);
+    assert_eq!(keep("type: STATIC"), Keep::default());
+    let all = "{idle_timeout: 1s, max_connection_duration: 2s, max_requests_per_connection: 3}";
+    let expected = Keep { idle: Idle::For(second), age: Some(second * 2), requests: Some(3) };
+    assert_eq!(keep(&with(all)), expected);
+    assert_eq!(keep(&format!("common_http_protocol_options: {all}")), expected);
+    assert_eq!(keep("max_requests_per_connection: 9").requests, Some(9));
+    let both = format!("max_requests_per_connection: 9\n{}", with("{idle_timeout: 0s}"));
+    assert_eq!(keep(&both), Keep { idle: Idle::Endless, age: None, requests: Some(9) });
+    assert_eq!(keep(&format!("common_http_protocol_options: {all}\n{HTTP2}")), Keep::default());
+    assert_eq!(keep("max_requests_per_connection: 0").requests, None, "no bound");
+    for (field, value) in [
+        ("headers_with_underscores_action", "REJECT_REQUEST"),
+        ("max_headers_count", "9"),
+        ("max_response_headers_kb", "9"),
+        ("max_stream_duration", "9s"),
+    ] {
+        let refused = compiled(&with(&format!("{{{field}: {value}}}"))).unwrap_err();
+        let place = format!("typed_extension_protocol_options[{HTTP_OPTIONS}].common_http_protocol_options");
+        assert_eq!(refused, format!("{place}.{field}: is not supported yet"));
+    }
 }

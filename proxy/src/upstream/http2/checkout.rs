@@ -5,6 +5,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{Connection, STREAMS_BEFORE_ANOTHER, start};
 use crate::cluster::Cluster;
 use crate::upstream::checkout::PendingClaim;
@@ -47,7 +49,10 @@ impl Pools {
             let began = place.map(|place| self.open_http2(destination, &pool, place)).is_some();
             match best {
                 // Whoever comes when the next one is there takes that.
-                Some(best) if load != Load::Full => return Ok(best),
+                Some(best) if load != Load::Full => {
+                    best.state.begun.set(best.state.begun.get().saturating_add(1));
+                    return Ok(best);
+                }
                 Some(_) if !pool.connecting.get() => pool.await_stream(cluster).await?,
                 _ => pool.await_connection(cluster, began).await?,
             }
@@ -101,7 +106,9 @@ impl Connection {
 impl Pool {
     fn least_busy(&self) -> Option<Connection> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|connection| !connection.state.closed.get());
+        let (now, keep) = (Instant::now(), self.keep.get());
+        // Those that are over end with their last stream.
+        shared.retain(|connection| !connection.is_closed(now, &keep));
         shared.iter().min_by_key(|connection| connection.state.guard.active()).cloned()
     }
 
