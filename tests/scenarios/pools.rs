@@ -137,7 +137,7 @@ async fn a_connection_serves_as_many_requests_as_it_may() {
             .await;
         for number in 1..=7 {
             assert_eq!(proxy.get("/").await.status, 200);
-            assert_eq!(origin.connections(), (number + 2) / 3, "{protocol}: after {number} requests");
+            assert_eq!(origin.connections(), number.div_ceil(3), "{protocol}: after {number} requests");
         }
         // At once too: who waits takes turns on more connections.
         let answers =

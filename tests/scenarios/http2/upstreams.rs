@@ -221,7 +221,8 @@ async fn b15_a_malformed_answer_is_the_endpoints_fault() {
     .await;
     let proxy = Gateway::to_http2(&[endpoint.address]).start(&sandbox).await;
     assert_eq!(proxy.get("/").await.text(), "first");
-    let (one, two) = wait::within("both", async { tokio::join!(proxy.get("/"), proxy.get("/")) }).await;
+    let (one, two) =
+        wait::within("both", Box::pin(async { tokio::join!(proxy.get("/"), proxy.get("/")) })).await;
     for response in [one, two] {
         let reason = response.reason().map(|(reason, _)| reason);
         assert_eq!((response.status, reason), (502, Some("upstream_protocol_error")), "{response:?}");
