@@ -135,7 +135,7 @@ async fn a_connection_serves_as_many_requests_as_it_may() {
             .routes("[{match: {prefix: /}, route: {cluster: app}}]")
             .start(&sandbox)
             .await;
-        for number in 1..=7 {
+        for number in 1..=7_usize {
             assert_eq!(proxy.get("/").await.status, 200);
             assert_eq!(origin.connections(), number.div_ceil(3), "{protocol}: after {number} requests");
         }
