@@ -63,7 +63,7 @@ pub(crate) fn outgoing_request(head: &RequestHead, body: &Body) -> Result<http::
     // The length, and `te`.
     // Whatever put one there: the h2 crate sends no head that has a connection's field, and the length is the body's.
     let ours = usize::from(has_length(body)) + usize::from(grpc);
-    let mut map = head.headers.to_map_of(ours, |name| !is_for_codecs(name));
+    let mut map = head.headers.to_map(ours, |name| !is_for_codecs(name));
     add_length(&mut map, body);
     if grpc {
         // gRPC servers insist on it; it is connection-level, so ours to say.

@@ -353,6 +353,7 @@ async fn b10_trailers_without_number() {
         let proxy = Gateway::to_http2(&[endpoint.address]).start(&sandbox).await;
         let mut raw = Raw::connect(proxy.address, &[]).await.expect("the proxy listens");
         raw.send(&headers(1, flag::WHOLE, &request("GET", "/"))).await.expect("an open connection");
-        assert_eq!(outcome(&mut raw, 1).await, (Some(200), cut), "{count}");
+        // The reset may overtake the head.
+        assert_eq!(outcome(&mut raw, 1).await.1, cut, "{count}");
     }
 }
