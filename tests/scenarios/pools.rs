@@ -135,9 +135,9 @@ async fn a_connection_serves_as_many_requests_as_it_may() {
             .routes("[{match: {prefix: /}, route: {cluster: app}}]")
             .start(&sandbox)
             .await;
-        for number in 1..=7 {
+        for number in 1..=7_usize {
             assert_eq!(proxy.get("/").await.status, 200);
-            assert_eq!(origin.connections(), (number + 2) / 3, "{protocol}: after {number} requests");
+            assert_eq!(origin.connections(), number.div_ceil(3), "{protocol}: after {number} requests");
         }
         // At once too: who waits takes turns on more connections.
         let answers =
