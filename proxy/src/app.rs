@@ -42,7 +42,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     if settings.mode == Mode::Validate {
         return settings.validate(|settings| {
-            compile::validate(&settings.bootstrap).iter().map(ToString::to_string).collect()
+            let (rejections, ineffective) = compile::validate(&settings.bootstrap);
+            (rejections.iter().map(ToString::to_string).collect(), ineffective)
         });
     }
     let log = logging::start(settings.log_level);
@@ -79,6 +80,8 @@ impl Proxy {
         let snapshots = publisher.handle();
         let compiled = static_configuration(&settings, publisher, metrics.clone());
         let Ok(compiler) = compiled else { return ExitCode::FAILURE };
+        let admin = operator::bind(&settings).map_err(|error| eprintln!("{error}"));
+        let Ok(admin) = admin else { return ExitCode::from(2) };
         let (identity, keeper) = settings.identity.clone().map(identity::new).unzip();
         let (ledger, certificates) = (compiler.ledger(), compiler.certificates());
         let client = xds::Client::new(compiler, settings.ads.clone(), settings.node.clone(), metrics.clone());
@@ -120,9 +123,8 @@ impl Proxy {
             status,
             log,
         };
-        if let Err(error) = operator::start(&settings, parts) {
-            eprintln!("{error}");
-            return ExitCode::from(2);
+        if let Some(admin) = admin {
+            operator::start(admin, &settings, parts);
         }
         tokio::task::spawn_local(binder.run());
         tokio::task::spawn_local(client.run());
@@ -181,6 +183,9 @@ fn static_configuration(settings: &Settings, publisher: Publisher, metrics: Metr
         compiler.has_identity();
     }
     let loaded = compiler.load_static(&settings.bootstrap, Instant::now());
+    for ineffective in compiler.ineffective() {
+        tracing::warn!("{}: {ineffective}", settings.source);
+    }
     loaded.map(|()| compiler).map_err(|rejections| {
         for rejection in &rejections {
             eprintln!("{}: {rejection}", settings.source);

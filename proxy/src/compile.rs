@@ -39,6 +39,7 @@ mod filter;
 mod header;
 mod http;
 mod http2;
+mod ineffective;
 mod jwt;
 mod ledger;
 mod listener;
@@ -90,6 +91,13 @@ pub(crate) struct Outcome {
     pub(crate) published: bool,
 }
 
+/// Whether somebody has been told that a field has no effect, and the first resource that has it.
+#[derive(Debug)]
+enum Told {
+    Not(Arc<str>),
+    Once,
+}
+
 /// The writer of the landing.
 pub(crate) struct Compiler {
     publisher: Publisher,
@@ -99,6 +107,8 @@ pub(crate) struct Compiler {
     routing: Routing,
     /// TLS contexts, and the secrets that they are made of.
     contexts: Contexts,
+    /// What was accepted and has no effect, by type and field.
+    ineffective: BTreeMap<(ResourceType, &'static str), Told>,
     /// What requests see has changed since the last publication.
     dirty: bool,
     /// Resources may have come that nothing refers to, or lost what referred to them.
@@ -115,6 +125,7 @@ impl Compiler {
             metrics,
             routing: Routing::default(),
             contexts: Contexts::default(),
+            ineffective: BTreeMap::new(),
             dirty: false,
             references_changed: false,
         }
@@ -237,6 +248,24 @@ impl Compiler {
         clusters.chain(listeners).chain(secrets).collect()
     }
 
+    /// What was accepted since the last call and has no effect here, one line each. A field is told of once, by the first resource that has
+    /// it: control planes send many alike, again and again.
+    pub(crate) fn ineffective(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for ((kind, field), told) in &mut self.ineffective {
+            if let Told::Not(name) = std::mem::replace(told, Told::Once) {
+                lines.push(format!("{} {name}: {field}: has no effect in this proxy", kind.noun()));
+            }
+        }
+        lines
+    }
+
+    fn note_ineffective(&mut self, kind: ResourceType, name: &Arc<str>, fields: ineffective::Fields) {
+        for field in fields {
+            self.ineffective.entry((kind, field)).or_insert_with(|| Told::Not(name.clone()));
+        }
+    }
+
     /// Takes an update: the good resources are applied and published, the bad ones are named.
     pub(crate) fn apply(&mut self, update: Update, now: Instant) -> Outcome {
         let kind = update.kind;
@@ -260,6 +289,9 @@ impl Compiler {
         }
         if !rejections.is_empty() {
             self.metrics.config().rejected(rejections.len() as u64);
+        }
+        for line in self.ineffective() {
+            tracing::warn!("{line}");
         }
         Outcome { rejections, published: self.settle(now) }
     }
@@ -307,6 +339,7 @@ impl Compiler {
                 named(name, &wire.name)?;
                 let plan = cluster::compile(&wire, &mut self.contexts)?;
                 self.dirty |= self.clusters.accept(plan, now);
+                self.note_ineffective(kind, name, ineffective::of_cluster(&wire));
             }
             ResourceType::Endpoint => {
                 let wire: ClusterLoadAssignment = decode(body)?;
@@ -318,12 +351,14 @@ impl Compiler {
                 named(name, &listener::name(&wire))?;
                 let plan = listener::compile(&wire, self.routing.listener(name), &mut self.contexts, now)?;
                 self.routing.accept_listener(plan, now);
+                self.note_ineffective(kind, name, ineffective::of_listener(&wire));
             }
             ResourceType::Route => {
                 let wire: RouteConfiguration = decode(body)?;
                 named(name, &wire.name)?;
                 let plan = route::compile(&wire, self.routing.table(name), now)?;
                 self.routing.accept_table(name, plan, now);
+                self.note_ineffective(kind, name, ineffective::of_table(&wire));
             }
             ResourceType::Secret => {
                 let wire: Secret = decode(body)?;
@@ -459,12 +494,13 @@ impl Compiler {
 }
 
 /// Checks a bootstrap's own resources as the program would at its start.
-pub(crate) fn validate(bootstrap: &Bootstrap) -> Vec<Rejection> {
+pub(crate) fn validate(bootstrap: &Bootstrap) -> (Vec<Rejection>, Vec<String>) {
     let mut compiler = Compiler::new(Publisher::new(), Metrics::new(0));
     if settings::names_identity(bootstrap.node.as_ref()) {
         compiler.has_identity();
     }
-    compiler.load_static(bootstrap, Instant::now()).err().unwrap_or_default()
+    let rejections = compiler.load_static(bootstrap, Instant::now()).err().unwrap_or_default();
+    (rejections, compiler.ineffective())
 }
 
 fn decode<M: Message + Name + Default>(body: &Any) -> Result<M, Problem> {

@@ -86,13 +86,15 @@ pub(crate) enum Reason {
     ExternalAuthorizationFailure,
     /// The peer's certificate was revoked, or its identity denied, while its connection was open.
     PeerRevoked,
+    /// The route's rewrite makes something of the path that is none.
+    InvalidRewrite,
     /// A defect of the proxy itself ended it.
     Internal,
 }
 
 impl Reason {
     /// Every reason, in declaration order.
-    pub(crate) const ALL: [Reason; 40] = [
+    pub(crate) const ALL: [Reason; 41] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyEndpoint,
@@ -132,6 +134,7 @@ impl Reason {
         Self::ExternalDenial,
         Self::ExternalAuthorizationFailure,
         Self::PeerRevoked,
+        Self::InvalidRewrite,
         Self::Internal,
     ];
 
@@ -144,7 +147,7 @@ impl Reason {
             Self::UpstreamReset | Self::UpstreamBodyReset | Self::UpstreamProtocolError => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::InvalidRewrite | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RateLimited | Self::DownstreamFlood => StatusCode::TOO_MANY_REQUESTS,
             Self::BadRequest
@@ -188,6 +191,7 @@ impl Reason {
             | Self::Redirect
             | Self::ExpectationFailed
             | Self::Unauthenticated
+            | Self::InvalidRewrite
             | Self::Internal => "-",
             Self::AccessDenied => "RBAC",
             Self::ExternalDenial | Self::ExternalAuthorizationFailure => "UAEX",
@@ -259,6 +263,7 @@ impl Reason {
             Self::ExternalDenial => "external_denial",
             Self::ExternalAuthorizationFailure => "external_authorization_failure",
             Self::PeerRevoked => "peer_revoked",
+            Self::InvalidRewrite => "invalid_rewrite",
         }
     }
 

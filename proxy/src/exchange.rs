@@ -45,6 +45,7 @@ mod peek;
 mod prepare;
 mod reply;
 mod retry;
+mod rewrite;
 mod tunnel;
 
 pub(crate) use bounds::Bounds;
@@ -272,7 +273,7 @@ impl<'a> Exchange<'a> {
             self.ending.record().grpc |= self.grpc_web.is_some();
         }
         match &route.action {
-            Action::Forward(forward) => self.forward(&route, forward, &http.timeouts, request).await,
+            Action::Forward(forward) => self.forward(&route, forward, http, request).await,
             Action::Redirect(redirect) => Err(reply::redirect(redirect, &route, &request.head)),
             Action::Direct(direct) => Err(reply::direct(direct)),
         }

@@ -141,12 +141,12 @@ impl Settings {
     }
 
     /// `--mode validate`: says whether the configuration would be served. `check` looks deeper than the settings do and returns
-    /// one line, `path: message`, for each thing it cannot serve.
-    pub fn validate(&self, check: impl FnOnce(&Self) -> Vec<String>) -> ExitCode {
-        for ignored in &self.ignored {
+    /// one line, `path: message`, for each thing it cannot serve, and one for each that has no effect.
+    pub fn validate(&self, check: impl FnOnce(&Self) -> (Vec<String>, Vec<String>)) -> ExitCode {
+        let (problems, ineffective) = check(self);
+        for ignored in self.ignored.iter().chain(&ineffective) {
             eprintln!("{}: warning: {ignored}", self.source);
         }
-        let problems = check(self);
         if problems.is_empty() {
             println!("configuration {} is valid", self.source);
             return ExitCode::SUCCESS;

@@ -67,6 +67,8 @@ pub(crate) struct Http {
     pub(crate) underscores: Underscores,
     /// `strip_any_host_port`, `strip_matching_host_port`.
     pub(crate) strip_port: StripPort,
+    /// `strip_trailing_host_dot`.
+    pub(crate) strip_trailing_dot: bool,
     /// `scheme_header_transformation.scheme_to_overwrite`.
     pub(crate) scheme: Option<Scheme>,
     /// `http_protocol_options.default_host_for_http_10`.

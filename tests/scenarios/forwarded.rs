@@ -129,6 +129,16 @@ async fn hosts_and_schemes_as_the_gate_is_told() {
     assert_eq!(origin.last().authority, "old.test");
 
     let sandbox = Sandbox::new();
+    let http = "{http_protocol_options: {accept_http_10: true}, strip_trailing_host_dot: true}";
+    let (origin, proxy) = gate(&sandbox, http).await;
+    let mut client = Http1::connect(proxy.address).await.unwrap();
+    client.send(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    assert_eq!(client.response("GET").await.unwrap().status, 400);
+    assert_eq!(origin.count(), 0, "no host is made up");
+    assert_eq!(proxy.call(&Call::get("/").host("a.test.")).await.status, 200);
+    assert_eq!(origin.last().authority, "a.test");
+
+    let sandbox = Sandbox::new();
     let routes = "[{match: {prefix: /}, redirect: {path_redirect: /new}}]";
     let http = "{scheme_header_transformation: {scheme_to_overwrite: https}, always_set_request_id_in_response: true}";
     let proxy = Gateway::new().routes(routes).http(http).start(&sandbox).await;

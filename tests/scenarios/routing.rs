@@ -194,3 +194,27 @@ async fn named<const N: usize>(names: [&str; N]) -> [Origin; N] {
 }
 
 const REQUESTS: usize = 4_000;
+
+#[tokio::test]
+async fn a_rewrite_sends_its_path_or_nothing() {
+    let sandbox = Sandbox::new();
+    let origin = Origin::named("a").await;
+    let proxy = Gateway::new()
+        .cluster("a", &[origin.address()])
+        .routes(
+            r"[{match: {prefix: /re/}, route: {cluster: a, regex_rewrite: {pattern: {regex: '^/re/?(.*)$'}, substitution: '\1'}}},
+              {match: {prefix: /api}, route: {cluster: a, prefix_rewrite: /static/}}]",
+        )
+        .http("{normalize_path: true}")
+        .start(&sandbox)
+        .await;
+    for (path, status, reason) in [("/re/foo", 500, "invalid_rewrite"), ("/api../secret", 400, "bad_request")]
+    {
+        let response = proxy.get(path).await;
+        let said = response.header("x-sidegate-reason").unwrap_or_default();
+        assert!(response.status == status && said.starts_with(reason), "{path}: {response:?}");
+    }
+    assert_eq!(origin.count(), 0);
+    assert_eq!(proxy.get("/api/x?y").await.status, 200);
+    assert_eq!(origin.last().target, "/static/x?y");
+}

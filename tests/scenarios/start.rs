@@ -46,6 +46,12 @@ async fn a_port_in_use_is_one_line_and_code_2() {
     assert_eq!(second.code, Some(2), "{second:?}");
     assert!(second.err.contains(&proxy.address.to_string()), "{second:?}");
 
+    let free = address();
+    let config = Gateway::new().bootstrap(free, Some(proxy.address)).to_string();
+    let third = run("sidegate-proxy", ["--config-yaml", &config]).await;
+    assert_eq!(third.code, Some(2), "{third:?}");
+    assert!(third.err.contains(&proxy.address.to_string()), "the admin port is taken: {third:?}");
+
     let control = ControlPlane::start(&sandbox, &[("gateway.yaml", gateway(address()))]).await;
     let second = run("sidegate", control.flags()).await;
     assert_eq!(second.code, Some(2), "{second:?}");
@@ -85,4 +91,28 @@ async fn the_examples_are_valid_and_a_mistake_in_them_is_found() {
     assert_eq!(finished.code, Some(1), "{finished:?}");
     let said = format!("{}{}", finished.out, finished.err);
     assert!(said.contains("targetPrt") && said.contains("web.yaml"), "{said}");
+}
+
+#[tokio::test]
+async fn what_has_no_effect_is_told() {
+    let gateway = Gateway::new()
+        .cluster_with("app", &[address()], "{circuit_breakers: {thresholds: [{}, {priority: HIGH}]}}")
+        .routes("[{match: {prefix: /}, route: {cluster: app, priority: HIGH}}]")
+        .http("{proxy_100_continue: true}")
+        .listener("{drain_type: MODIFY_ONLY}");
+    let config = gateway.bootstrap(address(), None).to_string();
+    let checked = run("sidegate-proxy", ["--mode", "validate", "--config-yaml", &config]).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    for field in [
+        "circuit_breakers.thresholds of priority HIGH",
+        "route.priority: HIGH",
+        "proxy_100_continue",
+        "drain_type",
+    ] {
+        let line = format!("{field}: has no effect in this proxy");
+        assert!(
+            checked.err.lines().any(|said| said.contains("warning: ") && said.ends_with(&line)),
+            "{checked:?}"
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! What the operator sees and may change: hands the admin server its view of the other rooms.
 
+use std::net::TcpListener;
 use std::rc::Rc;
 
 use tokio::time::Instant;
@@ -102,15 +103,19 @@ pub(super) fn local_workload(settings: &Settings) -> LocalWorkload {
     LocalWorkload { namespace, workload }
 }
 
-/// Binds the admin address and serves it for as long as the control thread lives.
-pub(super) fn start(settings: &Settings, parts: Parts) -> Result<(), admin::BindError> {
-    let Some(address) = settings.admin else { return Ok(()) };
-    let listener = admin::bind(address)?;
+/// Binds the admin address, if there is one. Before any listener accepts: a proxy that cannot have it serves nobody.
+pub(super) fn bind(settings: &Settings) -> Result<Option<TcpListener>, admin::BindError> {
+    settings.admin.map(admin::bind).transpose()
+}
+
+/// Serves the admin page for as long as the control thread lives.
+pub(super) fn start(listener: TcpListener, settings: &Settings, parts: Parts) {
     let state = state(settings, parts);
     tokio::task::spawn_local(async move {
         let Err(error) = admin::run(listener, state).await;
         tracing::error!("the admin server ended: {error}");
     });
-    tracing::info!("admin on http://{address}");
-    Ok(())
+    if let Some(address) = settings.admin {
+        tracing::info!("admin on http://{address}");
+    }
 }

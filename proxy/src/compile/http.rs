@@ -56,7 +56,7 @@ pub(crate) fn compile(
     let (allow_connect, upgrades) = upgrades(&manager)?;
     let http1 = manager.http_protocol_options.as_ref();
     let common = manager.common_http_protocol_options.as_ref();
-    let (header_bytes, header_count) = header_limits(&manager);
+    let (header_bytes, header_count) = header_limits(&manager)?;
     let http2_wire = manager.http2_protocol_options.as_ref();
     let http2_options = http2::options(http2_wire).at("http2_protocol_options")?;
     let http = Http {
@@ -68,6 +68,7 @@ pub(crate) fn compile(
         forwarding: trust::forwarding(&manager)?,
         underscores: trust::underscores(common)?,
         strip_port: trust::strip_port(&manager),
+        strip_trailing_dot: manager.strip_trailing_host_dot,
         scheme: trust::scheme(&manager)?,
         default_host: trust::default_host(http1)?,
         request_id_in_response: manager.always_set_request_id_in_response,
@@ -115,11 +116,17 @@ fn requests_per_connection(common: Option<&core::HttpProtocolOptions>) -> Option
 }
 
 /// Bytes and number of a request's header fields.
-fn header_limits(manager: &wire::HttpConnectionManager) -> (usize, usize) {
+fn header_limits(manager: &wire::HttpConnectionManager) -> Result<(usize, usize), Problem> {
     let kilobytes = value::number(manager.max_request_headers_kb.as_ref()).unwrap_or(64);
+    if !(1..=8192).contains(&kilobytes) {
+        return fail("must be from 1 to 8192").at("max_request_headers_kb");
+    }
     let common = manager.common_http_protocol_options.as_ref();
-    let count = common.and_then(|common| value::number(common.max_headers_count.as_ref()));
-    (kilobytes as usize * 1024, count.unwrap_or(100) as usize)
+    let count = common.and_then(|common| value::number(common.max_headers_count.as_ref())).unwrap_or(100);
+    if count == 0 {
+        return fail("must be at least 1").at("common_http_protocol_options.max_headers_count");
+    }
+    Ok((kilobytes as usize * 1024, count as usize))
 }
 
 /// What would change requests, responses or trust if it were left out. Accepted without effect: statistics, sampling and

@@ -85,8 +85,8 @@ pub(crate) fn name(wire: &wire::Listener) -> Arc<str> {
     }
 }
 
-/// Accepted without effect: statistics, buffers (they are bounded), how connections are balanced (they are, exactly), the listener's
-/// own access log.
+/// Accepted without effect: statistics, buffers (they are bounded), how connections are balanced (they are, exactly), and what
+/// `ineffective` tells of.
 fn refuse_unsupported(wire: &wire::Listener) -> Result<(), Problem> {
     unsupported(&[
         ("fcds_config", wire.fcds_config.is_some()),

@@ -74,6 +74,11 @@ impl Scenario {
     }
 }
 
+/// What is refused of a bootstrap.
+fn validate(bootstrap: &Bootstrap) -> Vec<Rejection> {
+    super::validate(bootstrap).0
+}
+
 #[test]
 fn a_cluster_takes_traffic_with_its_first_assignment() {
     let mut scenario = Scenario::new();

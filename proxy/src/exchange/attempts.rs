@@ -13,14 +13,14 @@ use super::asked::Asked;
 use super::bodies::Received;
 use super::bounds::Terms;
 use super::deadline::Deadline;
-use super::{Exchange, Reply, forwarded, mirror, reply, retry, tunnel};
+use super::{Exchange, Reply, forwarded, mirror, retry, rewrite, tunnel};
 use crate::cluster::{
     Cluster, Discovery, Endpoint, EndpointId, Lease, RequestClaim, RetryClaim, now_millis, pick,
 };
 use crate::error::Reason;
 use crate::message::{Body, Replay, Request, RequestHead, Response, Tunnel};
-use crate::route::{Forward, HostRewrite, RetryPolicy, Rewrite, Route};
-use crate::snapshot::HttpTimeouts;
+use crate::route::{Forward, HostRewrite, RetryPolicy, Route};
+use crate::snapshot::Http;
 use crate::timer;
 use crate::upstream::{Attempt, Destination, Processed, SendError};
 
@@ -68,7 +68,7 @@ impl Exchange<'_> {
         &mut self,
         route: &Route,
         forward: &Forward,
-        timeouts: &HttpTimeouts,
+        http: &Http,
         request: &mut Request,
     ) -> Result<Response, Reply> {
         let cluster = self.choose_cluster(forward, &mut request.head)?;
@@ -81,13 +81,13 @@ impl Exchange<'_> {
         } else {
             Asked::default()
         };
-        self.dress(route, forward, request);
+        self.dress(http, route, forward, request)?;
         let (body, received) = Received::watch(std::mem::take(&mut request.body));
         request.body = body;
         self.ending.received = Some(received.clone());
         let record = self.ending.record();
         let (started, is_grpc) = (record.start, record.grpc);
-        let mut terms = Terms::new(forward, timeouts, &request.head.headers, is_grpc, started);
+        let mut terms = Terms::new(forward, &http.timeouts, &request.head.headers, is_grpc, started);
         terms.timeout = asked.timeout.unwrap_or(terms.timeout);
         if let Some(millis) = asked.expected() {
             request.head.headers.set("x-envoy-expected-rq-timeout-ms", HeaderValue::from(millis));
@@ -129,12 +129,18 @@ impl Exchange<'_> {
     }
 
     /// Makes the head what the route wants it to be.
-    fn dress(&mut self, route: &Route, forward: &Forward, request: &mut Request) {
+    fn dress(
+        &mut self,
+        http: &Http,
+        route: &Route,
+        forward: &Forward,
+        request: &mut Request,
+    ) -> Result<(), Reply> {
         for changes in &route.request_headers {
             let record = self.ending.record();
             changes.apply(&mut request.head.headers, |format, headers| format.of_request(record, headers));
         }
-        rewrite(forward, route, &mut request.head);
+        rewrite::apply(forward, route, http.normalize_path, &mut request.head)
     }
 
     /// What holds from the response's head on. A tunnel lasts as long as something moves in it.
@@ -454,27 +460,6 @@ impl Source {
             Self::Whole(_) => true,
             Self::Replay(replay) => replay.can_repeat(),
         }
-    }
-}
-
-fn rewrite(forward: &Forward, route: &Route, head: &mut RequestHead) {
-    let path = match &forward.rewrite {
-        Rewrite::Keep => None,
-        Rewrite::Prefix(prefix) => Some(reply::swap_prefix(&route.matcher.path, head.path.path(), prefix)),
-        Rewrite::Regex(regex) => Some(regex.0.replace_all(head.path.path(), regex.1.as_str()).into_owned()),
-    };
-    if let Some(path) = path {
-        let full = match head.path.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path,
-        };
-        // A rewrite that makes no valid path leaves the request's own.
-        if let Ok(path) = full.parse() {
-            head.path = path;
-        }
-    }
-    if let HostRewrite::Literal(authority) = &forward.host_rewrite {
-        head.authority = Some(authority.clone());
     }
 }
 

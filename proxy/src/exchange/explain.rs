@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{forwarded, prepare};
 use crate::message::{PathError, RequestHead, Scheme};
 use crate::route::{Action, Route, Target};
-use crate::snapshot::{Choice, Facts, FilterChain, Http, Listener, RAW, Snapshot, StripPort, TLS, Told};
+use crate::snapshot::{Choice, Facts, FilterChain, Http, Listener, RAW, Snapshot, TLS, Told};
 
 mod authorization;
 
@@ -147,9 +147,7 @@ fn canonical(
     if let Some(path) = prepare::canonical_path(http, &head.path)? {
         head.path = path;
     }
-    if http.strip_port != StripPort::Never {
-        prepare::strip_port(http.strip_port, head, destination.port());
-    }
+    prepare::canonical_host(http, head, destination.port());
     let peer = SocketAddr::new(question.source, 0);
     let caller = forwarded::identify(&http.forwarding, http.use_remote_address, head, peer, destination);
     if let Some(scheme) = http.scheme {

@@ -11,7 +11,8 @@ use http::{HeaderValue, Method};
 use super::{Exchange, Reply, certificate, forwarded};
 use crate::error::Reason;
 use crate::message::{
-    EscapedSlashes, Headers, Name, PathError, PathOptions, RequestHead, ResponseHead, Value, normalize,
+    EscapedSlashes, Headers, Name, PathError, PathOptions, RequestHead, ResponseHead, Value, Version,
+    normalize,
 };
 use crate::snapshot::{Choice, Facts, Http, StripPort, TLS, Told, Underscores};
 use crate::telemetry::Record;
@@ -23,6 +24,11 @@ impl Exchange<'_> {
             head.authority.clone_from(&http.default_host);
             self.ending.record().authority.clone_from(&http.default_host);
         }
+        // HTTP/1.0 may leave it out; what goes on is HTTP/1.1, which may not.
+        if head.authority.is_none() && head.version == Version::Http10 {
+            let detail = "HTTP/1.0 without Host, and no default_host_for_http_10";
+            return Err(Reply::new(Reason::BadRequest).detail(detail));
+        }
         self.refuse_misdirected(head)?;
         self.normalize_path(http, head)?;
         match http.underscores {
@@ -30,9 +36,7 @@ impl Exchange<'_> {
             Underscores::Allow => head.headers.remove_alike_of_proxies(),
             action => check_underscores(action, &mut head.headers)?,
         }
-        if http.strip_port != StripPort::Never {
-            strip_port(http.strip_port, head, self.downstream.connection.local.port());
-        }
+        canonical_host(http, head, self.downstream.connection.local.port());
         let connection = &self.downstream.connection;
         let caller = forwarded::identify(
             &http.forwarding,
@@ -170,8 +174,31 @@ fn check_underscores(action: Underscores, headers: &mut Headers) -> Result<(), R
     Ok(())
 }
 
+/// The host's form by what the connection manager asks for: what is taken off stays off upstream, as in Envoy.
+pub(super) fn canonical_host(http: &Http, head: &mut RequestHead, own: u16) {
+    if http.strip_trailing_dot {
+        strip_trailing_dot(head);
+    }
+    if http.strip_port != StripPort::Never {
+        strip_port(http.strip_port, head, own);
+    }
+}
+
+/// `strip_trailing_host_dot`; the port stays.
+fn strip_trailing_dot(head: &mut RequestHead) {
+    let Some(authority) = &head.authority else { return };
+    let Some(host) = authority.host().strip_suffix('.').filter(|host| !host.is_empty()) else { return };
+    let without = match authority.port() {
+        Some(port) => format!("{host}:{port}").parse(),
+        None => host.parse(),
+    };
+    if let Ok(without) = without {
+        head.authority = Some(without);
+    }
+}
+
 /// `strip_any_host_port`, `strip_matching_host_port`. A tunnel's destination keeps its port.
-pub(super) fn strip_port(rule: StripPort, head: &mut RequestHead, own: u16) {
+fn strip_port(rule: StripPort, head: &mut RequestHead, own: u16) {
     let Some(authority) = head.authority.as_ref().filter(|_| head.method != Method::CONNECT) else { return };
     let Some(port) = authority.port_u16() else { return };
     if (rule == StripPort::Any || port == own)
@@ -224,7 +251,7 @@ pub(super) fn finish_response(http: &Http, record: &Record, head: &mut ResponseH
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Scheme, Version};
+    use crate::message::Scheme;
 
     #[test]
     fn a27_names_with_underscores() {
@@ -237,17 +264,35 @@ mod tests {
         assert_eq!(headers.len(), 1);
     }
 
+    fn head(method: Method, authority: &str) -> RequestHead {
+        RequestHead {
+            method,
+            scheme: Scheme::Http,
+            authority: authority.parse().ok(),
+            path: PathAndQuery::from_static("/"),
+            version: Version::Http11,
+            headers: Headers::new(),
+        }
+    }
+
+    #[test]
+    fn a_dot_is_taken_off_a_host() {
+        for (authority, expected) in [
+            ("a.test.", "a.test"),
+            ("a.test.:80", "a.test:80"),
+            ("a.test", "a.test"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            let mut head = head(Method::GET, authority);
+            strip_trailing_dot(&mut head);
+            assert_eq!(head.authority.unwrap(), expected);
+        }
+    }
+
     #[test]
     fn ports_are_taken_off_hosts() {
         let stripped = |rule, method: Method, authority: &str| {
-            let mut head = RequestHead {
-                method,
-                scheme: Scheme::Http,
-                authority: authority.parse().ok(),
-                path: PathAndQuery::from_static("/"),
-                version: Version::Http11,
-                headers: Headers::new(),
-            };
+            let mut head = head(method, authority);
             strip_port(rule, &mut head, 8080);
             head.authority.unwrap().to_string()
         };

@@ -221,9 +221,12 @@ fn the_name_of_a_file_says_how_it_is_written() {
 fn validation_takes_the_deeper_check_into_account() {
     let settings = read(ADS, &["--mode", "validate"]).unwrap();
     assert_eq!(settings.mode, Mode::Validate);
-    assert_eq!(settings.validate(|_| Vec::new()), ExitCode::SUCCESS);
     assert_eq!(
-        settings.validate(|_| vec!["static_resources.listeners[0]: no".to_owned()]),
+        settings.validate(|_| (Vec::new(), vec!["field: has no effect".to_owned()])),
+        ExitCode::SUCCESS
+    );
+    assert_eq!(
+        settings.validate(|_| (vec!["static_resources.listeners[0]: no".to_owned()], Vec::new())),
         ExitCode::FAILURE
     );
 }

@@ -81,6 +81,11 @@ fn parse_json(text: &str) -> Result<Parsed, Problem> {
 }
 
 fn parse_yaml(text: &str) -> Result<Parsed, Problem> {
+    // The parser takes time that grows with the square of the open brackets, long before the tree's own bound on nesting.
+    if let Some(line) = first_line_too_deep(text) {
+        let message = format!("nested too deeply: more than {DEEPEST_BRACKETS} brackets are open");
+        return Err(Problem { path: String::new(), line: Some(line), message });
+    }
     let mut state = tree::State::new(true);
     match state.root().deserialize(serde_yaml::Deserializer::from_str(text)) {
         // A text of nothing but comments.
@@ -88,6 +93,24 @@ fn parse_yaml(text: &str) -> Result<Parsed, Problem> {
         Ok(value) => Ok(Parsed { value, duplicates: state.into_duplicates(), format: Format::Yaml }),
         Err(error) => Err(unreadable("YAML", &error, error.location().map(|place| place.line()))),
     }
+}
+
+/// The line on which too many more brackets are open than closed. Brackets in strings count too: the bound is far above both what is read
+/// and what stands unbalanced in the strings of a real document.
+fn first_line_too_deep(text: &str) -> Option<usize> {
+    let (mut open, mut line) = (0_usize, 1);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            b'\n' => line += 1,
+            _ => {}
+        }
+        if open > DEEPEST_BRACKETS {
+            return Some(line);
+        }
+    }
+    None
 }
 
 fn unreadable(form: &str, error: &dyn std::fmt::Display, line: Option<usize>) -> Problem {
@@ -100,6 +123,9 @@ fn unreadable(form: &str, error: &dyn std::fmt::Display, line: Option<usize>) ->
 
 /// The longest document that is read.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Brackets open at once.
+const DEEPEST_BRACKETS: usize = 1000;
 
 #[cfg(test)]
 mod tests;

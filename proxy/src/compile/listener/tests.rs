@@ -105,6 +105,12 @@ fn refusals_of_connection_managers() {
         (", add_user_agent: true", "add_user_agent: is not supported yet"),
         (", local_reply_config: {}", "local_reply_config: is not supported yet"),
         (", codec_type: HTTP3", "codec_type: HTTP3 is not supported yet"),
+        (", max_request_headers_kb: 0", "max_request_headers_kb: must be from 1 to 8192"),
+        (", max_request_headers_kb: 8193", "max_request_headers_kb: must be from 1 to 8192"),
+        (
+            ", common_http_protocol_options: {max_headers_count: 0}",
+            "common_http_protocol_options.max_headers_count: must be at least 1",
+        ),
         (
             ", http_protocol_options: {allow_chunked_length: true}",
             "http_protocol_options.allow_chunked_length: a message with both Content-Length and chunked encoding is always refused here",

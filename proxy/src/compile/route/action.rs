@@ -35,8 +35,8 @@ pub(crate) struct Inherited<'a> {
 /// A bound of time that means "none" where `None` already means "not said".
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// `RouteAction`. Accepted without effect: hash policies (no balancer here hashes), priorities, rate limits of the global
-/// rate limit filter (which is refused).
+/// `RouteAction`. Accepted without effect: hash policies (no balancer here hashes), priorities (`ineffective` tells of them), rate limits
+/// of the global rate limit filter (which is refused).
 pub(crate) fn forward(wire: &wire::RouteAction, inherited: &Inherited<'_>) -> Result<Action, Problem> {
     refuse_unsupported(wire)?;
     let own_mirrors = mirrors(&wire.request_mirror_policies)?;

@@ -214,6 +214,11 @@ const WORDS: [(Reason, &str, &str); Reason::ALL.len()] = [
         "A revocation list names the peer's certificate, or denied_identities its id. If that is meant, nothing is to be done; otherwise take it off the list, and the peer is accepted again.",
     ),
     (
+        Reason::InvalidRewrite,
+        "The route's rewrite makes something of the path that is no path",
+        "Mend the route's prefix_rewrite or regex_rewrite; what it makes begins with a slash. The detail has what it made.",
+    ),
+    (
         Reason::Internal,
         "A defect of the proxy itself ended this exchange",
         "Report it with the line `panicked` of the proxy's log; the proxy serves on.",

@@ -110,3 +110,14 @@ fn places_are_found_by_their_line() {
         assert_eq!(locate_all(text, Format::Yaml, vec![found])[0].line, Some(line), "{steps:?}");
     }
 }
+
+#[test]
+fn brackets_without_end_are_refused_at_once() {
+    let started = std::time::Instant::now();
+    for opening in ["[", "{a: ", "- ["] {
+        let text = format!("a: b\nc:\n  {}", opening.repeat(200_000));
+        let problem = parse(&text, Format::Yaml).unwrap_err();
+        assert_eq!((problem.line, problem.message.len() < 100), (Some(3), true), "{problem:?}");
+    }
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+}
