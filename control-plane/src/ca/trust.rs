@@ -199,6 +199,10 @@ pub(super) fn denied(text: &str) -> Result<Vec<String>, String> {
             ids.push(id.as_str().to_owned());
         }
     }
+    // Whoever stood past the bound would be sent to no proxy, and be let in without a word.
+    if ids.len() > MOST_DENIED {
+        return Err(format!("it names {} ids, more than the {MOST_DENIED} that a proxy takes", ids.len()));
+    }
     Ok(ids)
 }
 

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sidegate_xds::envoy::config::listener::v3::Filter;
 use sidegate_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 
 use super::verdict::{Subject, Verdicts};
-use super::{endpoint, service};
+use super::{endpoint, service, workload};
 use crate::model::access::external::{ExternalAuthorizationPolicy, Protocol};
 use crate::model::access::{AuthorizationPolicy, JwtPolicy, ROOT_NAMESPACE, Selector};
 use crate::model::policy::TargetRef;
@@ -258,11 +258,26 @@ fn is_behind(view: &View, pod: &Pod, port: u16, service: &Name, section: Option<
     let Some(object) = view.services.get(service) else { return false };
     let selector = object.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let selects = selector.is_some_and(|selector| !selector.is_empty() && has_labels(pod, selector));
-    selects
-        && service::ports(object).any(|(number, candidate)| {
-            let named = section.is_none_or(|section| {
-                candidate.name.as_deref() == Some(section) || section.parse() == Ok(number)
-            });
-            named && endpoint::target_port(pod, candidate) == Some(port)
+    if !selects {
+        return false;
+    }
+    let targets = targets(object, pod, section);
+    targets.contains(&Some(port)) || misses(pod, &targets)
+}
+
+/// Where a Service, or one port of it, leads at a Pod; `None` for a port that has no number there.
+fn targets(object: &Service, pod: &Pod, section: Option<&str>) -> Vec<Option<u16>> {
+    let named = service::ports(object).filter(|(number, candidate)| {
+        section.is_none_or(|section| {
+            candidate.name.as_deref() == Some(section) || section.parse() == Ok(*number)
         })
+    });
+    named.map(|(_, candidate)| endpoint::target_port(pod, candidate)).collect()
+}
+
+/// Whether a Service leads to none of the ports in front of which a Pod's sidecar stands. By a slip of the pen (a container's port has another
+/// name now) nobody may lose protection: a policy for such a Service holds at all ports of the sidecar.
+fn misses(pod: &Pod, targets: &[Option<u16>]) -> bool {
+    let met = |target: &Option<u16>| target.is_some_and(|port| workload::has_sidecar(pod, port));
+    !targets.is_empty() && !targets.iter().any(met)
 }

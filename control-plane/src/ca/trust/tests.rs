@@ -40,6 +40,13 @@ fn a_bundle_is_pem_or_a_jwk_set() {
 }
 
 #[test]
+fn more_denied_ids_than_a_proxy_takes_are_refused_rather_than_cut() {
+    let ids = |count: usize| (0..count).map(|n| format!("spiffe://td/{n}\n")).collect::<String>();
+    assert_eq!(denied(&ids(MOST_DENIED)).unwrap().len(), MOST_DENIED);
+    assert!(denied(&ids(MOST_DENIED + 1)).unwrap_err().contains("more than the 10000"));
+}
+
+#[test]
 fn denied_ids_are_exact_or_refused() {
     assert_eq!(
         denied("spiffe://td/a # why\n\n  spiffe://td/b\nspiffe://td/a").unwrap(),

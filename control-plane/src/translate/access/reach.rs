@@ -8,7 +8,7 @@ use super::super::mode::bounded;
 use super::super::verdict::{ACCEPTED, PARTIALLY_INVALID, Problem, Subject, Verdicts, name_of};
 use super::super::{service, workload};
 use super::Attachment;
-use super::has_labels;
+use super::{has_labels, misses, targets};
 use crate::model::access::ROOT_NAMESPACE;
 use crate::model::policy::TargetRef;
 use crate::model::{Name, View, annotation};
@@ -68,8 +68,21 @@ fn problems(view: &View, name: &Name, target: &TargetRef) -> Vec<Found> {
     let pods = view.pods.iter().filter(|(pod, _)| pod.namespace == name.namespace);
     let chosen = pods.filter(|(_, pod)| has_labels(pod, labels)).map(|(name, pod)| (name, &**pod));
     // A Service without Pods, for now, is nobody's mistake.
-    let bare = bare(chosen.collect());
-    bare.into_iter().collect()
+    let chosen: Vec<_> = chosen.collect();
+    let missed = chosen.iter().filter(|(_, pod)| {
+        workload::inbound_ports(pod).is_ok_and(|pairs| !pairs.is_empty())
+            && misses(pod, &targets(object, pod, section))
+    });
+    let missed: Vec<String> = missed.map(|(name, _)| name.to_string()).collect();
+    let no_port = (!missed.is_empty()).then(|| {
+        let text = format!(
+            "no target port of Service {name} is one that the sidecar of Pod {} stands in front of: the policy holds at all ports of that sidecar (see annotation {})",
+            bounded(&missed),
+            annotation::INBOUND
+        );
+        (PARTIALLY_INVALID, Problem::new("NoPort", text))
+    });
+    bare(chosen).into_iter().chain(no_port).collect()
 }
 
 fn of_pods<'a>(pods: impl Iterator<Item = (&'a Name, &'a Pod)>, nobody: &str) -> Vec<Found> {

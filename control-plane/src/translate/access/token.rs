@@ -140,6 +140,8 @@ fn provider(view: &View, rule: &JwtRule) -> JwtProvider {
     JwtProvider {
         issuer: rule.issuer.clone(),
         audiences: rule.audiences.clone(),
+        // A token that never expires can never be taken back.
+        require_expiration: true,
         forward: rule.forward_original_token,
         from_headers: rule.from_headers.iter().map(header).collect(),
         from_params: rule.from_params.clone(),

@@ -67,3 +67,22 @@ fn a_policy_that_protects_nobody_says_so() {
     let shown = gateway(&(GATEWAY.to_owned() + SERVICES + POD + &edge));
     assert!(shown.message("NoWorkload").contains("a Gateway is reached by targetRefs"));
 }
+
+#[test]
+fn a_service_that_leads_to_no_port_of_a_sidecar_protects_all_of_them() {
+    let service = "---\nkind: Service\nmetadata: {name: slip, namespace: shop}\nspec: {selector: {app: web}, ports: [{port: 80, targetPort: htpp}]}\n";
+    let deny = policy(
+        "shop",
+        "p",
+        "{action: DENY, targetRefs: [{group: '', kind: Service, name: slip}], rules: [{to: [{operation: {paths: [/b]}}]}]}",
+    );
+    let shown = at_pod(&(service.to_owned() + &deny));
+    for port in [15006, 15007] {
+        assert_eq!(rules(&shown, port), ["deny shop/p/rule/0: path /b | any"], "{port}");
+    }
+    assert_eq!(
+        shown.said("AuthorizationPolicy shop/p").join(","),
+        "Accepted=true Accepted,PartiallyInvalid=true NoPort"
+    );
+    assert!(shown.message("NoPort").contains("Service shop/slip"));
+}

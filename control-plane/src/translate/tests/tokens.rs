@@ -47,6 +47,7 @@ fn tokens_are_verified_before_policies_and_without_keys_none_is_valid() {
     assert!(shown.message("Pending").contains("https://i/keys"));
     let shown = at_pod(&tokens("t", false, "{issuer: j, jwks: '{\"keys\":[1],\"keys\":[1]}'}"));
     assert_eq!(shown.said("JWTPolicy shop/t"), ["Accepted=false NotSent"]);
+    assert!(config.providers.values().all(|provider| provider.require_expiration), "`exp` must be there");
     // One scope of many is one element of a list.
     let lists = config.providers["shop/t/1"].normalize_payload_in_metadata.clone().unwrap();
     assert_eq!(lists.space_delimited_claims, ["scope", "permission"]);
