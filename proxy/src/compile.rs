@@ -49,47 +49,18 @@ mod route;
 mod routing;
 mod tcp;
 mod tls;
+mod update;
 mod value;
 
 pub(crate) use cluster::Dns;
 pub(crate) use clusters::Resolvable;
 pub(crate) use ledger::{Accepted, Entry, Ledger, Refused};
+pub(crate) use update::{Outcome, Resource, Update};
 
 use clusters::Clusters;
 use problem::{Problem, fail};
 use routing::Routing;
 use tls::Contexts;
-
-/// A change of the resources of one type.
-#[derive(Clone, Debug)]
-pub(crate) struct Update {
-    /// The type.
-    pub(crate) kind: ResourceType,
-    /// New and changed resources.
-    pub(crate) upserts: Vec<Resource>,
-    /// Names of resources that are gone.
-    pub(crate) removals: Vec<String>,
-}
-
-/// A resource as it came.
-#[derive(Clone, Debug)]
-pub(crate) struct Resource {
-    /// Its name.
-    pub(crate) name: String,
-    /// Its version; says nothing, may be empty (T7).
-    pub(crate) version: String,
-    /// Its bytes.
-    pub(crate) body: Any,
-}
-
-/// What became of an update.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// The resources that were refused.
-    pub(crate) rejections: Vec<Rejection>,
-    /// Whether a new snapshot was published.
-    pub(crate) published: bool,
-}
 
 /// Whether somebody has been told that a field has no effect, and the first resource that has it.
 #[derive(Debug)]

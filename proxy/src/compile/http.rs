@@ -76,9 +76,7 @@ pub(crate) fn compile(
         preserve_external_request_id: manager.preserve_external_request_id,
         normalize_path: value::flag(manager.normalize_path.as_ref(), false),
         merge_slashes: manager.merge_slashes,
-        escaped_slashes: escaped_slashes(
-            value::choice(manager.path_with_escaped_slashes_action).at("path_with_escaped_slashes_action")?,
-        ),
+        escaped_slashes: escaped_slashes(&manager)?,
         tracing: manager.tracing.is_some(),
         allow_connect,
         upgrades,
@@ -205,14 +203,15 @@ fn codec(wire: CodecType) -> Result<Codec, Problem> {
     }
 }
 
-fn escaped_slashes(wire: PathWithEscapedSlashesAction) -> EscapedSlashes {
-    match wire {
+fn escaped_slashes(manager: &wire::HttpConnectionManager) -> Result<EscapedSlashes, Problem> {
+    let action = value::choice(manager.path_with_escaped_slashes_action);
+    Ok(match action.at("path_with_escaped_slashes_action")? {
         PathWithEscapedSlashesAction::ImplementationSpecificDefault
         | PathWithEscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
         PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
         PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
         PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
-    }
+    })
 }
 
 fn client_certificate(manager: &wire::HttpConnectionManager) -> ClientCertificate {

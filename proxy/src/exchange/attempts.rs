@@ -57,6 +57,13 @@ struct Plan<'a> {
     retry_claim: Option<RetryClaim>,
 }
 
+/// The route's timeout only starts once the whole request has come, or is off: then something else must end what stalls.
+fn is_watched(received: &Received, terms: &Terms) -> bool {
+    !received.has_ended()
+        || terms.fixed.is_some()
+        || terms.timeout.is_none_or(|most| terms.idle.is_some_and(|idle| idle < most))
+}
+
 /// The request body, for one attempt or several.
 enum Source {
     Whole(Body),
@@ -94,17 +101,12 @@ impl Exchange<'_> {
         }
         let deadline = Deadline { timeout: terms.timeout, received: received.clone(), at: None };
         let mut plan = Plan::new(forward, asked, cluster, request, deadline);
-        // The route's timeout only starts once the whole request has come, or is off: then something else must end what stalls.
-        let is_watched = || {
-            !received.has_ended()
-                || terms.fixed.is_some()
-                || terms.timeout.is_none_or(|most| terms.idle.is_some_and(|idle| idle < most))
-        };
         // Looked at when there is something to wait for: by then most requests have come. Boxed: most need none.
         let mut watch = None;
         let stall = std::future::poll_fn(|context| {
-            let watch = watch
-                .get_or_insert_with(|| is_watched().then(|| Box::pin(received.stalled(&terms, started))));
+            let watch = watch.get_or_insert_with(|| {
+                is_watched(&received, &terms).then(|| Box::pin(received.stalled(&terms, started)))
+            });
             match watch {
                 Some(watch) => watch.as_mut().poll(context),
                 None => Poll::Pending,

@@ -1,13 +1,12 @@
 //! The server loop of one HTTP/1.1 connection: head → exchange → response, in order, until either side is done.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -17,14 +16,17 @@ use super::{bulk, is_bodiless};
 use crate::error::Reason;
 use crate::exchange::{Downstream, Ending, Served, refuse, serve as serve_exchange};
 use crate::http1::{
-    CHUNK_END, Expect, Framing, Limits, ParseError, RequestEvent, RequestParser, ResponseOptions,
-    encode_chunk_header, encode_last_chunk, encode_response,
+    Expect, Framing, Limits, ParseError, RequestEvent, RequestParser, ResponseOptions, encode_response,
 };
 use crate::io::{Io, Outbox};
-use crate::message::{Body, BodyError, Frame, Request, Response, Scheme, Tunnel, Version};
+use crate::message::{Body, Frame, Request, Response, Scheme, Tunnel, Version};
 use crate::snapshot::Http;
 use crate::timer;
 use crate::worker::Worker;
+
+mod sending;
+
+use sending::Sending;
 
 /// Serves one connection to its end. `ahead` was read already.
 pub(super) async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Rc<Io>, ahead: BytesMut) {
@@ -449,54 +451,6 @@ fn framing_of(asked: &Asked, status: StatusCode, body: &Body) -> Framing {
         Some(length) => Framing::Length(length),
         None if asked.version == Version::Http10 => Framing::UntilClose,
         None => Framing::Chunked,
-    }
-}
-
-/// A response body on its way out.
-struct Sending {
-    chunked: bool,
-    grpc_status: Option<u16>,
-}
-
-impl Sending {
-    /// Encodes a piece, and adds it to `sent`; true when it was the last.
-    fn encode(
-        &mut self,
-        frame: Option<Result<Frame, BodyError>>,
-        out: &mut Outbox,
-        sent: &Cell<u64>,
-    ) -> Result<bool, Reason> {
-        match frame {
-            Some(Ok(Frame::Data(data))) if data.is_empty() => Ok(false),
-            Some(Ok(Frame::Data(data))) => {
-                sent.set(sent.get() + data.len() as u64);
-                self.encode_data(data, out);
-                Ok(false)
-            }
-            Some(Ok(Frame::Trailers(trailers))) => {
-                self.grpc_status = trailers.get_str("grpc-status").and_then(|text| text.parse().ok());
-                if self.chunked {
-                    encode_last_chunk(Some(&trailers), &mut out.head);
-                }
-                Ok(true)
-            }
-            None => {
-                if self.chunked {
-                    encode_last_chunk(None, &mut out.head);
-                }
-                Ok(true)
-            }
-            Some(Err(BodyError::Reset | BodyError::Malformed | BodyError::Broken)) => {
-                Err(Reason::UpstreamBodyReset)
-            }
-        }
-    }
-
-    fn encode_data(&self, data: Bytes, out: &mut Outbox) {
-        if self.chunked {
-            encode_chunk_header(data.len(), &mut out.head);
-        }
-        out.set_piece(data, if self.chunked { CHUNK_END } else { b"" });
     }
 }
 
