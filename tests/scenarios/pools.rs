@@ -178,6 +178,7 @@ async fn a_connection_takes_nothing_new_after_its_time() {
             .await;
         for _ in 0..10 {
             assert_eq!(proxy.get("/").await.status, 200);
+            // So that the bound passes between requests, and none of them is idle for as long.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let connections = origin.connections();

@@ -173,6 +173,7 @@ async fn what_was_whole_stays_so_when_the_other_direction_fails() {
     reset(origin);
     // The proxy finds out with the second write at the latest.
     while client.write_all(b"more").await.is_ok() {
+        // Not a flood: what is waited for is an error of the write, which the loop asks for.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(stage.line().await.starts_with("UC "));
